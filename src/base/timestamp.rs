@@ -1,0 +1,58 @@
+use std::{
+    fmt,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+/// A moment of wall-clock time in UTC, in microseconds since 1970. Printed as RFC 3339 with six decimals.
+#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Timestamp(u64);
+
+impl Timestamp {
+    /// The moment this is called.
+    #[must_use]
+    pub fn now() -> Self {
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self(u64::try_from(since_epoch.as_micros()).unwrap_or(u64::MAX))
+    }
+
+    /// From microseconds since 1970, as kept in an atomic.
+    #[must_use]
+    pub const fn from_micros(micros: u64) -> Self {
+        Self(micros)
+    }
+
+    /// Microseconds since 1970.
+    #[must_use]
+    pub const fn as_micros(self) -> u64 {
+        self.0
+    }
+
+    /// How long ago it was; zero for a moment to come (a clock that was set back).
+    #[must_use]
+    pub fn elapsed(self) -> Duration {
+        Duration::from_micros(Self::now().0.saturating_sub(self.0))
+    }
+
+    /// `12:04:31`, for a terminal.
+    #[must_use]
+    pub fn clock_time(self) -> String {
+        let day_seconds = self.0 / 1_000_000 % 86_400;
+        format!("{:02}:{:02}:{:02}", day_seconds / 3_600, day_seconds / 60 % 60, day_seconds % 60)
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let micros = i64::try_from(self.0).unwrap_or(i64::MAX);
+        match jiff::Timestamp::from_microsecond(micros) {
+            Ok(moment) => write!(f, "{moment:.6}"),
+            Err(_) => f.write_str("9999-12-30T22:00:00.000000Z"),
+        }
+    }
+}
+
+impl serde::Serialize for Timestamp {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}

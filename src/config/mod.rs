@@ -1,0 +1,2 @@
+//! YAML text to plan, or a report of everything that is wrong with it.
+pub mod plan;

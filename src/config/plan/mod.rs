@@ -1,0 +1,46 @@
+//! The config as it is meant: every default filled, every reference resolved, every value valid by its type.
+//!
+//! `Eq + Hash` throughout and no floats, because parts of a plan are the keys by which the registry finds what has a memory
+//! (`runtime::registry`): an equal part keeps its object across a reload. For the same reason no file position is in here;
+//! those stay with the findings of the check.
+
+mod layer;
+mod listener;
+mod process;
+mod route;
+mod upstream;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+pub use layer::{ApiKeys, Auth, AuthMethod, BasicUser, BasicUsers, Consumer, KeySource, Limit, LimitKey};
+pub use listener::Listener;
+pub use process::{AccessLog, Admin, Destination, Log, LogFormat, LogLevel, Reload, Shutdown, Workers};
+pub use route::{HostPattern, PathPattern, Retries, RetryOn, Route, Timeouts};
+pub use upstream::{
+    Backend, Balance, Expect, HealthCheck, Host, HostHeader, HttpProbe, ProbeKind, StatusRange, Upstream, WhenAllDown,
+};
+
+use crate::base::Name;
+
+/// A whole config, checked. What a snapshot is built from.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Plan {
+    /// Threads that carry traffic. Needs a restart to change.
+    pub workers: Workers,
+    /// Addresses that accept clients, by name; at least one.
+    pub listeners: BTreeMap<Name, Arc<Listener>>,
+    /// Groups of backends, by name, the anonymous ones of routes among them.
+    pub upstreams: BTreeMap<Name, Arc<Upstream>>,
+    /// Which requests go where, by name. Order means nothing: precedence is by how specific a pattern is.
+    pub routes: BTreeMap<Name, Arc<Route>>,
+    /// Where the gateway answers for itself. Needs a restart to change. `None`: switched off with `admin: none`.
+    pub admin: Option<Admin>,
+    /// One line per request; `None` is off.
+    pub access_log: Option<AccessLog>,
+    /// What is said on the terminal.
+    pub log: Log,
+    /// How the process stops.
+    pub shutdown: Shutdown,
+    /// How edits are picked up.
+    pub reload: Reload,
+}

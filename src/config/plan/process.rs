@@ -1,0 +1,87 @@
+use std::{net::SocketAddr, num::NonZeroU16, path::PathBuf, time::Duration};
+
+/// Threads that carry traffic.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+pub enum Workers {
+    /// One per core that the process may use (affinity and cgroup quota).
+    #[default]
+    Auto,
+    /// As many.
+    Count(NonZeroU16),
+}
+
+/// Where the gateway answers for itself.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Admin {
+    /// Loopback only, until the admin API has auth of its own. Default 127.0.0.1:9901.
+    pub bind: SocketAddr,
+}
+
+/// One line of JSON per request.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct AccessLog {
+    /// Where it goes.
+    pub to: Destination,
+}
+
+/// Where a log goes.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub enum Destination {
+    /// Appended to this file, reopened on USR1.
+    File(PathBuf),
+    /// Standard output.
+    Stdout,
+}
+
+/// What is said on the terminal.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+pub struct Log {
+    /// The least that is said.
+    pub level: LogLevel,
+    /// In which form.
+    pub format: LogFormat,
+}
+
+/// How important a log line is, least first.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum LogLevel {
+    /// For whoever debugs the gateway.
+    Debug,
+    /// Transitions that operators want to see.
+    #[default]
+    Info,
+    /// Something is wrong and traffic goes on.
+    Warn,
+    /// Something failed.
+    Error,
+}
+
+/// The form of log lines.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+pub enum LogFormat {
+    /// Text on a terminal, JSON elsewhere.
+    #[default]
+    Auto,
+    /// One JSON object per line.
+    Json,
+    /// For people.
+    Text,
+}
+
+/// How the process stops.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Shutdown {
+    /// Between readiness failing and listeners closing, for load balancers to notice. Default 0 s.
+    pub delay: Duration,
+    /// For requests in flight to finish, then they are cut. Default 30 s.
+    pub timeout: Duration,
+}
+
+/// How edits are picked up.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Reload {
+    /// Whether the file is watched. Default true. SIGHUP reloads either way.
+    pub watch: bool,
+    /// Quiet time after a change before the file is read. Default 200 ms.
+    pub debounce: Duration,
+}

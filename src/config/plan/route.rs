@@ -1,0 +1,104 @@
+use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
+
+use http::Method;
+
+use super::{Auth, Limit};
+use crate::base::{Name, Size};
+
+/// Which requests, and what happens to them.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Route {
+    /// As written, else made of its host and path patterns.
+    pub name: Name,
+    /// Hosts that match, sorted; empty is any.
+    pub hosts: Vec<HostPattern>,
+    /// Paths that match.
+    pub path: PathPattern,
+    /// Listeners that it serves; `None` is all.
+    pub listeners: Option<BTreeSet<Name>>,
+    /// The name of its upstream, which the plan has.
+    pub to: Name,
+    /// Any one of them admits; empty asks nobody.
+    pub auth: Vec<Arc<Auth>>,
+    /// All of them must admit.
+    pub limits: Vec<Arc<Limit>>,
+    /// Its deadlines.
+    pub timeouts: Timeouts,
+    /// What may be tried again, and how often.
+    pub retries: Retries,
+    /// The largest request body; `None` is unlimited. Default 10MiB.
+    pub max_body: Option<Size>,
+    /// `/health` is `unhealthy` when this route's upstream is down.
+    pub critical: bool,
+}
+
+/// A host that a route matches. Lower case, no port, no trailing dot.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum HostPattern {
+    /// This host only.
+    Exact(Name),
+    /// `*.example.com`, held as `example.com`: one or more labels in front of it.
+    Wildcard(Name),
+}
+
+/// A path that a route matches, in its normalised form.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum PathPattern {
+    /// This path only.
+    Exact(String),
+    /// `/a/*`, held as `/a`: this path and everything below it by whole segments. `/*` is held as the empty string.
+    Prefix(String),
+}
+
+/// A route's deadlines. Zero switches one off.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Timeouts {
+    /// For a connection to a backend, the wait for a free one included. Default 2 s.
+    pub connect: Duration,
+    /// From the end of the request to the head of the response, per attempt. Default zero: bounded by `request` alone.
+    pub response_header: Duration,
+    /// The whole exchange, retries and bodies included. Default 30 s.
+    pub request: Duration,
+    /// Between two reads of the client's body. Default 30 s.
+    pub client_body: Duration,
+}
+
+/// What may be tried again on another backend.
+///
+/// Apart from it, a request of which no byte was written goes to another backend for every method, and counts as no retry.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Retries {
+    /// Extra attempts. Default 1. Zero: none.
+    pub attempts: u8,
+    /// The failures that allow one. Default connect and reset.
+    pub when: BTreeSet<RetryOn>,
+    /// The methods that allow one, sorted by name. Default GET, HEAD, OPTIONS, PUT, DELETE.
+    pub methods: Vec<Method>,
+}
+
+/// A failure that allows a retry.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum RetryOn {
+    /// No connection could be made in time.
+    Connect,
+    /// The connection ended before the head of a response.
+    Reset,
+}
+
+impl fmt::Display for HostPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(host) => f.write_str(host),
+            Self::Wildcard(parent) => write!(f, "*.{parent}"),
+        }
+    }
+}
+
+impl fmt::Display for PathPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(path) => f.write_str(path),
+            Self::Prefix(prefix) => write!(f, "{prefix}/*"),
+        }
+    }
+}

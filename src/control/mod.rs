@@ -1,0 +1,1 @@
+//! Change while running: watch, signals, reload.

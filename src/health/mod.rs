@@ -1,0 +1,1 @@
+//! Whether a backend is fit: probes, the state machine, the task that publishes verdicts.

@@ -1,0 +1,1 @@
+//! A plan made live: snapshot, registry, build, the one swap.

@@ -1,0 +1,1 @@
+//! Sockets: listeners, workers, connections, drain.

@@ -1,0 +1,1 @@
+//! Where requests go: backends and what is known of them, balancing, connections.
