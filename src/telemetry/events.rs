@@ -1,0 +1,105 @@
+//! What operators want to see as it happens: a backend that went down, a reload, a refused edit.
+//!
+//! Anything may emit an event, also a data-plane worker: emitting never blocks. One writer thread renders them, as text on
+//! a terminal and as JSON lines elsewhere.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+        mpsc::SyncSender,
+    },
+    time::Duration,
+};
+
+use crate::base::{Name, Timestamp};
+
+/// Something that an operator wants to know.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// A backend's shown state changed.
+    Backend {
+        /// Its upstream.
+        upstream: Name,
+        /// The backend.
+        backend: Name,
+        /// The state before (`up`, `down`, `checking`, ...).
+        from: &'static str,
+        /// The state now.
+        to: &'static str,
+        /// The reason as a token, e.g. `connect_refused`, `status`, `timeout`, `passed`.
+        reason: &'static str,
+        /// The reason in words, e.g. `probe 200 in 3 ms`, `2 good probes`.
+        detail: String,
+        /// How long the state before had lasted, where there was one.
+        lasted: Option<Duration>,
+        /// Backends of the upstream that are eligible now.
+        eligible: usize,
+        /// All its backends.
+        total: usize,
+    },
+    /// An edit went live.
+    Reloaded {
+        /// The new generation.
+        generation: u64,
+        /// What changed, e.g. `+1 route, ~1 upstream`.
+        summary: String,
+        /// Who asked, e.g. `file watch`, `SIGHUP`.
+        by: &'static str,
+    },
+    /// An edit was refused; the generation before stays.
+    Refused {
+        /// The file.
+        file: String,
+        /// The generation that goes on.
+        generation: u64,
+        /// How many errors it has.
+        errors: usize,
+        /// The findings, one line each.
+        findings: Vec<String>,
+        /// Who asked.
+        by: &'static str,
+    },
+    /// A stage of the process: started, draining, stopped, ...
+    Process {
+        /// One word: `ready`, `draining`, `drained`, `cut`, ...
+        stage: &'static str,
+        /// The rest of the sentence.
+        detail: String,
+    },
+    /// Something is wrong and traffic goes on.
+    Warning {
+        /// A token, e.g. `accept_failed`, `panic`, `access_log`.
+        what: &'static str,
+        /// The rest of the sentence.
+        detail: String,
+    },
+}
+
+/// A handle to emit events with. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Events {
+    queue: SyncSender<(Timestamp, Event)>,
+    lost: Arc<AtomicU64>,
+}
+
+impl Events {
+    /// Events go to the queue; one that finds it full is dropped and counted in `lost`.
+    #[must_use]
+    pub fn new(queue: SyncSender<(Timestamp, Event)>) -> Self {
+        Self { queue, lost: Arc::default() }
+    }
+
+    /// Says what happened. Never blocks.
+    pub fn emit(&self, event: Event) {
+        if self.queue.try_send((Timestamp::now(), event)).is_err() {
+            self.lost.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Events that found the queue full.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.lost.load(Relaxed)
+    }
+}

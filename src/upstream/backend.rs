@@ -1,0 +1,220 @@
+use std::{
+    fmt,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{
+            AtomicU8, AtomicU32, AtomicU64,
+            Ordering::{AcqRel, Acquire, Relaxed, Release},
+        },
+    },
+};
+
+use crate::base::Timestamp;
+
+/// A small number that a backend has for life: the index of a worker's pool for it. Reused after the backend is gone.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Slot(pub u32);
+
+/// What the health checks say of a backend.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[repr(u8)]
+pub enum Verdict {
+    /// No probe has answered yet.
+    Checking = 0,
+    /// Fit.
+    Up = 1,
+    /// Fit, and says itself that something is wrong.
+    Degraded = 2,
+    /// Not fit.
+    Down = 3,
+    /// Nobody asks.
+    Unchecked = 4,
+}
+
+impl Verdict {
+    /// The word that YAML, logs, metrics and the status show.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Checking => "checking",
+            Self::Degraded => "degraded",
+            Self::Down => "down",
+            Self::Unchecked => "unchecked",
+            Self::Up => "up",
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// One replica: an address and what is known about it. Shared by all workers and the control plane, so atomics only.
+///
+/// Its name and weight are not here: they belong to the plan and may change while the backend stays what it is.
+#[derive(Debug)]
+pub struct Backend {
+    slot: Slot,
+    address: SocketAddr,
+    state: State,
+    load: Load,
+}
+
+// Written by the upstream's health task alone, read by every worker.
+#[derive(Debug)]
+struct State {
+    verdict: AtomicU8,
+    draining: AtomicU8,
+    since: AtomicU64,
+}
+
+// Written by every worker on every request: on cache lines of its own.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Load {
+    in_flight: AtomicU32,
+    connections: AtomicU32,
+    waiting: AtomicU32,
+}
+
+impl Backend {
+    /// A backend of which this verdict is known.
+    #[must_use]
+    pub fn new(slot: Slot, address: SocketAddr, verdict: Verdict) -> Self {
+        let state = State {
+            verdict: AtomicU8::new(verdict as u8),
+            draining: AtomicU8::new(0),
+            since: AtomicU64::new(Timestamp::now().as_micros()),
+        };
+        Self { slot, address, state, load: Load::default() }
+    }
+
+    /// Its small number.
+    #[must_use]
+    pub const fn slot(&self) -> Slot {
+        self.slot
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What the checks say.
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
+        match self.state.verdict.load(Acquire) {
+            0 => Verdict::Checking,
+            1 => Verdict::Up,
+            2 => Verdict::Degraded,
+            3 => Verdict::Down,
+            _ => Verdict::Unchecked,
+        }
+    }
+
+    /// Whether it was removed or an operator drains it.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.state.draining.load(Acquire) != 0
+    }
+
+    /// The one word to show: draining, else the verdict.
+    #[must_use]
+    pub fn shown(&self) -> &'static str {
+        if self.is_draining() { "draining" } else { self.verdict().as_str() }
+    }
+
+    /// When what is shown last changed.
+    #[must_use]
+    pub fn since(&self) -> Timestamp {
+        Timestamp::from_micros(self.state.since.load(Acquire))
+    }
+
+    /// Records a new verdict. Called by the upstream's health task alone.
+    pub fn set_verdict(&self, verdict: Verdict) {
+        if self.state.verdict.swap(verdict as u8, AcqRel) != verdict as u8 {
+            self.state.since.store(Timestamp::now().as_micros(), Release);
+        }
+    }
+
+    /// Records that it was removed, or came back. Called by the upstream's health task alone.
+    pub fn set_draining(&self, draining: bool) {
+        if self.state.draining.swap(u8::from(draining), AcqRel) != u8::from(draining) {
+            self.state.since.store(Timestamp::now().as_micros(), Release);
+        }
+    }
+
+    /// Requests that use it now, over all workers.
+    #[must_use]
+    pub fn in_flight(&self) -> u32 {
+        self.load.in_flight.load(Relaxed)
+    }
+
+    /// Open connections, over all workers.
+    #[must_use]
+    pub fn connections(&self) -> u32 {
+        self.load.connections.load(Relaxed)
+    }
+
+    /// Requests that wait for a connection, over all workers.
+    #[must_use]
+    pub fn waiting(&self) -> u32 {
+        self.load.waiting.load(Relaxed)
+    }
+
+    /// Takes a place among its requests in flight, or `None` when `max` are taken.
+    #[must_use]
+    pub fn lease(self: &Arc<Self>, max: Option<u32>) -> Option<Lease> {
+        take_below(&self.load.in_flight, max).then(|| Lease(Arc::clone(self)))
+    }
+
+    /// Takes a place among its open connections unless `max` are taken; given back by [`Backend::disconnected`].
+    pub(super) fn connect(&self, max: Option<u32>) -> bool {
+        take_below(&self.load.connections, max)
+    }
+
+    pub(super) fn disconnected(&self) {
+        self.load.connections.fetch_sub(1, AcqRel);
+    }
+
+    pub(super) fn begin_waiting(&self) {
+        self.load.waiting.fetch_add(1, AcqRel);
+    }
+
+    pub(super) fn end_waiting(&self) {
+        self.load.waiting.fetch_sub(1, AcqRel);
+    }
+}
+
+// One atomic addition where there is no limit; a compare-exchange loop where there is, so that the limit is never passed.
+fn take_below(count: &AtomicU32, max: Option<u32>) -> bool {
+    match max {
+        None => {
+            count.fetch_add(1, AcqRel);
+            true
+        }
+        Some(max) => count.fetch_update(AcqRel, Acquire, |n| (n < max).then_some(n + 1)).is_ok(),
+    }
+}
+
+/// One use of a backend, from the choice to the end of the response's body. Dropping it is the accounting.
+#[derive(Debug)]
+pub struct Lease(Arc<Backend>);
+
+impl Lease {
+    /// The backend in use.
+    #[must_use]
+    pub fn backend(&self) -> &Arc<Backend> {
+        &self.0
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.0.load.in_flight.fetch_sub(1, AcqRel);
+    }
+}
