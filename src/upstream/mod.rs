@@ -6,6 +6,7 @@
 
 mod backend;
 mod eligible;
+mod pool;
 
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ use arc_swap::{ArcSwap, Guard};
 
 pub use backend::{Backend, Lease, Slot, Verdict};
 pub use eligible::{Eligible, Member, Tier};
+pub use pool::{Bells, Connection, Limits, Pools, Reuse};
 
 /// A group of interchangeable backends, live. Survives reloads that keep its name (or, for an anonymous one, its backends).
 #[derive(Debug)]

@@ -1,0 +1,103 @@
+use std::borrow::Cow;
+
+/// A host as it is matched: lower case, without port and trailing dot.
+pub type Host<'a> = Cow<'a, str>;
+
+/// Why a `Host` header or an authority names no host.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum HostError {
+    /// A character that no host name, address or port has: user information, spaces, commas, controls, ...
+    #[error("the host has a character that no host has")]
+    Charset,
+    /// The port is not a number up to 65535.
+    #[error("the port is not a number up to 65535")]
+    Port,
+    /// Above 255 bytes.
+    #[error("the host is longer than 255 characters")]
+    TooLong,
+}
+
+/// Reads `host[:port]` as clients send it (RFC 9110, section 7.2) and returns the host as it is matched. Borrowed when the
+/// client sent it so.
+///
+/// # Errors
+/// [`HostError`] where it is not of that form. An empty text is an empty host.
+pub fn normalise(text: &str) -> Result<Host<'_>, HostError> {
+    let (host, port) = match text.strip_prefix('[') {
+        Some(literal) => {
+            let (inside, after) = literal.split_once(']').ok_or(HostError::Charset)?;
+            if inside.parse::<std::net::Ipv6Addr>().is_err() {
+                return Err(HostError::Charset);
+            }
+            // The brackets stay: they tell an address from a name.
+            let host = text.get(..inside.len() + 2).ok_or(HostError::Charset)?;
+            match after.strip_prefix(':') {
+                Some(port) => (host, Some(port)),
+                None if after.is_empty() => (host, None),
+                None => return Err(HostError::Charset),
+            }
+        }
+        None => match text.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (text, None),
+        },
+    };
+    if let Some(port) = port
+        && (!port.bytes().all(|b| b.is_ascii_digit()) || (!port.is_empty() && port.parse::<u16>().is_err()))
+    {
+        return Err(HostError::Port);
+    }
+    let host = host.strip_suffix('.').unwrap_or(host);
+    if host.len() > 255 {
+        return Err(HostError::TooLong);
+    }
+    let is_name = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
+    if !host.starts_with('[') && !host.bytes().all(is_name) {
+        return Err(HostError::Charset);
+    }
+    match host.bytes().any(|b| b.is_ascii_uppercase()) {
+        true => Ok(Cow::Owned(host.to_ascii_lowercase())),
+        false => Ok(Cow::Borrowed(host)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_names_addresses_and_ports() {
+        for (text, host) in [
+            ("example.com", "example.com"),
+            ("Example.COM:8080", "example.com"),
+            ("example.com.", "example.com"),
+            ("example.com.:443", "example.com"),
+            ("example.com:", "example.com"),
+            ("127.0.0.1:80", "127.0.0.1"),
+            ("[::1]:80", "[::1]"),
+            ("[2001:DB8::1]", "[2001:db8::1]"),
+            ("", ""),
+        ] {
+            assert_eq!(normalise(text).as_deref(), Ok(host), "{text}");
+        }
+    }
+
+    #[test]
+    fn refuses_what_is_no_host() {
+        for (text, error) in [
+            ("user@example.com", HostError::Charset),
+            ("a b", HostError::Charset),
+            ("a,b", HostError::Charset),
+            ("a/b", HostError::Charset),
+            ("[::1", HostError::Charset),
+            ("[::1]x", HostError::Charset),
+            ("[example]", HostError::Charset),
+            ("a:80:80", HostError::Port),
+            ("a:+80", HostError::Port),
+            ("a:65536", HostError::Port),
+        ] {
+            assert_eq!(normalise(text), Err(error), "{text}");
+        }
+        assert_eq!(normalise(&"a".repeat(256)), Err(HostError::TooLong));
+    }
+}

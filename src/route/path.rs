@@ -1,0 +1,148 @@
+use std::borrow::Cow;
+
+/// Why a path is refused. Each of these reads differently to different servers, and what is matched must be what is forwarded.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum PathError {
+    /// `..` above the root.
+    #[error("the path leads above the root")]
+    AboveRoot,
+    /// `%2F`, `%5C` or `%00`, a backslash, or a `%` that no two hexadecimal digits follow.
+    #[error("the path has an encoded slash, a backslash, a NUL or a stray percent sign")]
+    Encoding,
+    /// No `/` at the start.
+    #[error("the path does not start with a slash")]
+    Relative,
+}
+
+/// Brings a path into the one form that is matched and forwarded: dot segments resolved (RFC 3986, section 5.2.4), slashes
+/// that follow one another merged, needlessly encoded characters decoded (section 6.2.2.2). Borrowed when it is in that form.
+///
+/// # Errors
+/// [`PathError`] where servers disagree on what the path means.
+pub fn normalise(path: &str) -> Result<Cow<'_, str>, PathError> {
+    if !path.starts_with('/') {
+        return Err(PathError::Relative);
+    }
+    if is_plain(path.as_bytes()) {
+        return Ok(Cow::Borrowed(path));
+    }
+    let decoded = decode_unreserved(path)?;
+    let mut out = String::with_capacity(decoded.len());
+    let mut segments = decoded.split('/').skip(1).peekable();
+    while let Some(segment) = segments.next() {
+        let is_last = segments.peek().is_none();
+        match segment {
+            "" | "." if !is_last => {}
+            "" | "." => out.push('/'),
+            // `..;` is a parent to servers that cut path parameters off, and a name to others.
+            _ if segment.starts_with("..;") || segment.starts_with(".;") => return Err(PathError::AboveRoot),
+            ".." => {
+                let parent = out.rfind('/').ok_or(PathError::AboveRoot)?;
+                out.truncate(parent);
+                if is_last {
+                    out.push('/');
+                }
+            }
+            _ => {
+                out.push('/');
+                out.push_str(segment);
+            }
+        }
+    }
+    if out.is_empty() {
+        out.push('/');
+    }
+    Ok(Cow::Owned(out))
+}
+
+// One pass over the bytes; almost every path ends here.
+fn is_plain(path: &[u8]) -> bool {
+    !path.contains(&b'%') && !path.contains(&b'\\') && !path.windows(2).any(|pair| matches!(pair, b"//" | b"/."))
+}
+
+fn decode_unreserved(path: &str) -> Result<String, PathError> {
+    let mut out = String::with_capacity(path.len());
+    let mut rest = path;
+    while let Some(at) = rest.find(['%', '\\']) {
+        let (before, from) = rest.split_at(at);
+        out.push_str(before);
+        let digits = from.strip_prefix('%').and_then(|tail| tail.get(..2)).ok_or(PathError::Encoding)?;
+        if !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(PathError::Encoding);
+        }
+        let byte = u8::from_str_radix(digits, 16).map_err(|_| PathError::Encoding)?;
+        match byte {
+            b'/' | b'\\' | 0 => return Err(PathError::Encoding),
+            b'-' | b'.' | b'_' | b'~' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => out.push(char::from(byte)),
+            _ => {
+                out.push('%');
+                out.push_str(&digits.to_ascii_uppercase());
+            }
+        }
+        rest = from.get(3..).unwrap_or_default();
+    }
+    out.push_str(rest);
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn resolves_merges_and_decodes() {
+        for (path, normal) in [
+            ("/", "/"),
+            ("/a/b", "/a/b"),
+            ("/a/b/", "/a/b/"),
+            ("//a///b", "/a/b"),
+            ("/a/./b", "/a/b"),
+            ("/a/../b", "/b"),
+            ("/a/b/..", "/a/"),
+            ("/a/.", "/a/"),
+            ("/%61%2d", "/a-"),
+            ("/a/%2e%2E/b", "/b"),
+            ("/caf%c3%a9", "/caf%C3%A9"),
+            ("/a%20b", "/a%20b"),
+            ("/.well-known/x", "/.well-known/x"),
+            ("/a//", "/a/"),
+        ] {
+            assert_eq!(normalise(path).as_deref(), Ok(normal), "{path}");
+        }
+    }
+
+    #[test]
+    fn refuses_what_servers_disagree_on() {
+        for (path, error) in [
+            ("a", PathError::Relative),
+            ("*", PathError::Relative),
+            ("/..", PathError::AboveRoot),
+            ("/a/../../b", PathError::AboveRoot),
+            ("/%2e%2e/", PathError::AboveRoot),
+            ("/a/..;/b", PathError::AboveRoot),
+            ("/a%2Fb", PathError::Encoding),
+            ("/a%5cb", PathError::Encoding),
+            ("/a\\b", PathError::Encoding),
+            ("/a%00", PathError::Encoding),
+            ("/a%", PathError::Encoding),
+            ("/a%zz", PathError::Encoding),
+            ("/a%+1", PathError::Encoding),
+        ] {
+            assert_eq!(normalise(path), Err(error), "{path}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn is_idempotent_and_never_leaves_the_root(path in "/[a./%;25eE\\\\é-]{0,24}") {
+            if let Ok(once) = normalise(&path) {
+                let twice = normalise(&once).map(Cow::into_owned);
+                prop_assert_eq!(twice.as_deref(), Ok(&*once));
+                prop_assert!(once.starts_with('/') && !once.contains("//"));
+                prop_assert!(!once.split('/').any(|s| s == ".." || s == "."));
+            }
+        }
+    }
+}
