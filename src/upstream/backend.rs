@@ -1,12 +1,9 @@
 use std::{
     fmt,
     net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{
-            AtomicU8, AtomicU32, AtomicU64,
-            Ordering::{AcqRel, Acquire, Relaxed, Release},
-        },
+    sync::atomic::{
+        AtomicU8, AtomicU32, AtomicU64,
+        Ordering::{AcqRel, Acquire, Relaxed, Release},
     },
 };
 
@@ -166,10 +163,13 @@ impl Backend {
         self.load.waiting.load(Relaxed)
     }
 
-    /// Takes a place among its requests in flight, or `None` when `max` are taken.
-    #[must_use]
-    pub fn lease(self: &Arc<Self>, max: Option<u32>) -> Option<Lease> {
-        take_below(&self.load.in_flight, max).then(|| Lease(Arc::clone(self)))
+    /// Takes a place among its requests in flight unless `max` are taken; given back by [`Backend::end`].
+    pub(super) fn begin(&self, max: Option<u32>) -> bool {
+        take_below(&self.load.in_flight, max)
+    }
+
+    pub(super) fn end(&self) {
+        self.load.in_flight.fetch_sub(1, AcqRel);
     }
 
     /// Takes a place among its open connections unless `max` are taken; given back by [`Backend::disconnected`].
@@ -198,23 +198,5 @@ fn take_below(count: &AtomicU32, max: Option<u32>) -> bool {
             true
         }
         Some(max) => count.fetch_update(AcqRel, Acquire, |n| (n < max).then_some(n + 1)).is_ok(),
-    }
-}
-
-/// One use of a backend, from the choice to the end of the response's body. Dropping it is the accounting.
-#[derive(Debug)]
-pub struct Lease(Arc<Backend>);
-
-impl Lease {
-    /// The backend in use.
-    #[must_use]
-    pub fn backend(&self) -> &Arc<Backend> {
-        &self.0
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        self.0.load.in_flight.fetch_sub(1, AcqRel);
     }
 }

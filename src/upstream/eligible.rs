@@ -20,6 +20,30 @@ pub struct Member {
     pub backup: bool,
 }
 
+/// One use of a backend, from the choice to the end of the response's body. Dropping it is the accounting.
+#[derive(Debug)]
+pub struct Lease(Arc<Member>);
+
+impl Lease {
+    /// Takes a place among the backend's requests in flight, or `None` when `max` are taken.
+    #[must_use]
+    pub fn take(member: &Arc<Member>, max: Option<u32>) -> Option<Self> {
+        member.backend.begin(max).then(|| Self(Arc::clone(member)))
+    }
+
+    /// The member in use.
+    #[must_use]
+    pub fn member(&self) -> &Arc<Member> {
+        &self.0
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.0.backend.end();
+    }
+}
+
 /// Which members an [`Eligible`] slice is made of.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Tier {
@@ -39,7 +63,7 @@ pub enum Tier {
 #[derive(Debug)]
 pub struct Eligible {
     tier: Tier,
-    members: Box<[Member]>,
+    members: Box<[Arc<Member>]>,
     order: Box<[u16]>,
 }
 
@@ -54,15 +78,16 @@ impl Eligible {
     #[must_use]
     pub fn among(members: &[Member], when_all_down: WhenAllDown) -> Self {
         let fit = |m: &Member| matches!(m.backend.verdict(), Verdict::Up | Verdict::Degraded | Verdict::Unchecked);
-        let tiers: [(Tier, &dyn Fn(&Member) -> bool); 4] = [
-            (Tier::Primary, &|m| !m.backup && fit(m)),
-            (Tier::Backup, &|m| m.backup && fit(m)),
-            (Tier::Checking, &|m| m.backend.verdict() == Verdict::Checking),
-            (Tier::TryAll, &|_| when_all_down == WhenAllDown::TryAll),
-        ];
-        for (tier, belongs) in tiers {
-            let chosen: Box<[Member]> =
-                members.iter().filter(|m| !m.backend.is_draining() && belongs(m)).cloned().collect();
+        for tier in [Tier::Primary, Tier::Backup, Tier::Checking, Tier::TryAll] {
+            let belongs = |m: &Member| match tier {
+                Tier::Primary => !m.backup && fit(m),
+                Tier::Backup => m.backup && fit(m),
+                Tier::Checking => m.backend.verdict() == Verdict::Checking,
+                Tier::TryAll => when_all_down == WhenAllDown::TryAll,
+                Tier::Nobody => false,
+            };
+            let chosen: Box<[Arc<Member>]> =
+                members.iter().filter(|m| !m.backend.is_draining() && belongs(m)).cloned().map(Arc::new).collect();
             if !chosen.is_empty() {
                 let order = smooth_order(&chosen.iter().map(|m| m.weight).collect::<Vec<_>>());
                 return Self { tier, members: chosen, order };
@@ -79,7 +104,7 @@ impl Eligible {
 
     /// Each eligible member once.
     #[must_use]
-    pub fn members(&self) -> &[Member] {
+    pub fn members(&self) -> &[Arc<Member>] {
         &self.members
     }
 
@@ -87,7 +112,7 @@ impl Eligible {
     ///
     /// `turn` counts up forever; shares are exact over each full round of it.
     #[must_use]
-    pub fn pick(&self, turn: usize, tried: &[Slot]) -> Option<&Member> {
+    pub fn pick(&self, turn: usize, tried: &[Slot]) -> Option<&Arc<Member>> {
         let round = self.order.len();
         (0..round).map(|step| turn.wrapping_add(step) % round).find_map(|turn| {
             let member = self.members.get(usize::from(*self.order.get(turn)?))?;

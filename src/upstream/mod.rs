@@ -8,31 +8,52 @@ mod backend;
 mod eligible;
 mod pool;
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::Relaxed},
+};
 
 use arc_swap::{ArcSwap, Guard};
 
-pub use backend::{Backend, Lease, Slot, Verdict};
-pub use eligible::{Eligible, Member, Tier};
+pub use backend::{Backend, Slot, Verdict};
+pub use eligible::{Eligible, Lease, Member, Tier};
 pub use pool::{Bells, Connection, Limits, Pools, Reuse};
+
+use crate::telemetry::cells::WorkerId;
 
 /// A group of interchangeable backends, live. Survives reloads that keep its name (or, for an anonymous one, its backends).
 #[derive(Debug)]
 pub struct Upstream {
     eligible: ArcSwap<Eligible>,
+    turns: Box<[Turn]>,
 }
 
+// Where a worker is in the round. Its own worker alone reads and writes it; an atomic only because the group is shared.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Turn(AtomicUsize);
+
 impl Upstream {
-    /// A group with its first slice.
+    /// A group with its first slice, for as many workers. Each starts at a turn of its own.
     #[must_use]
-    pub fn new(eligible: Eligible) -> Self {
-        Self { eligible: ArcSwap::from_pointee(eligible) }
+    pub fn new(eligible: Eligible, workers: usize) -> Self {
+        let turns = (0..workers).map(|_| Turn(AtomicUsize::new(fastrand::usize(..)))).collect();
+        Self { eligible: ArcSwap::from_pointee(eligible), turns }
     }
 
     /// The backends that may get a request now. Not to be held across an await.
     #[must_use]
     pub fn eligible(&self) -> Guard<Arc<Eligible>> {
         self.eligible.load()
+    }
+
+    /// The worker's next turn.
+    #[must_use]
+    pub fn turn(&self, worker: WorkerId) -> usize {
+        let Some(Turn(turn)) = self.turns.get(worker.0) else { return 0 };
+        let now = turn.load(Relaxed);
+        turn.store(now.wrapping_add(1), Relaxed);
+        now
     }
 
     /// Replaces the slice. Called by the group's one writer.
