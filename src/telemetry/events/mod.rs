@@ -1,7 +1,10 @@
 //! What operators want to see as it happens: a backend that went down, a reload, a refused edit.
 //!
 //! Anything may emit an event, also a data-plane worker: emitting never blocks. One writer thread renders them, as text on
-//! a terminal and as JSON lines elsewhere.
+//! a terminal and as JSON lines elsewhere. What to say is decided where it happens; how it looks is decided here.
+
+mod log;
+mod render;
 
 use std::{
     sync::{
@@ -12,7 +15,12 @@ use std::{
     time::Duration,
 };
 
-use crate::base::{Name, Timestamp};
+pub use log::{EventLog, Recorded, Sink};
+
+use crate::{
+    base::{Name, Timestamp},
+    config::plan::LogLevel,
+};
 
 /// Something that an operator wants to know.
 #[derive(Clone, Debug, PartialEq)]
@@ -74,6 +82,19 @@ pub enum Event {
         /// The rest of the sentence.
         detail: String,
     },
+}
+
+impl Event {
+    /// How important it is: whether it is said at a level of the log.
+    #[must_use]
+    pub fn level(&self) -> LogLevel {
+        match self {
+            Self::Backend { to: "up" | "checking" | "unchecked" | "draining", .. } => LogLevel::Info,
+            Self::Process { .. } | Self::Reloaded { .. } => LogLevel::Info,
+            Self::Backend { .. } | Self::Warning { .. } => LogLevel::Warn,
+            Self::Refused { .. } => LogLevel::Error,
+        }
+    }
 }
 
 /// A handle to emit events with. Cheap to clone.

@@ -1,0 +1,413 @@
+//! What is counted of each route, backend, upstream and listener.
+//!
+//! Whoever owns the counted thing (the registry, the listener) owns its metrics, so they survive a reload with it. Workers
+//! call the `record` methods: no lock, no shared write, and no allocation but a worker's first record of a thing, which makes
+//! its block of cells; of ten thousand routes only the used ones cost memory. `expose` sums the blocks for a scrape and is
+//! given the names, which are not known here.
+
+use std::{collections::BTreeMap, sync::OnceLock, time::Duration};
+
+use http::Method;
+
+use super::{
+    access_log::AccessLog,
+    catalogue,
+    cells::{Cell, Counter, Histogram, HistogramSum, WorkerId},
+    events::Events,
+    exposition::Exposition,
+    tally::{Code, LABEL_MAX, Tally},
+};
+
+// A worker's block of cells, made at its first record. Each is a heap block of its own, and those of two workers are never
+// neighbours within a cache line.
+#[derive(Debug)]
+struct PerWorker<T>(Box<[OnceLock<Box<Block<T>>>]>);
+
+#[derive(Debug)]
+#[repr(align(128))]
+struct Block<T>(T);
+
+impl<T> PerWorker<T> {
+    fn new(workers: usize) -> Self {
+        Self((0..workers).map(|_| OnceLock::new()).collect())
+    }
+
+    fn of(&self, worker: WorkerId, make: impl FnOnce() -> T) -> Option<&T> {
+        Some(&self.0.get(worker.0)?.get_or_init(|| Box::new(Block(make()))).0)
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &T> {
+        self.0.iter().filter_map(|block| Some(&block.get()?.0))
+    }
+}
+
+/// Counts by token, out of a fixed list: reasons of closing, decisions, outcomes.
+#[derive(Debug)]
+pub struct TokenCounter {
+    tokens: &'static [&'static str],
+    workers: PerWorker<Box<[Cell]>>,
+}
+
+impl TokenCounter {
+    /// All at zero.
+    #[must_use]
+    pub fn new(workers: usize, tokens: &'static [&'static str]) -> Self {
+        Self { tokens, workers: PerWorker::new(workers) }
+    }
+
+    /// Counts one of the token with this index.
+    pub fn record(&self, worker: WorkerId, token: usize) {
+        let cells = self.workers.of(worker, || self.tokens.iter().map(|_| Cell::default()).collect());
+        if let Some(cell) = cells.and_then(|cells| cells.get(token)) {
+            cell.add(1);
+        }
+    }
+
+    /// The sum over all workers of each token, those at zero too.
+    pub fn sums(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let sum = |token: usize| self.workers.iter().filter_map(|cells| Some(cells.get(token)?.get())).sum();
+        self.tokens.iter().enumerate().map(move |(index, token)| (*token, sum(index)))
+    }
+
+    /// The sum over all workers and tokens.
+    #[must_use]
+    pub fn sum(&self) -> u64 {
+        self.sums().map(|(_, sum)| sum).sum()
+    }
+}
+
+/// A request that is over, as its route counts it.
+#[derive(Clone, Debug)]
+pub struct RequestRecord<'a> {
+    /// The number of the listener that it came in by, at most 65,535: the caller's, resolved to a name by the caller.
+    pub listener: u16,
+    /// Its method.
+    pub method: &'a Method,
+    /// The status that the client got, or 0 for none.
+    pub status: u16,
+    /// From its head to the end of the response's body.
+    pub duration: Duration,
+    /// Bytes of its body that came in.
+    pub request_bytes: u64,
+    /// Bytes of the response's body that went out.
+    pub response_bytes: u64,
+    /// If the gateway answered or cut it: the index of the reason in the list that the metrics were made with.
+    pub error: Option<usize>,
+}
+
+const METHODS: [&str; 10] =
+    ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "CONNECT", "TRACE", OTHER_METHOD];
+const OTHER_METHOD: &str = "other";
+const METHOD_BITS: u32 = 4;
+
+// An index of METHODS. Methods are known by their text, of which a client chooses any: all others are one.
+fn method_index(method: &Method) -> u32 {
+    match *method {
+        Method::GET => 0,
+        Method::HEAD => 1,
+        Method::POST => 2,
+        Method::PUT => 3,
+        Method::DELETE => 4,
+        Method::PATCH => 5,
+        Method::OPTIONS => 6,
+        Method::CONNECT => 7,
+        Method::TRACE => 8,
+        _ => 9,
+    }
+}
+
+/// What a series of [`RouteMetrics::requests`] is about.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct RequestKey {
+    /// The listener; `None` for what was too varied to be told apart.
+    pub listener: Option<u16>,
+    /// The method, `other` for one that is not well known.
+    pub method: &'static str,
+    /// The status.
+    pub code: Code,
+}
+
+/// What is counted of a route.
+#[derive(Debug)]
+pub struct RouteMetrics {
+    workers: PerWorker<RouteCells>,
+    reasons: &'static [&'static str],
+}
+
+#[derive(Debug)]
+struct RouteCells {
+    requests: Tally<32>,
+    duration: Histogram,
+    request_bytes: Cell,
+    response_bytes: Cell,
+    errors: Box<[Cell]>,
+}
+
+impl RouteMetrics {
+    /// All at zero. `reasons` are the tokens of [`RequestRecord::error`].
+    #[must_use]
+    pub fn new(workers: usize, reasons: &'static [&'static str]) -> Self {
+        Self { workers: PerWorker::new(workers), reasons }
+    }
+
+    /// Counts a request that is over.
+    pub fn record(&self, worker: WorkerId, request: &RequestRecord<'_>) {
+        let Some(cells) = self.workers.of(worker, || RouteCells::new(self.reasons.len())) else { return };
+        let label = u32::from(request.listener) << METHOD_BITS | method_index(request.method);
+        cells.requests.add(label, request.status);
+        cells.duration.observe(request.duration);
+        cells.request_bytes.add(request.request_bytes);
+        cells.response_bytes.add(request.response_bytes);
+        if let Some(cell) = request.error.and_then(|reason| cells.errors.get(reason)) {
+            cell.add(1);
+        }
+    }
+
+    /// Requests by listener, method and code.
+    #[must_use]
+    pub fn requests(&self) -> BTreeMap<RequestKey, u64> {
+        let mut sums = BTreeMap::new();
+        self.workers.iter().for_each(|cells| cells.requests.add_to(&mut sums));
+        sums.into_iter().map(|((label, code), sum)| (RequestKey::new(label, code), sum)).collect()
+    }
+
+    /// Latencies of requests.
+    #[must_use]
+    pub fn duration(&self) -> HistogramSum {
+        summed(self.workers.iter().map(|cells| &cells.duration))
+    }
+
+    /// Bytes of bodies: of requests, of responses.
+    #[must_use]
+    pub fn bytes(&self) -> (u64, u64) {
+        let sum = |of: fn(&RouteCells) -> &Cell| self.workers.iter().map(|cells| of(cells).get()).sum();
+        (sum(|cells| &cells.request_bytes), sum(|cells| &cells.response_bytes))
+    }
+
+    /// Requests that the gateway answered or cut by itself, by reason, without those at zero.
+    pub fn errors(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let sum = |reason: usize| self.workers.iter().filter_map(|cells| Some(cells.errors.get(reason)?.get())).sum();
+        let sums = self.reasons.iter().enumerate().map(move |(index, reason)| (*reason, sum(index)));
+        sums.filter(|(_, sum)| *sum > 0)
+    }
+
+    /// Adds its families to a scrape, under its name; `listener` names a listener by its number.
+    pub fn expose<'a>(&self, out: &mut Exposition, route: &str, listener: impl Fn(u16) -> Option<&'a str>) {
+        let mut requests = out.family(&catalogue::HTTP_REQUESTS);
+        for (key, sum) in self.requests() {
+            let listener = key.listener.and_then(&listener).unwrap_or("other");
+            requests.sample([listener, route, key.method, &key.code.to_string()], sum);
+        }
+        let (request_bytes, response_bytes) = self.bytes();
+        out.family(&catalogue::HTTP_REQUEST_DURATION).sample([route], self.duration());
+        out.family(&catalogue::HTTP_REQUEST_BODY_BYTES).sample([route], request_bytes);
+        out.family(&catalogue::HTTP_RESPONSE_BODY_BYTES).sample([route], response_bytes);
+        let mut errors = out.family(&catalogue::GATEWAY_ERRORS);
+        for (reason, sum) in self.errors() {
+            errors.sample([route, reason], sum);
+        }
+    }
+}
+
+impl RequestKey {
+    fn new(label: Option<u32>, code: Code) -> Self {
+        let method = label.map_or(OTHER_METHOD, |label| METHODS[(label & ((1 << METHOD_BITS) - 1)) as usize]);
+        let listener = label.and_then(|label| u16::try_from(label >> METHOD_BITS).ok());
+        Self { listener, method, code }
+    }
+}
+
+const _: () = assert!((u16::MAX as u32) << METHOD_BITS < LABEL_MAX, "a listener and a method fit a label");
+
+impl RouteCells {
+    fn new(reasons: usize) -> Self {
+        Self {
+            requests: Tally::default(),
+            duration: Histogram::default(),
+            request_bytes: Cell::default(),
+            response_bytes: Cell::default(),
+            errors: (0..reasons).map(|_| Cell::default()).collect(),
+        }
+    }
+}
+
+fn summed<'a>(histograms: impl Iterator<Item = &'a Histogram>) -> HistogramSum {
+    let mut sum = HistogramSum::default();
+    histograms.for_each(|histogram| histogram.add_to(&mut sum));
+    sum
+}
+
+/// What is counted of a backend.
+#[derive(Debug)]
+pub struct BackendMetrics {
+    workers: PerWorker<BackendCells>,
+}
+
+#[derive(Debug, Default)]
+struct BackendCells {
+    responses: Tally<16>,
+    duration: Histogram,
+}
+
+impl BackendMetrics {
+    /// All at zero.
+    #[must_use]
+    pub fn new(workers: usize) -> Self {
+        Self { workers: PerWorker::new(workers) }
+    }
+
+    /// Counts a response of the backend, when its body is over.
+    pub fn record(&self, worker: WorkerId, status: u16, duration: Duration) {
+        if let Some(cells) = self.workers.of(worker, BackendCells::default) {
+            cells.responses.add(0, status);
+            cells.duration.observe(duration);
+        }
+    }
+
+    /// Responses by code.
+    #[must_use]
+    pub fn responses(&self) -> BTreeMap<Code, u64> {
+        let mut sums = BTreeMap::new();
+        self.workers.iter().for_each(|cells| cells.responses.add_to(&mut sums));
+        sums.into_iter().map(|((_, code), sum)| (code, sum)).collect()
+    }
+
+    /// Latencies of responses.
+    #[must_use]
+    pub fn duration(&self) -> HistogramSum {
+        summed(self.workers.iter().map(|cells| &cells.duration))
+    }
+
+    /// Adds its families to a scrape, under its names.
+    pub fn expose(&self, out: &mut Exposition, upstream: &str, backend: &str) {
+        let mut requests = out.family(&catalogue::UPSTREAM_REQUESTS);
+        for (code, sum) in self.responses() {
+            requests.sample([upstream, backend, &code.to_string()], sum);
+        }
+        out.family(&catalogue::UPSTREAM_REQUEST_DURATION).sample([upstream, backend], self.duration());
+    }
+}
+
+/// How an attempt to have a backend answer ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum AttemptOutcome {
+    /// The first one, and the backend answered.
+    FirstOk,
+    /// The first one failed.
+    FirstFailed,
+    /// A retry, and a backend answered.
+    RetryOk,
+    /// A retry failed.
+    RetryFailed,
+}
+
+const ATTEMPT_OUTCOMES: [&str; 4] = ["first_ok", "first_failed", "retry_ok", "retry_failed"];
+
+/// What is counted of an upstream.
+#[derive(Debug)]
+pub struct UpstreamMetrics {
+    attempts: TokenCounter,
+}
+
+impl UpstreamMetrics {
+    /// All at zero.
+    #[must_use]
+    pub fn new(workers: usize) -> Self {
+        Self { attempts: TokenCounter::new(workers, &ATTEMPT_OUTCOMES) }
+    }
+
+    /// Counts an attempt.
+    pub fn record(&self, worker: WorkerId, outcome: AttemptOutcome) {
+        self.attempts.record(worker, outcome as usize);
+    }
+
+    /// Attempts by outcome: `first_ok`, `first_failed`, `retry_ok`, `retry_failed`.
+    pub fn attempts(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.attempts.sums()
+    }
+
+    /// Adds its families to a scrape, under its name.
+    pub fn expose(&self, out: &mut Exposition, upstream: &str) {
+        let mut attempts = out.family(&catalogue::UPSTREAM_ATTEMPTS);
+        for (outcome, sum) in self.attempts() {
+            attempts.sample([upstream, outcome], sum);
+        }
+    }
+}
+
+/// What is counted of a listener.
+#[derive(Debug)]
+pub struct ListenerMetrics {
+    accepted: Counter,
+    closed: TokenCounter,
+    started: Counter,
+    ended: Counter,
+}
+
+impl ListenerMetrics {
+    /// All at zero. `reasons` are the tokens of [`ListenerMetrics::closed`].
+    #[must_use]
+    pub fn new(workers: usize, reasons: &'static [&'static str]) -> Self {
+        let counter = || Counter::new(workers);
+        Self { accepted: counter(), closed: TokenCounter::new(workers, reasons), started: counter(), ended: counter() }
+    }
+
+    /// A connection was accepted.
+    pub fn accepted(&self, worker: WorkerId) {
+        self.accepted.add(worker, 1);
+    }
+
+    /// A connection ended; `reason` is an index of the list that the metrics were made with.
+    pub fn closed(&self, worker: WorkerId, reason: usize) {
+        self.closed.record(worker, reason);
+    }
+
+    /// A request's head came in.
+    pub fn request_started(&self, worker: WorkerId) {
+        self.started.add(worker, 1);
+    }
+
+    /// A request's response is over, or was cut.
+    pub fn request_ended(&self, worker: WorkerId) {
+        self.ended.add(worker, 1);
+    }
+
+    /// Connections that are open now.
+    #[must_use]
+    pub fn open(&self) -> u64 {
+        // Ends are read first: what begins meanwhile may show as one too many, never as less than none.
+        let closed = self.closed.sum();
+        self.accepted.sum().saturating_sub(closed)
+    }
+
+    /// Requests that are being answered now.
+    #[must_use]
+    pub fn in_flight(&self) -> u64 {
+        let ended = self.ended.sum();
+        self.started.sum().saturating_sub(ended)
+    }
+
+    /// Adds its families to a scrape, under its name.
+    pub fn expose(&self, out: &mut Exposition, listener: &str) {
+        out.family(&catalogue::CONNECTIONS_ACCEPTED).sample([listener], self.accepted.sum());
+        let mut closed = out.family(&catalogue::CONNECTIONS_CLOSED);
+        for (reason, sum) in self.closed.sums() {
+            closed.sample([listener, reason], sum);
+        }
+        out.family(&catalogue::CONNECTIONS_OPEN).sample([listener], self.open());
+        out.family(&catalogue::HTTP_REQUESTS_IN_FLIGHT).sample([listener], self.in_flight());
+    }
+}
+
+/// Adds what concerns the gateway as a whole to a scrape: panics, what the logs lost, the process, the build.
+pub fn expose_gateway(out: &mut Exposition, panics: &Counter, access_log: Option<&AccessLog>, events: &Events) {
+    let commit = option_env!("TIDEGATE_COMMIT").unwrap_or("unknown");
+    out.family(&catalogue::BUILD_INFO).sample([env!("CARGO_PKG_VERSION"), commit], ());
+    out.family(&catalogue::PANICS).sample([], panics.sum());
+    if let Some(log) = access_log {
+        out.family(&catalogue::ACCESS_LOG_LINES).sample([], log.lines());
+        out.family(&catalogue::ACCESS_LOG_DROPPED).sample([], log.dropped());
+    }
+    out.family(&catalogue::EVENTS_LOST).sample([], events.lost());
+    super::process::expose(out);
+}
