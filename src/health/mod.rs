@@ -1,1 +1,22 @@
 //! Whether a backend is fit: probes, the state machine, the task that publishes verdicts.
+//!
+//! schedule ([`cadence`]) → one probe ([`probe`]) → [`Outcome`] → [`Machine`] → the backend's verdict, the upstream's eligible
+//! slice and one event ([`Monitor`]). One task per upstream is the only writer of all of these; everybody else reads the
+//! verdict (an atomic), the slice (swapped whole) or the [`UpstreamView`]. Nothing here knows routes, requests or the file.
+
+mod cadence;
+mod machine;
+mod monitor;
+mod outcome;
+mod probe;
+mod resolve;
+mod subject;
+mod timeline;
+mod view;
+
+pub use machine::{Machine, Thresholds, Transition};
+pub use monitor::{Monitor, Prober};
+pub use outcome::{Kind, Outcome};
+pub use resolve::{ResolveError, resolve};
+pub use timeline::{Change, Record, Timeline};
+pub use view::{BackendView, UpstreamView};

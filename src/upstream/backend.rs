@@ -41,6 +41,12 @@ impl Verdict {
             Self::Up => "up",
         }
     }
+
+    /// Whether it allows traffic: `up`, `degraded` or `unchecked`.
+    #[must_use]
+    pub const fn is_fit(self) -> bool {
+        matches!(self, Self::Up | Self::Degraded | Self::Unchecked)
+    }
 }
 
 impl fmt::Display for Verdict {

@@ -59,6 +59,19 @@ pub enum Tier {
     Nobody,
 }
 
+impl Tier {
+    fn takes(self, member: &Member, when_all_down: WhenAllDown) -> bool {
+        let verdict = member.backend.verdict();
+        match self {
+            Self::Primary => verdict.is_fit() && !member.backup,
+            Self::Backup => verdict.is_fit() && member.backup,
+            Self::Checking => verdict == Verdict::Checking,
+            Self::TryAll => when_all_down == WhenAllDown::TryAll,
+            Self::Nobody => false,
+        }
+    }
+}
+
 /// The members that may get a request, in the order in which they get them. Immutable; swapped whole.
 #[derive(Debug)]
 pub struct Eligible {
@@ -77,17 +90,9 @@ impl Eligible {
     /// where `when_all_down` says so, everybody. A draining backend is in none of them.
     #[must_use]
     pub fn among(members: &[Member], when_all_down: WhenAllDown) -> Self {
-        let fit = |m: &Member| matches!(m.backend.verdict(), Verdict::Up | Verdict::Degraded | Verdict::Unchecked);
         for tier in [Tier::Primary, Tier::Backup, Tier::Checking, Tier::TryAll] {
-            let belongs = |m: &Member| match tier {
-                Tier::Primary => !m.backup && fit(m),
-                Tier::Backup => m.backup && fit(m),
-                Tier::Checking => m.backend.verdict() == Verdict::Checking,
-                Tier::TryAll => when_all_down == WhenAllDown::TryAll,
-                Tier::Nobody => false,
-            };
-            let chosen: Box<[Arc<Member>]> =
-                members.iter().filter(|m| !m.backend.is_draining() && belongs(m)).cloned().map(Arc::new).collect();
+            let belongs = |m: &&Member| !m.backend.is_draining() && tier.takes(m, when_all_down);
+            let chosen: Box<[Arc<Member>]> = members.iter().filter(belongs).cloned().map(Arc::new).collect();
             if !chosen.is_empty() {
                 let order = smooth_order(&chosen.iter().map(|m| m.weight).collect::<Vec<_>>());
                 return Self { tier, members: chosen, order };
@@ -125,6 +130,10 @@ impl Eligible {
 /// chosen and pays the sum. Weights 5, 1, 1 give `a a b a c a a`, never five in a row.
 fn smooth_order(weights: &[u16]) -> Box<[u16]> {
     let weights = scaled(weights);
+    // Equal weights, the common case, take turns; a thousand backends are not worth a million steps.
+    if weights.iter().all(|weight| *weight == 1) {
+        return (0..u16::try_from(weights.len()).unwrap_or(u16::MAX)).collect();
+    }
     let sum: i64 = weights.iter().sum();
     let mut credit = vec![0_i64; weights.len()];
     let mut order = Vec::with_capacity(usize::try_from(sum).unwrap_or_default());

@@ -1,0 +1,66 @@
+//! What the admin API, `/health` and the metrics read of an upstream: a copy, taken without a lock.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use super::{Record, Timeline};
+use crate::{
+    base::{Name, Timestamp},
+    config::plan,
+    telemetry::cells::HistogramSum,
+    upstream::{Backend, Member, Tier, Verdict},
+};
+
+/// An upstream at one moment.
+#[derive(Clone, Debug)]
+pub struct UpstreamView {
+    /// The plan that it runs by: name, health check, what happens when all are down.
+    pub plan: Arc<plan::Upstream>,
+    /// Which members get traffic now.
+    pub tier: Tier,
+    /// Whether every member has had one conclusive outcome since the start, or is unchecked. Once true it stays.
+    pub first_round_done: bool,
+    /// How long its probes took, inconclusive ones included.
+    pub probe_durations: HistogramSum,
+    /// Its backends in the order of the file, then those that were removed and finish their requests.
+    pub backends: Vec<BackendView>,
+}
+
+/// A backend at one moment.
+#[derive(Clone, Debug)]
+pub struct BackendView {
+    /// The backend itself: slot, address, in-flight and connection counts.
+    pub backend: Arc<Backend>,
+    /// Its name.
+    pub name: Name,
+    /// Where it is.
+    pub address: SocketAddr,
+    /// Its share relative to its peers.
+    pub weight: u16,
+    /// Used only while no primary is eligible.
+    pub backup: bool,
+    /// What the checks say.
+    pub verdict: Verdict,
+    /// The one word to show: draining, else the verdict.
+    pub shown: &'static str,
+    /// When what is shown last changed.
+    pub since: Timestamp,
+    /// Why, the streaks, the last outcomes and changes, the totals.
+    pub record: Arc<Record>,
+}
+
+impl BackendView {
+    pub(super) fn of(member: &Member, timeline: &Timeline) -> Self {
+        let backend = &member.backend;
+        Self {
+            backend: Arc::clone(backend),
+            name: member.name.clone(),
+            address: backend.address(),
+            weight: member.weight,
+            backup: member.backup,
+            verdict: backend.verdict(),
+            shown: backend.shown(),
+            since: backend.since(),
+            record: timeline.read(),
+        }
+    }
+}
