@@ -1,1 +1,20 @@
-//! A request, in one straight line.
+//! A request, in one straight line: [`Gateway::serve`]. A file per step.
+//!
+//! pin → sanitise → find the route → admit through its layers → pick a backend → forward one attempt → judge → finish.
+//! Whatever goes wrong is a [`Fault`], and every fault becomes a response in one place (`respond`).
+
+mod body;
+mod client;
+mod exchange;
+mod fault;
+mod forward;
+mod gateway;
+mod headers;
+mod respond;
+mod sanitise;
+
+pub use body::{Cut, RequestBody, ResponseBody};
+pub use client::{Client, Phase};
+pub use exchange::Exchange;
+pub use fault::{Blame, Fault};
+pub use gateway::Gateway;

@@ -1,1 +1,15 @@
-//! A plan made live: snapshot, registry, build, the one swap.
+//! A plan made live.
+//!
+//! A [`Snapshot`] is immutable: routes with their layers compiled and handles to their upstreams. [`Live`] holds the one that
+//! is in force, in one swap. What has a memory (backends, buckets, counters) is owned by the [`Registry`], keyed by the part
+//! of the plan that defines it, so that it outlives the snapshots that use it.
+
+mod build;
+mod live;
+mod registry;
+mod snapshot;
+
+pub use build::{Built, Resolved, build, names};
+pub use live::{Live, Pinned, Pins};
+pub use registry::{Registry, Tokens, UpstreamId};
+pub use snapshot::{Listener, ListenerId, Route, Snapshot, Upstream};

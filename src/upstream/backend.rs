@@ -7,7 +7,7 @@ use std::{
     },
 };
 
-use crate::base::Timestamp;
+use crate::{base::Timestamp, telemetry::metrics::BackendMetrics};
 
 /// A small number that a backend has for life: the index of a worker's pool for it. Reused after the backend is gone.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -64,6 +64,7 @@ pub struct Backend {
     address: SocketAddr,
     state: State,
     load: Load,
+    metrics: BackendMetrics,
 }
 
 // Written by the upstream's health task alone, read by every worker.
@@ -84,15 +85,15 @@ struct Load {
 }
 
 impl Backend {
-    /// A backend of which this verdict is known.
+    /// A backend of which this verdict is known, for as many workers.
     #[must_use]
-    pub fn new(slot: Slot, address: SocketAddr, verdict: Verdict) -> Self {
+    pub fn new(slot: Slot, address: SocketAddr, verdict: Verdict, workers: usize) -> Self {
         let state = State {
             verdict: AtomicU8::new(verdict as u8),
             draining: AtomicU8::new(0),
             since: AtomicU64::new(Timestamp::now().as_micros()),
         };
-        Self { slot, address, state, load: Load::default() }
+        Self { slot, address, state, load: Load::default(), metrics: BackendMetrics::new(workers) }
     }
 
     /// Its small number.
@@ -105,6 +106,12 @@ impl Backend {
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// What is counted of it.
+    #[must_use]
+    pub const fn metrics(&self) -> &BackendMetrics {
+        &self.metrics
     }
 
     /// What the checks say.

@@ -1,0 +1,271 @@
+//! Bodies pass through in pieces, each side as fast as the other takes them, and what hangs on them ends when they end.
+
+use std::{
+    fmt,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::{Exchange, Fault};
+use crate::upstream::{Connection, Lease};
+
+/// A body that was cut short, and why.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("{}", .0.reason())]
+pub struct Cut(pub Fault);
+
+/// What a backend receives.
+pub enum RequestBody {
+    /// Nothing.
+    Empty,
+    /// The client's body, as it comes.
+    Client(Box<ClientBody>),
+}
+
+/// A client's body on its way to a backend: counted, bounded in size and in silence.
+pub struct ClientBody {
+    incoming: Incoming,
+    exchange: Rc<Exchange>,
+    left: u64,
+    silence: Option<Pin<Box<Sleep>>>,
+}
+
+impl RequestBody {
+    /// Takes over a client's body of at most `max` bytes.
+    ///
+    /// # Errors
+    /// `BodyTooLarge` where its announced length is above that.
+    pub(super) fn new(incoming: Incoming, exchange: &Rc<Exchange>, max: Option<u64>) -> Result<Self, Fault> {
+        if incoming.is_end_stream() {
+            exchange.request_sent();
+            return Ok(Self::Empty);
+        }
+        let max = max.unwrap_or(u64::MAX);
+        match incoming.size_hint().exact() {
+            Some(length) if length > max => Err(Fault::BodyTooLarge),
+            _ => Ok(Self::Client(Box::new(ClientBody {
+                incoming,
+                exchange: Rc::clone(exchange),
+                left: max,
+                silence: None,
+            }))),
+        }
+    }
+
+    /// Whether it could be sent again.
+    pub(super) const fn is_empty(&self) -> bool {
+        matches!(self, Self::Empty)
+    }
+}
+
+impl ClientBody {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) else {
+            ready!(self.poll_silence(cx));
+            return Poll::Ready(Some(Err(Fault::ClientTimeout)));
+        };
+        self.silence = None;
+        Poll::Ready(match frame {
+            Some(Ok(frame)) => Some(self.count(frame)),
+            Some(Err(_)) => Some(Err(Fault::ClientGone)),
+            None => {
+                self.exchange.request_sent();
+                None
+            }
+        })
+    }
+
+    fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let limit = self.exchange.timeouts().client_body;
+        if limit.is_zero() {
+            return Poll::Pending;
+        }
+        let silence = self.silence.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + limit)));
+        silence.as_mut().poll(cx)
+    }
+
+    fn count(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, Fault> {
+        let length = frame.data_ref().map_or(0, |data| data.len() as u64);
+        self.exchange.received(length);
+        self.left = self.left.checked_sub(length).ok_or(Fault::BodyTooLarge)?;
+        if self.incoming.is_end_stream() {
+            self.exchange.request_sent();
+        }
+        Ok(frame)
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = Cut;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        match &mut *self {
+            Self::Empty => Poll::Ready(None),
+            Self::Client(body) => Poll::Ready(ready!(body.poll(cx)).map(|frame| {
+                frame.map_err(|fault| {
+                    body.exchange.request_cut(fault);
+                    Cut(fault)
+                })
+            })),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Client(body) => body.incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Client(body) => body.incoming.size_hint(),
+        }
+    }
+}
+
+/// What a client receives.
+pub enum ResponseBody {
+    /// Text of the gateway's own, and then the end of the exchange.
+    Own(Bytes, Rc<Exchange>),
+    /// A backend's body, as it comes.
+    Backend(Box<BackendBody>),
+}
+
+/// A backend's body on its way to a client. Holds what the exchange uses of the backend until its last byte.
+pub struct BackendBody {
+    incoming: Incoming,
+    exchange: Rc<Exchange>,
+    used: Option<Used>,
+    deadline: Option<Pin<Box<Sleep>>>,
+}
+
+/// A backend in use: a place among its requests in flight, and a connection.
+pub(super) struct Used {
+    pub(super) lease: Lease,
+    pub(super) connection: Connection<RequestBody>,
+}
+
+impl ResponseBody {
+    pub(super) fn own(text: impl Into<Bytes>, exchange: Rc<Exchange>) -> Self {
+        Self::Own(text.into(), exchange)
+    }
+
+    pub(super) fn backend(incoming: Incoming, exchange: Rc<Exchange>, used: Used) -> Self {
+        let mut body = BackendBody { incoming, exchange, used: Some(used), deadline: None };
+        if body.incoming.is_end_stream() {
+            body.ended();
+        }
+        Self::Backend(Box::new(body))
+    }
+}
+
+impl BackendBody {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) else {
+            ready!(self.poll_deadline(cx));
+            return Poll::Ready(Some(Err(Fault::ResponseTimeout)));
+        };
+        Poll::Ready(match frame {
+            Some(Ok(frame)) => {
+                self.exchange.sent(frame.data_ref().map_or(0, |data| data.len() as u64));
+                if self.incoming.is_end_stream() {
+                    self.ended();
+                }
+                Some(Ok(frame))
+            }
+            Some(Err(_)) => Some(Err(Fault::ResponseCut)),
+            None => {
+                self.ended();
+                None
+            }
+        })
+    }
+
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(deadline) = self.exchange.deadline() else { return Poll::Pending };
+        self.deadline.get_or_insert_with(|| Box::pin(sleep_until(deadline))).as_mut().poll(cx)
+    }
+
+    // A connection on which a request body is still under way cannot carry another request.
+    fn ended(&mut self) {
+        let Some(Used { lease, connection }) = self.used.take() else { return };
+        if self.exchange.is_request_sent() {
+            connection.give_back();
+        }
+        self.exchange.response_ended();
+        drop(lease);
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = Cut;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        match &mut *self {
+            Self::Own(text, exchange) => {
+                exchange.response_ended();
+                let text = std::mem::take(text);
+                exchange.sent(text.len() as u64);
+                Poll::Ready((!text.is_empty()).then(|| Ok(Frame::data(text))))
+            }
+            Self::Backend(body) => Poll::Ready(ready!(body.poll(cx)).map(|frame| {
+                frame.map_err(|fault| {
+                    body.exchange.response_cut(fault);
+                    body.used = None;
+                    Cut(fault)
+                })
+            })),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Own(text, _) => text.is_empty(),
+            Self::Backend(body) => body.incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Own(text, _) => SizeHint::with_exact(text.len() as u64),
+            Self::Backend(body) => body.incoming.size_hint(),
+        }
+    }
+}
+
+impl fmt::Debug for RequestBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.is_empty() { "Empty" } else { "Client" })
+    }
+}
+
+impl fmt::Debug for ResponseBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Own(..) => f.write_str("Own"),
+            Self::Backend(_) => f.write_str("Backend"),
+        }
+    }
+}
+
+impl fmt::Debug for ClientBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientBody").field("left", &self.left).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for BackendBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BackendBody").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,330 @@
+use std::{
+    cell::{Cell, OnceCell, RefCell},
+    fmt,
+    net::{IpAddr, SocketAddr},
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant as Clock},
+};
+
+use http::{HeaderValue, Method, StatusCode, Uri, Version, header, request::Parts};
+use tokio::time::Instant;
+
+use super::{Client, Fault, Gateway, RequestBody, headers};
+use crate::{
+    base::Timestamp,
+    config::plan::Timeouts,
+    layers::Identity,
+    runtime::{Pinned, Route, Snapshot},
+    telemetry::{
+        AccessRecord, WorkerId,
+        access_log::Attempt as LoggedAttempt,
+        metrics::{AttemptOutcome, RequestRecord},
+    },
+    upstream::{Member, Pools},
+};
+
+/// One request and its response, from the head of the one to the last byte of the other.
+///
+/// Shared by the two bodies, whichever ends last; dropping it is the record: metrics and a line in the access log.
+pub struct Exchange {
+    gateway: Rc<Gateway>,
+    pinned: Rc<Pinned>,
+    client: Rc<Client>,
+    client_ip: IpAddr,
+    id: HeaderValue,
+    method: Method,
+    version: Version,
+    wants_html: bool,
+    facts: Option<Box<RefCell<Facts>>>,
+    started: Clock,
+    route: OnceCell<Arc<Route>>,
+    identity: RefCell<Option<Identity>>,
+    attempts: RefCell<Vec<Attempt>>,
+    status: Cell<Option<StatusCode>>,
+    first_byte: Cell<Option<Duration>>,
+    fault: Cell<Option<Fault>>,
+    request_fault: Cell<Option<Fault>>,
+    request_sent: Cell<Option<Instant>>,
+    response_ended: Cell<bool>,
+    received: Cell<u64>,
+    sent: Cell<u64>,
+}
+
+// What only the access log wants to know. Clones of these share the bytes that hyper read.
+struct Facts {
+    at: Timestamp,
+    host: Option<HeaderValue>,
+    uri: Uri,
+    user_agent: Option<HeaderValue>,
+    referer: Option<HeaderValue>,
+    is_query_safe: bool,
+}
+
+struct Attempt {
+    member: Arc<Member>,
+    began: Clock,
+    took: Duration,
+    outcome: &'static str,
+    status: Option<StatusCode>,
+}
+
+impl Exchange {
+    pub(super) fn begin(gateway: &Rc<Gateway>, client: &Rc<Client>, pinned: Rc<Pinned>, head: &Parts) -> Rc<Self> {
+        let trusted = &client.listener.plan.trusted_proxies;
+        let peer = client.peer.ip();
+        let id = headers::trusted_request_id(&head.headers, peer, trusted).unwrap_or_else(|| gateway.new_request_id());
+        client.begin_request();
+        client.listener.metrics.request_started(gateway.worker());
+        let facts = gateway.is_logging().then(|| {
+            Box::new(RefCell::new(Facts {
+                at: Timestamp::now(),
+                host: head.headers.get(header::HOST).cloned(),
+                uri: head.uri.clone(),
+                user_agent: head.headers.get(header::USER_AGENT).cloned(),
+                referer: head.headers.get(header::REFERER).cloned(),
+                is_query_safe: false,
+            }))
+        });
+        let accept = head.headers.get(header::ACCEPT).map(HeaderValue::as_bytes);
+        Rc::new(Self {
+            client_ip: headers::client_ip(peer, trusted, &head.headers),
+            gateway: Rc::clone(gateway),
+            client: Rc::clone(client),
+            pinned,
+            id,
+            method: head.method.clone(),
+            version: head.version,
+            wants_html: accept.is_some_and(|accept| accept.starts_with(b"text/html")),
+            facts,
+            started: Clock::now(),
+            route: OnceCell::new(),
+            identity: RefCell::default(),
+            attempts: RefCell::default(),
+            status: Cell::default(),
+            first_byte: Cell::default(),
+            fault: Cell::default(),
+            request_fault: Cell::default(),
+            request_sent: Cell::default(),
+            response_ended: Cell::default(),
+            received: Cell::default(),
+            sent: Cell::default(),
+        })
+    }
+
+    pub(super) fn worker(&self) -> WorkerId {
+        self.gateway.worker()
+    }
+
+    pub(super) fn pools(&self) -> &Pools<RequestBody> {
+        self.gateway.pools()
+    }
+
+    pub(super) fn snapshot(&self) -> &Snapshot {
+        &self.pinned.snapshot
+    }
+
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub(super) fn client_ip(&self) -> IpAddr {
+        self.client_ip
+    }
+
+    pub(super) fn id(&self) -> &HeaderValue {
+        &self.id
+    }
+
+    pub(super) fn wants_html(&self) -> bool {
+        self.wants_html
+    }
+
+    pub(super) fn matched(&self, route: &Arc<Route>) {
+        self.route.set(Arc::clone(route)).expect("a request is matched once");
+    }
+
+    pub(super) fn route(&self) -> Option<&Arc<Route>> {
+        self.route.get()
+    }
+
+    /// Layers have taken credentials out of the head: what is left of its target may be logged.
+    pub(super) fn admitted(&self, head: &Parts, identity: Option<Identity>) {
+        self.identity.replace(identity);
+        if let Some(facts) = &self.facts {
+            let mut facts = facts.borrow_mut();
+            facts.uri = head.uri.clone();
+            facts.is_query_safe = true;
+        }
+    }
+
+    pub(super) fn timeouts(&self) -> &Timeouts {
+        &self.route.get().expect("a body is passed on only after a route was found").plan.timeouts
+    }
+
+    /// When the whole exchange is overdue.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let limit = self.route.get()?.plan.timeouts.request;
+        (!limit.is_zero()).then(|| Instant::from_std(self.started + limit))
+    }
+
+    /// The deadline of a step that may take this long (zero: as long as it likes), never after that of the exchange.
+    pub(super) fn deadline_within(&self, limit: Duration) -> Option<Instant> {
+        let step = (!limit.is_zero()).then(|| Instant::now() + limit);
+        self.deadline().into_iter().chain(step).min()
+    }
+
+    pub(super) fn is_overdue(&self) -> bool {
+        self.deadline().is_some_and(|deadline| deadline <= Instant::now())
+    }
+
+    pub(super) fn begin_attempt(&self, member: &Arc<Member>) {
+        self.attempts.borrow_mut().push(Attempt {
+            member: Arc::clone(member),
+            began: Clock::now(),
+            took: Duration::ZERO,
+            outcome: Fault::ClientGone.reason(),
+            status: None,
+        });
+    }
+
+    pub(super) fn end_attempt(&self, outcome: &'static str, status: Option<StatusCode>) {
+        let mut attempts = self.attempts.borrow_mut();
+        let is_first = attempts.len() == 1;
+        let Some(attempt) = attempts.last_mut() else { return };
+        attempt.took = attempt.began.elapsed();
+        attempt.outcome = outcome;
+        attempt.status = status;
+        let counted = match (is_first, status.is_some()) {
+            (true, true) => AttemptOutcome::FirstOk,
+            (true, false) => AttemptOutcome::FirstFailed,
+            (false, true) => AttemptOutcome::RetryOk,
+            (false, false) => AttemptOutcome::RetryFailed,
+        };
+        if let Some(route) = self.route.get() {
+            route.upstream.metrics.record(self.worker(), counted);
+        }
+    }
+
+    pub(super) fn request_sent(&self) {
+        self.request_sent.set(Some(Instant::now()));
+    }
+
+    pub(super) fn is_request_sent(&self) -> bool {
+        self.request_sent.get().is_some()
+    }
+
+    pub(super) fn request_sent_at(&self) -> Option<Instant> {
+        self.request_sent.get()
+    }
+
+    /// The client's body failed: whatever the backend makes of that is not the backend's doing.
+    pub(super) fn request_cut(&self, fault: Fault) {
+        self.request_fault.set(Some(fault));
+    }
+
+    pub(super) fn request_fault(&self) -> Option<Fault> {
+        self.request_fault.get()
+    }
+
+    pub(super) fn answered(&self, status: StatusCode, fault: Option<Fault>) {
+        self.status.set(Some(status));
+        self.fault.set(fault);
+        self.first_byte.set(Some(self.started.elapsed()));
+    }
+
+    pub(super) fn response_ended(&self) {
+        self.response_ended.set(true);
+    }
+
+    pub(super) fn response_cut(&self, fault: Fault) {
+        self.response_ended.set(true);
+        self.fault.set(Some(self.request_fault.get().unwrap_or(fault)));
+    }
+
+    pub(super) fn received(&self, bytes: u64) {
+        self.received.set(self.received.get() + bytes);
+    }
+
+    pub(super) fn sent(&self, bytes: u64) {
+        self.sent.set(self.sent.get() + bytes);
+    }
+
+    fn record(&self) {
+        // Nobody saw the end of it: the client left first.
+        if !self.response_ended.get() && self.fault.get().is_none() {
+            self.fault.set(Some(self.request_fault.get().unwrap_or(Fault::ClientGone)));
+        }
+        let (worker, duration) = (self.worker(), self.started.elapsed());
+        let status = self.status.get().or_else(|| self.fault.get().map(Fault::status));
+        let listener = &self.client.listener;
+        let metrics = self.route.get().map_or_else(|| self.gateway.unrouted(), |route| &route.metrics);
+        metrics.record(
+            worker,
+            &RequestRecord {
+                listener: u16::try_from(listener.id.0).unwrap_or(u16::MAX),
+                method: &self.method,
+                status: status.map_or(0, |status| status.as_u16()),
+                duration,
+                request_bytes: self.received.get(),
+                response_bytes: self.sent.get(),
+                error: self.fault.get().map(Fault::index),
+            },
+        );
+        if let Some(Attempt { member, status: Some(status), began, .. }) = self.attempts.borrow().last() {
+            member.backend.metrics().record(worker, status.as_u16(), began.elapsed());
+        }
+        listener.metrics.request_ended(worker);
+        self.client.end_request();
+        self.log(status, duration);
+    }
+
+    fn log(&self, status: Option<StatusCode>, duration: Duration) {
+        let Some(facts) = self.facts.as_ref().map(|facts| facts.borrow()) else { return };
+        let attempts = self.attempts.borrow();
+        let attempts: Vec<LoggedAttempt<'_>> = attempts
+            .iter()
+            .map(|a| LoggedAttempt { backend: &a.member.name, outcome: a.outcome, took: a.took })
+            .collect();
+        let identity = self.identity.borrow();
+        let fault = self.fault.get();
+        let route = self.route.get();
+        self.gateway.log(&AccessRecord {
+            at: facts.at,
+            request_id: self.id.to_str().unwrap_or_default(),
+            listener: &self.client.listener.plan.name,
+            client: SocketAddr::new(self.client_ip, self.client.peer.port()),
+            method: self.method.as_str(),
+            host: facts.host.as_ref().map(HeaderValue::as_bytes),
+            path: facts.uri.path().as_bytes(),
+            query: facts.uri.query().filter(|_| facts.is_query_safe).map(str::as_bytes),
+            protocol: if self.version == Version::HTTP_10 { "HTTP/1.0" } else { "HTTP/1.1" },
+            route: route.map(|route| route.plan.name.as_str()),
+            upstream: route.map(|route| route.upstream.plan.name.as_str()).filter(|_| !attempts.is_empty()),
+            backend: attempts.last().map(|attempt| attempt.backend),
+            status: status.map(|status| status.as_u16()),
+            reason: fault.map(Fault::reason),
+            attempts: &attempts,
+            bytes_in: self.received.get(),
+            bytes_out: self.sent.get(),
+            duration,
+            first_byte: self.first_byte.get(),
+            limit: (fault == Some(Fault::RateLimited)).then_some("deny"),
+            identity: identity.as_ref().map(|identity| identity.consumer.as_bytes()),
+            user_agent: facts.user_agent.as_ref().map(HeaderValue::as_bytes),
+            referer: facts.referer.as_ref().map(HeaderValue::as_bytes),
+        });
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.record();
+    }
+}
+
+impl fmt::Debug for Exchange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Exchange").field("id", &self.id).finish_non_exhaustive()
+    }
+}

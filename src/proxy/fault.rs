@@ -1,0 +1,210 @@
+use http::StatusCode;
+
+/// A reason why the gateway answers for itself, or cuts an answer short.
+///
+/// The one table of status, reason token, blame and Proxy-Status name; a snapshot test prints it whole.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Fault {
+    /// The request is ambiguous or malformed.
+    BadRequest,
+    /// The backend's response is not HTTP.
+    BadResponse,
+    /// The request body is larger than the route admits.
+    BodyTooLarge,
+    /// The client left before the response had ended.
+    ClientGone,
+    /// The client stopped sending its body.
+    ClientTimeout,
+    /// No connection to the backend: unreachable, out of ports, ...
+    ConnectFailed,
+    /// The backend refuses connections.
+    ConnectRefused,
+    /// The backend does not answer to a connect, or no place among its connections came free in time.
+    ConnectTimeout,
+    /// No backend of the upstream is eligible.
+    NoHealthyBackend,
+    /// No route matches.
+    NoRoute,
+    /// Every eligible backend has all the requests it may have, or too many passwords wait to be verified.
+    Overloaded,
+    /// A limit of the route is spent.
+    RateLimited,
+    /// The backend closed the connection before it sent the head of a response.
+    ResetBeforeHeaders,
+    /// The backend closed the connection in the middle of a response; so does the gateway.
+    ResponseCut,
+    /// The response, or its head, did not come in time.
+    ResponseTimeout,
+    /// None of the route's auths admits the request.
+    Unauthorized,
+}
+
+/// Whose doing a fault is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Blame {
+    /// The backend's.
+    Backend,
+    /// The client's.
+    Client,
+    /// The gateway's, or its operator's.
+    Gateway,
+}
+
+impl Fault {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 16] = [
+        Self::BadRequest,
+        Self::BadResponse,
+        Self::BodyTooLarge,
+        Self::ClientGone,
+        Self::ClientTimeout,
+        Self::ConnectFailed,
+        Self::ConnectRefused,
+        Self::ConnectTimeout,
+        Self::NoHealthyBackend,
+        Self::NoRoute,
+        Self::Overloaded,
+        Self::RateLimited,
+        Self::ResetBeforeHeaders,
+        Self::ResponseCut,
+        Self::ResponseTimeout,
+        Self::Unauthorized,
+    ];
+
+    /// The status that the client sees, or, where it sees none, the one that the access log shows.
+    #[must_use]
+    pub fn status(self) -> StatusCode {
+        let code = match self {
+            Self::BadRequest => 400,
+            Self::Unauthorized => 401,
+            Self::NoRoute => 404,
+            Self::ClientTimeout => 408,
+            Self::BodyTooLarge => 413,
+            Self::RateLimited => 429,
+            // nginx's: the client closed the request. Never sent, because nobody is there to read it.
+            Self::ClientGone => 499,
+            Self::BadResponse
+            | Self::ConnectFailed
+            | Self::ConnectRefused
+            | Self::ResetBeforeHeaders
+            | Self::ResponseCut => 502,
+            Self::NoHealthyBackend | Self::Overloaded => 503,
+            Self::ConnectTimeout | Self::ResponseTimeout => 504,
+        };
+        StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
+    /// The token of logs, metrics and problem documents.
+    #[must_use]
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::BadRequest => "bad_request",
+            Self::BadResponse => "bad_response",
+            Self::BodyTooLarge => "body_too_large",
+            Self::ClientGone => "client_gone",
+            Self::ClientTimeout => "client_timeout",
+            Self::ConnectFailed => "connect_failed",
+            Self::ConnectRefused => "connect_refused",
+            Self::ConnectTimeout => "connect_timeout",
+            Self::NoHealthyBackend => "no_healthy_backend",
+            Self::NoRoute => "no_route",
+            Self::Overloaded => "overloaded",
+            Self::RateLimited => "rate_limited",
+            Self::ResetBeforeHeaders => "reset_before_headers",
+            Self::ResponseCut => "response_cut",
+            Self::ResponseTimeout => "response_timeout",
+            Self::Unauthorized => "unauthorized",
+        }
+    }
+
+    /// Whose doing it is.
+    #[must_use]
+    pub const fn blame(self) -> Blame {
+        match self {
+            Self::BadRequest
+            | Self::BodyTooLarge
+            | Self::ClientGone
+            | Self::ClientTimeout
+            | Self::NoRoute
+            | Self::RateLimited
+            | Self::Unauthorized => Blame::Client,
+            Self::BadResponse
+            | Self::ConnectFailed
+            | Self::ConnectRefused
+            | Self::ConnectTimeout
+            | Self::NoHealthyBackend
+            | Self::ResetBeforeHeaders
+            | Self::ResponseCut
+            | Self::ResponseTimeout => Blame::Backend,
+            Self::Overloaded => Blame::Gateway,
+        }
+    }
+
+    /// Its error type in `Proxy-Status` (RFC 9209, section 2.3).
+    #[must_use]
+    pub const fn proxy_status(self) -> &'static str {
+        match self {
+            Self::BadRequest | Self::BodyTooLarge | Self::ClientGone | Self::ClientTimeout => "http_request_error",
+            Self::BadResponse => "http_protocol_error",
+            Self::ConnectFailed => "destination_ip_unroutable",
+            Self::ConnectRefused => "connection_refused",
+            Self::ConnectTimeout => "connection_timeout",
+            Self::NoHealthyBackend => "destination_unavailable",
+            Self::NoRoute => "destination_not_found",
+            Self::Overloaded => "connection_limit_reached",
+            Self::RateLimited | Self::Unauthorized => "http_request_denied",
+            Self::ResetBeforeHeaders => "connection_terminated",
+            Self::ResponseCut => "http_response_incomplete",
+            Self::ResponseTimeout => "http_response_timeout",
+        }
+    }
+
+    /// One sentence for the client, without addresses or anything that a backend said.
+    #[must_use]
+    pub const fn sentence(self) -> &'static str {
+        match self {
+            Self::BadRequest => "The request is malformed or ambiguous.",
+            Self::BadResponse => "The service gave a response that is not valid HTTP.",
+            Self::BodyTooLarge => "The request body is larger than this route accepts.",
+            Self::ClientGone => "The client closed the connection.",
+            Self::ClientTimeout => "The request body did not arrive in time.",
+            Self::ConnectFailed => "The service cannot be reached.",
+            Self::ConnectRefused => "The service refuses connections.",
+            Self::ConnectTimeout => "The service did not accept a connection in time.",
+            Self::NoHealthyBackend => "No backend of the service is healthy.",
+            Self::NoRoute => "Nothing is served under this host and path.",
+            Self::Overloaded => "The service has all the requests that it can take.",
+            Self::RateLimited => "Too many requests.",
+            Self::ResetBeforeHeaders => "The service closed the connection without a response.",
+            Self::ResponseCut => "The service closed the connection in the middle of its response.",
+            Self::ResponseTimeout => "The service did not respond in time.",
+            Self::Unauthorized => "Valid credentials are required.",
+        }
+    }
+
+    /// Its number, below the length of [`Fault::ALL`].
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_places_in_the_list() {
+        for (index, fault) in Fault::ALL.into_iter().enumerate() {
+            assert_eq!(fault.index(), index);
+        }
+    }
+
+    #[test]
+    fn the_table() {
+        let rows = Fault::ALL.map(|f| {
+            format!("{:<22}{:<5}{:<9}{}", f.reason(), f.status().as_u16(), format!("{:?}", f.blame()), f.proxy_status())
+        });
+        insta::assert_snapshot!(rows.join("\n"));
+    }
+}

@@ -1,0 +1,235 @@
+//! Pick a backend, send it the request, judge what comes back; again, where another backend can save the request.
+
+use std::{io, rc::Rc, sync::Arc};
+
+use http::{Request, Response, StatusCode, header::HOST, request::Parts};
+use hyper::body::Incoming;
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use super::{Exchange, Fault, RequestBody, body::Used};
+use crate::{
+    config::plan::{HostHeader, RetryOn},
+    runtime::Route,
+    upstream::{Connection, Lease, Member, Reuse, Slot, Tier},
+};
+
+/// Sends the request to a backend, or to one after the other, and returns the head of a response.
+///
+/// A request of which no byte was written goes to another backend, whatever its method; that is no retry. One that was
+/// written and lost is retried only as `retries` says, and only where its body is empty.
+pub(super) async fn forward(
+    exchange: &Rc<Exchange>,
+    route: &Route,
+    head: Parts,
+    body: RequestBody,
+) -> Result<(Response<Incoming>, Used), Fault> {
+    let mut retries = Retries::new(route, &head, &body);
+    let mut tried = Vec::new();
+    let mut last = None;
+    let mut paid = false;
+    let mut request = Request::from_parts(head, body);
+    loop {
+        if exchange.is_overdue() {
+            return Err(last.unwrap_or(Fault::ResponseTimeout));
+        }
+        let lease = match pick(exchange, route, &tried) {
+            Ok(lease) => lease,
+            // Everybody was tried. The same ones may do better a second time.
+            Err(Fault::NoHealthyBackend) if paid || last.is_some_and(|fault| retries.allow(fault)) => {
+                tried.clear();
+                pick(exchange, route, &tried)?
+            }
+            Err(fault) => return Err(last.unwrap_or(fault)),
+        };
+        let member = Arc::clone(lease.member());
+        address(&mut request, route, &member);
+        exchange.begin_attempt(&member);
+        let failure = match attempt(exchange, route, lease, request).await {
+            Ok(done) => {
+                exchange.end_attempt("ok", Some(done.0.status()));
+                return Ok(done);
+            }
+            Err(failure) => failure,
+        };
+        exchange.end_attempt(failure.fault.reason(), None);
+        tried.push(member.backend.slot());
+        paid = failure.unsent.is_none() && retries.allow(failure.fault);
+        request = match failure.unsent {
+            Some(request) => *request,
+            None if paid => retries.replay(),
+            None => return Err(failure.fault),
+        };
+        last = Some(failure.fault);
+    }
+}
+
+/// The eligible backend whose turn it is, and a place among its requests in flight.
+fn pick(exchange: &Exchange, route: &Route, tried: &[Slot]) -> Result<Lease, Fault> {
+    let upstream = &route.upstream;
+    let eligible = upstream.live.eligible();
+    let turn = upstream.live.turn(exchange.worker());
+    let max = upstream.plan.max_in_flight;
+    let Some(member) = eligible.pick(turn, tried) else {
+        return Err(Fault::NoHealthyBackend);
+    };
+    if let Some(lease) = Lease::take(member, max) {
+        return Ok(lease);
+    }
+    // Full: whoever else has a place, in turn.
+    let mut passed_over = tried.to_vec();
+    passed_over.push(member.backend.slot());
+    while let Some(member) = eligible.pick(turn, &passed_over) {
+        if let Some(lease) = Lease::take(member, max) {
+            return Ok(lease);
+        }
+        passed_over.push(member.backend.slot());
+    }
+    Err(Fault::Overloaded)
+}
+
+fn address(request: &mut Request<RequestBody>, route: &Route, member: &Member) {
+    let host = match &route.upstream.plan.host {
+        HostHeader::Preserve => return,
+        HostHeader::Backend => member.authority.clone(),
+        HostHeader::Literal(host) => host.clone(),
+    };
+    request.headers_mut().insert(HOST, host);
+}
+
+/// An attempt that brought no response: why, and the request if no byte of it was written.
+struct Failure {
+    fault: Fault,
+    unsent: Option<Box<Request<RequestBody>>>,
+}
+
+async fn attempt(
+    exchange: &Exchange,
+    route: &Route,
+    lease: Lease,
+    mut request: Request<RequestBody>,
+) -> Result<(Response<Incoming>, Used), Failure> {
+    let backend = &lease.member().backend;
+    let due = exchange.deadline_within(route.plan.timeouts.connect);
+    let mut reuse = Reuse::Allowed;
+    loop {
+        let connecting = exchange.pools().checkout(backend, route.upstream.limits, reuse);
+        let connected = match due {
+            Some(due) => timeout_at(due, connecting).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
+            None => connecting.await,
+        };
+        let mut connection = match connected {
+            Ok(connection) => connection,
+            Err(error) => return Err(Failure { fault: connect_fault(&error), unsent: Some(Box::new(request)) }),
+        };
+        let failure = match send(exchange, route, &mut connection, request).await {
+            Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                return Err(Failure { fault: Fault::BadResponse, unsent: None });
+            }
+            Ok(response) => return Ok((response, Used { lease, connection })),
+            Err(failure) => failure,
+        };
+        match failure.unsent {
+            // It had died since its last use. That says nothing of the backend: ask it on a new connection.
+            Some(unsent) if connection.is_reused() => {
+                request = *unsent;
+                reuse = Reuse::Refused;
+            }
+            unsent => return Err(Failure { fault: failure.fault, unsent }),
+        }
+    }
+}
+
+async fn send(
+    exchange: &Exchange,
+    route: &Route,
+    connection: &mut Connection<RequestBody>,
+    request: Request<RequestBody>,
+) -> Result<Response<Incoming>, Failure> {
+    tokio::select! {
+        biased;
+        sent = connection.sender().try_send_request(request) => sent.map_err(|mut error| Failure {
+            unsent: error.take_message().map(Box::new),
+            fault: exchange.request_fault().unwrap_or_else(|| send_fault(error.error())),
+        }),
+        () = head_overdue(exchange, route) => Err(Failure { fault: Fault::ResponseTimeout, unsent: None }),
+    }
+}
+
+/// Returns when the head of a response is overdue: `request` after the start of the exchange, or `response_header` after the
+/// end of the request, whichever is first.
+async fn head_overdue(exchange: &Exchange, route: &Route) {
+    let limit = route.plan.timeouts.response_header;
+    loop {
+        let sent = exchange.request_sent_at().unwrap_or_else(Instant::now);
+        let header = (!limit.is_zero()).then(|| sent + limit);
+        let Some(due) = exchange.deadline().into_iter().chain(header).min() else {
+            return std::future::pending().await;
+        };
+        if due <= Instant::now() {
+            return;
+        }
+        sleep_until(due).await;
+    }
+}
+
+fn connect_fault(error: &io::Error) -> Fault {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => Fault::ConnectRefused,
+        io::ErrorKind::TimedOut => Fault::ConnectTimeout,
+        _ => Fault::ConnectFailed,
+    }
+}
+
+fn send_fault(error: &hyper::Error) -> Fault {
+    if error.is_parse() { Fault::BadResponse } else { Fault::ResetBeforeHeaders }
+}
+
+/// What is left of a route's retries for one request, and the copy to send again.
+struct Retries<'a> {
+    route: &'a Route,
+    left: u8,
+    copy: Option<Parts>,
+}
+
+impl<'a> Retries<'a> {
+    fn new(route: &'a Route, head: &Parts, body: &RequestBody) -> Self {
+        let plan = &route.plan.retries;
+        let is_replayable = plan.attempts > 0 && body.is_empty() && plan.methods.contains(&head.method);
+        Self { route, left: plan.attempts, copy: is_replayable.then(|| head.clone()) }
+    }
+
+    /// Whether the failure may be retried; takes one of those left.
+    fn allow(&mut self, fault: Fault) -> bool {
+        let condition = match fault {
+            Fault::ConnectFailed | Fault::ConnectRefused | Fault::ConnectTimeout => RetryOn::Connect,
+            Fault::ResetBeforeHeaders => RetryOn::Reset,
+            Fault::BadRequest
+            | Fault::BadResponse
+            | Fault::BodyTooLarge
+            | Fault::ClientGone
+            | Fault::ClientTimeout
+            | Fault::NoHealthyBackend
+            | Fault::NoRoute
+            | Fault::Overloaded
+            | Fault::RateLimited
+            | Fault::ResponseCut
+            | Fault::ResponseTimeout
+            | Fault::Unauthorized => return false,
+        };
+        if self.copy.is_none() || self.left == 0 || !self.route.plan.retries.when.contains(&condition) {
+            return false;
+        }
+        self.left -= 1;
+        true
+    }
+
+    fn replay(&self) -> Request<RequestBody> {
+        let head = self.copy.clone().expect("a retry is allowed only where there is a copy");
+        Request::from_parts(head, RequestBody::Empty)
+    }
+}
+
+/// Whether the backends are all out, for the words of a refusal.
+pub(super) fn is_everybody_out(route: &Route) -> bool {
+    route.upstream.live.eligible().tier() == Tier::Nobody
+}

@@ -1,0 +1,175 @@
+use std::{
+    cell::{Cell, RefCell},
+    convert::Infallible,
+    rc::Rc,
+    sync::Arc,
+    time::Instant,
+};
+
+use http::{HeaderValue, Request, Response, Version, header};
+use hyper::body::Incoming;
+
+use super::{
+    Client, Exchange, Fault, RequestBody, ResponseBody, forward::forward, headers, respond, respond::Refused, sanitise,
+};
+use crate::{
+    base::Timestamp,
+    layers::Pass,
+    runtime::{Live, Pinned, Pins, Route},
+    telemetry::{AccessBuffer, AccessLog, AccessRecord, WorkerId, metrics::RouteMetrics},
+    upstream::{Bells, Pools},
+};
+
+/// A worker's gateway: everything that its requests share. Nothing of it is ever touched by another thread.
+#[derive(Debug)]
+pub struct Gateway {
+    worker: WorkerId,
+    pins: Pins,
+    pools: Pools<RequestBody>,
+    access_log: RefCell<Option<AccessBuffer>>,
+    is_logging: Cell<bool>,
+    unrouted: Arc<RouteMetrics>,
+}
+
+impl Gateway {
+    /// A worker's gateway on the snapshot in force. `unrouted` counts requests that no route takes.
+    #[must_use]
+    pub fn new(worker: WorkerId, live: Arc<Live>, bells: Arc<Bells>, unrouted: Arc<RouteMetrics>) -> Self {
+        Self {
+            worker,
+            pins: Pins::new(live),
+            pools: Pools::new(worker.0, bells),
+            access_log: RefCell::default(),
+            is_logging: Cell::default(),
+            unrouted,
+        }
+    }
+
+    /// Answers a request. Whatever goes wrong is an answer too.
+    ///
+    /// # Errors
+    /// None; hyper cuts the connection of a service that fails, so this one cannot.
+    pub async fn handle(
+        self: Rc<Self>,
+        client: Rc<Client>,
+        request: Request<Incoming>,
+    ) -> Result<Response<ResponseBody>, Infallible> {
+        let (head, body) = request.into_parts();
+        let exchange = Exchange::begin(&self, &client, self.pin(), &head);
+        let served = serve(&exchange, Request::from_parts(head, body)).await;
+        Ok(served.unwrap_or_else(|refused| respond::refuse(&exchange, refused)))
+    }
+
+    /// The snapshot in force.
+    pub fn pin(&self) -> Rc<Pinned> {
+        self.pins.pin(|snapshot| {
+            let members = || snapshot.upstreams.values().flat_map(|upstream| &upstream.members);
+            let live: std::collections::HashSet<_> = members().map(|member| Arc::as_ptr(&member.backend)).collect();
+            self.pools.retain(|backend| live.contains(&Arc::as_ptr(backend)));
+        })
+    }
+
+    /// Upkeep, about once a second: old connections are closed, log lines that wait are handed over.
+    pub fn tick(&self, now: Instant) {
+        // An idle worker, too, lets go of what an edit removed.
+        drop(self.pin());
+        self.pools.prune(now);
+        if let Some(buffer) = &mut *self.access_log.borrow_mut() {
+            buffer.flush_if_due(now);
+        }
+    }
+
+    /// Starts, or with `None` stops, one line per request.
+    pub fn log_to(&self, log: Option<&AccessLog>) {
+        self.is_logging.set(log.is_some());
+        self.access_log.replace(log.map(AccessLog::buffer));
+    }
+
+    /// The worker's number.
+    #[must_use]
+    pub const fn worker(&self) -> WorkerId {
+        self.worker
+    }
+
+    /// The worker's connections to backends.
+    #[must_use]
+    pub const fn pools(&self) -> &Pools<RequestBody> {
+        &self.pools
+    }
+
+    pub(super) fn unrouted(&self) -> &Arc<RouteMetrics> {
+        &self.unrouted
+    }
+
+    pub(super) fn is_logging(&self) -> bool {
+        self.is_logging.get()
+    }
+
+    pub(super) fn log(&self, record: &AccessRecord<'_>) {
+        if let Some(buffer) = &mut *self.access_log.borrow_mut() {
+            buffer.record(record);
+        }
+    }
+
+    /// Sortable by time, and not to be guessed from another: 48 bits of milliseconds, 80 of chance.
+    pub(super) fn new_request_id(&self) -> HeaderValue {
+        const HEX: &[u8; 16] = b"0123456789abcdef";
+        let millis = u128::from(Timestamp::now().as_micros() / 1_000);
+        let id = millis << 80 | (fastrand::u128(..) >> 48);
+        let digits: [u8; 32] = std::array::from_fn(|i| HEX[usize::from((id >> (124 - 4 * i)) as u8 & 0xf)]);
+        HeaderValue::from_bytes(&digits).expect("hexadecimal digits are a header value")
+    }
+}
+
+/// The straight line.
+async fn serve(exchange: &Rc<Exchange>, request: Request<Incoming>) -> Result<Response<ResponseBody>, Refused> {
+    let (mut head, body) = request.into_parts();
+    sanitise::sanitise(&mut head)?;
+    let route = find(exchange, &head)?;
+    exchange.matched(&route);
+
+    let mut pass = Pass::default();
+    let admitted = route.layers.admit(exchange.worker(), exchange.client_ip(), &mut head, &mut pass).await;
+    exchange.admitted(&head, pass.identity.take());
+    if let Err(refusal) = admitted {
+        return Err(Refused::by_layer(&refusal, &pass));
+    }
+
+    let body = RequestBody::new(body, exchange, route.plan.max_body.map(|size| size.0))?;
+    ready_for_backend(exchange, &mut head);
+    let (response, used) = forward(exchange, &route, head, body).await?;
+
+    let (mut head, body) = response.into_parts();
+    headers::strip_hop_by_hop(&mut head.headers);
+    head.version = Version::HTTP_11;
+    pass.decorate(&mut head.headers);
+    head.headers.insert(headers::X_REQUEST_ID, exchange.id().clone());
+    exchange.answered(head.status, None);
+    Ok(Response::from_parts(head, ResponseBody::backend(body, Rc::clone(exchange), used)))
+}
+
+fn find(exchange: &Exchange, head: &http::request::Parts) -> Result<Arc<Route>, Refused> {
+    let client = exchange.client();
+    let host = sanitise::host(head)?;
+    // A connection outlives its listener's removal by a moment; until it is closed it is served as when it was accepted.
+    let tables = [exchange.snapshot(), &client.accepted.snapshot];
+    let table = tables.into_iter().find_map(|snapshot| snapshot.table(client.listener.id));
+    let route = table.and_then(|table| table.find(&host, head.uri.path()));
+    Ok(Arc::clone(route.ok_or(Fault::NoRoute)?))
+}
+
+fn ready_for_backend(exchange: &Exchange, head: &mut http::request::Parts) {
+    let client = exchange.client();
+    headers::strip_hop_by_hop(&mut head.headers);
+    // The backend's "go on" is not awaited: hyper has told the client already, or will when the body is first read.
+    head.headers.remove(header::EXPECT);
+    headers::set_forwarded(
+        &mut head.headers,
+        client.peer.ip(),
+        &client.peer_text,
+        &client.listener.plan.trusted_proxies,
+    );
+    head.headers.insert(headers::X_REQUEST_ID, exchange.id().clone());
+    head.version = Version::HTTP_11;
+    head.extensions.clear();
+}

@@ -1,0 +1,232 @@
+//! Headers that belong to one hop, and headers that say where a request came from.
+
+use std::net::{IpAddr, SocketAddr};
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue,
+    header::{self, CONNECTION, FORWARDED, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE},
+};
+use ipnet::IpNet;
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Removes what concerns only the connection that it came on (RFC 9110, section 7.6.1), fields nominated by `Connection`
+/// among them.
+pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(CONNECTION) {
+        for name in nominated(headers) {
+            headers.remove(name);
+        }
+        headers.remove(CONNECTION);
+    }
+    // hyper frames each side anew. A field that is absent costs one hash.
+    for name in [KEEP_ALIVE, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, PROXY_CONNECTION, TE, TRANSFER_ENCODING, UPGRADE]
+    {
+        headers.remove(name);
+    }
+}
+
+// End-to-end fields that a sender may not have removed by naming them: they route, frame or authenticate the request.
+fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
+    let listed = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    let names = listed.flat_map(|list| list.split(',')).filter_map(|name| name.trim().parse().ok());
+    names.filter(|name| ![header::HOST, header::CONTENT_LENGTH, header::AUTHORIZATION].contains(name)).collect()
+}
+
+/// The client's address: the rightmost hop that no trusted proxy vouches for.
+///
+/// `X-Forwarded-For` is believed only as far as a chain of trusted peers reaches, and read from the right, because a client
+/// may put anything on its left. `Forwarded` (RFC 7239) is read only where the former is absent.
+pub(super) fn client_ip(peer: IpAddr, trusted: &[IpNet], headers: &HeaderMap) -> IpAddr {
+    let peer = peer.to_canonical();
+    let is_trusted = |ip: &IpAddr| trusted.iter().any(|net| net.contains(ip));
+    if !is_trusted(&peer) {
+        return peer;
+    }
+    let mut client = peer;
+    let hops: Vec<Option<IpAddr>> = match headers.contains_key(X_FORWARDED_FOR) {
+        true => listed(headers, &X_FORWARDED_FOR).map(parse_hop).collect(),
+        false => listed(headers, &FORWARDED).map(forwarded_for).collect(),
+    };
+    for hop in hops.into_iter().rev() {
+        // What cannot be read ends the chain: the last hop that could be is all that is known.
+        let Some(hop) = hop else { break };
+        client = hop;
+        if !is_trusted(&client) {
+            break;
+        }
+    }
+    client
+}
+
+fn listed<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    let values = headers.get_all(name).iter().map(|value| value.to_str().unwrap_or("?"));
+    values.flat_map(|list| list.split(',')).map(str::trim)
+}
+
+fn parse_hop(text: &str) -> Option<IpAddr> {
+    let address = text.parse::<SocketAddr>().map(|a| a.ip()).or_else(|_| text.trim_matches(['[', ']']).parse());
+    address.ok().map(|ip| ip.to_canonical())
+}
+
+fn forwarded_for(element: &str) -> Option<IpAddr> {
+    let pairs = element.split(';').filter_map(|pair| pair.split_once('='));
+    let mut values = pairs.filter(|(name, _)| name.trim().eq_ignore_ascii_case("for")).map(|(_, value)| value.trim());
+    parse_hop(values.next()?.trim_matches('"'))
+}
+
+/// Says where the request came from. What an untrusted peer says of it is removed first.
+pub(super) fn set_forwarded(headers: &mut HeaderMap, peer: IpAddr, peer_text: &HeaderValue, trusted: &[IpNet]) {
+    let peer = peer.to_canonical();
+    let is_trusted = trusted.iter().any(|net| net.contains(&peer));
+    if !is_trusted {
+        for name in [FORWARDED, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_REAL_IP] {
+            headers.remove(name);
+        }
+        remove_other_forwarded(headers);
+    }
+    let chain = match headers.get(X_FORWARDED_FOR).filter(|_| is_trusted) {
+        Some(_) => {
+            let mut chain = listed(headers, &X_FORWARDED_FOR).collect::<Vec<_>>().join(", ").into_bytes();
+            chain.extend_from_slice(b", ");
+            chain.extend_from_slice(peer_text.as_bytes());
+            HeaderValue::from_bytes(&chain).unwrap_or_else(|_| peer_text.clone())
+        }
+        None => peer_text.clone(),
+    };
+    headers.insert(X_FORWARDED_FOR, chain);
+    if !headers.contains_key(X_FORWARDED_PROTO) {
+        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+    }
+    if !headers.contains_key(X_FORWARDED_HOST)
+        && let Some(host) = headers.get(header::HOST).cloned()
+    {
+        headers.insert(X_FORWARDED_HOST, host);
+    }
+}
+
+// `X-Forwarded-Prefix`, `-Port`, `-Ssl`, ...: backends believe some of them, so none of an untrusted peer's passes.
+fn remove_other_forwarded(headers: &mut HeaderMap) {
+    const PREFIX: &str = "x-forwarded-";
+    let is_other = |name: &&HeaderName| name.as_str().starts_with(PREFIX) && **name != X_FORWARDED_FOR;
+    if headers.keys().any(|name| is_other(&name)) {
+        let others: Vec<HeaderName> = headers.keys().filter(is_other).cloned().collect();
+        for name in others {
+            headers.remove(name);
+        }
+    }
+}
+
+/// A request id that a trusted peer sent, if it is one that is safe to log and pass on.
+pub(super) fn trusted_request_id(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> Option<HeaderValue> {
+    let id = headers.get(X_REQUEST_ID)?;
+    let peer = peer.to_canonical();
+    let is_safe = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':' | b'/' | b'+' | b'=');
+    let fits = (1..=128).contains(&id.len()) && id.as_bytes().iter().all(is_safe);
+    (fits && trusted.iter().any(|net| net.contains(&peer))).then(|| id.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PEER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
+
+    fn trusted() -> Vec<IpNet> {
+        vec!["10.0.0.0/8".parse().unwrap()]
+    }
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        headers
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn strips_hop_by_hop_and_what_connection_names() {
+        let mut map = headers(&[
+            ("connection", "close, X-Secret"),
+            ("connection", "x-other, host, content-length"),
+            ("host", "a"),
+            ("content-length", "3"),
+            ("x-secret", "1"),
+            ("x-other", "1"),
+            ("keep-alive", "5"),
+            ("te", "trailers"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "websocket"),
+            ("proxy-authorization", "x"),
+            ("x-kept", "1"),
+        ]);
+        strip_hop_by_hop(&mut map);
+        let mut left: Vec<_> = map.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["content-length", "host", "x-kept"]);
+    }
+
+    #[test]
+    fn the_client_is_the_rightmost_untrusted_hop() {
+        let chain = headers(&[("x-forwarded-for", "1.1.1.1, 2.2.2.2"), ("x-forwarded-for", "10.9.9.9")]);
+        assert_eq!(client_ip(PEER, &trusted(), &chain), ip("2.2.2.2"));
+        assert_eq!(client_ip(PEER, &[], &chain), PEER);
+        let all_trusted = headers(&[("x-forwarded-for", "10.3.3.3, 10.2.2.2")]);
+        assert_eq!(client_ip(PEER, &trusted(), &all_trusted), ip("10.3.3.3"));
+        let garbage = headers(&[("x-forwarded-for", "1.1.1.1, unknown, 10.2.2.2")]);
+        assert_eq!(client_ip(PEER, &trusted(), &garbage), ip("10.2.2.2"));
+        let ports = headers(&[("x-forwarded-for", "[2001:db8::1]:99")]);
+        assert_eq!(client_ip(PEER, &trusted(), &ports), ip("2001:db8::1"));
+        let forwarded = headers(&[("forwarded", "for=1.1.1.1;proto=https, For=\"[2001:db8::2]:1\"")]);
+        assert_eq!(client_ip(PEER, &trusted(), &forwarded), ip("2001:db8::2"));
+        assert_eq!(client_ip("::ffff:9.9.9.9".parse().unwrap(), &trusted(), &chain), ip("9.9.9.9"));
+    }
+
+    #[test]
+    fn an_untrusted_peers_word_is_replaced() {
+        let mut map = headers(&[
+            ("host", "shop"),
+            ("x-forwarded-for", "6.6.6.6"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-host", "evil"),
+            ("x-forwarded-prefix", "/admin"),
+            ("x-real-ip", "6.6.6.6"),
+            ("forwarded", "for=6.6.6.6"),
+        ]);
+        set_forwarded(&mut map, PEER, &HeaderValue::from_static("10.0.0.1"), &[]);
+        let expected = headers(&[
+            ("host", "shop"),
+            ("x-forwarded-for", "10.0.0.1"),
+            ("x-forwarded-proto", "http"),
+            ("x-forwarded-host", "shop"),
+        ]);
+        assert_eq!(map, expected);
+    }
+
+    #[test]
+    fn a_trusted_peers_word_is_kept_and_its_address_appended() {
+        let mut map = headers(&[("host", "a"), ("x-forwarded-for", "6.6.6.6"), ("x-forwarded-proto", "https")]);
+        set_forwarded(&mut map, PEER, &HeaderValue::from_static("10.0.0.1"), &trusted());
+        assert_eq!(map["x-forwarded-for"], "6.6.6.6, 10.0.0.1");
+        assert_eq!(map["x-forwarded-proto"], "https");
+        assert_eq!(map["x-forwarded-host"], "a");
+    }
+
+    #[test]
+    fn a_request_id_is_taken_only_from_a_trusted_peer_and_only_if_safe() {
+        let good = headers(&[("x-request-id", "abc-123")]);
+        assert_eq!(trusted_request_id(&good, PEER, &trusted()).unwrap(), "abc-123");
+        assert_eq!(trusted_request_id(&good, PEER, &[]), None);
+        assert_eq!(trusted_request_id(&headers(&[("x-request-id", "a b\"")]), PEER, &trusted()), None);
+    }
+}

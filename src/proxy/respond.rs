@@ -1,0 +1,127 @@
+//! The one place where a fault becomes a response.
+
+use std::{borrow::Cow, rc::Rc};
+
+use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
+use serde::Serialize;
+
+use super::{Exchange, Fault, ResponseBody, forward, headers::X_REQUEST_ID, sanitise::Malformed};
+use crate::layers::{Pass, Refusal};
+
+const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+
+/// A request that the gateway answers itself: why, what to say of it, and what to send with it.
+#[derive(Debug)]
+pub(super) struct Refused {
+    fault: Fault,
+    detail: Option<Cow<'static, str>>,
+    headers: HeaderMap,
+}
+
+impl Refused {
+    pub(super) fn by_layer(refusal: &Refusal, pass: &Pass) -> Self {
+        let mut headers = HeaderMap::new();
+        refusal.decorate(&mut headers);
+        pass.decorate(&mut headers);
+        let (fault, detail) = match refusal {
+            Refusal::Overloaded => (Fault::Overloaded, Some("Too many passwords wait to be verified.".into())),
+            Refusal::RateLimited { limit, retry_after_s } => {
+                let detail = format!("The limit `{limit}` is spent. Try again in {retry_after_s} s.");
+                (Fault::RateLimited, Some(detail.into()))
+            }
+            Refusal::Unauthorized { .. } => (Fault::Unauthorized, None),
+        };
+        Self { fault, detail, headers }
+    }
+}
+
+impl From<Fault> for Refused {
+    fn from(fault: Fault) -> Self {
+        Self { fault, detail: None, headers: HeaderMap::new() }
+    }
+}
+
+impl From<Malformed> for Refused {
+    fn from(malformed: Malformed) -> Self {
+        let mut headers = HeaderMap::new();
+        // Whatever follows on this connection may be the rest of what was not understood.
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        let mut detail = malformed.to_string();
+        if let Some(first) = detail.get_mut(..1) {
+            first.make_ascii_uppercase();
+        }
+        Self { fault: Fault::BadRequest, detail: Some(format!("{detail}.").into()), headers }
+    }
+}
+
+/// A problem document (RFC 9457).
+#[derive(Serialize)]
+struct Problem<'a> {
+    r#type: &'a str,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+    reason: &'a str,
+    request_id: &'a str,
+}
+
+/// The response that says why there is no other.
+pub(super) fn refuse(exchange: &Rc<Exchange>, refused: Refused) -> Response<ResponseBody> {
+    let Refused { fault, detail, headers } = refused;
+    let status = fault.status();
+    exchange.answered(status, Some(fault));
+    let detail = backends_detail(exchange, fault).or(detail).unwrap_or(fault.sentence().into());
+    let problem = Problem {
+        r#type: "about:blank",
+        title: status.canonical_reason().unwrap_or("Error"),
+        status: status.as_u16(),
+        detail: &detail,
+        reason: fault.reason(),
+        request_id: exchange.id().to_str().unwrap_or_default(),
+    };
+    let (content_type, text) = match exchange.wants_html() {
+        true => ("text/html; charset=utf-8", html(&problem)),
+        false => ("application/problem+json", serde_json::to_string(&problem).unwrap_or_default()),
+    };
+    let mut response = Response::new(ResponseBody::own(text, Rc::clone(exchange)));
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_REQUEST_ID, exchange.id().clone());
+    if let Ok(value) = HeaderValue::from_str(&format!("tidegate; error={}", fault.proxy_status())) {
+        headers.insert(PROXY_STATUS, value);
+    }
+    response
+}
+
+/// Which backends are out, for a client on the same machine only: whoever else asks learns nothing of them.
+fn backends_detail(exchange: &Exchange, fault: Fault) -> Option<Cow<'static, str>> {
+    let route = exchange.route()?;
+    let is_local = exchange.client().peer.ip().is_loopback() && exchange.client_ip().is_loopback();
+    if fault != Fault::NoHealthyBackend || !is_local || !forward::is_everybody_out(route) {
+        return None;
+    }
+    let upstream = &route.upstream;
+    let states: Vec<String> = upstream
+        .members
+        .iter()
+        .map(|member| format!("{} {}", member.name, member.backend.shown()))
+        .chain(upstream.unresolved.iter().map(|(name, why)| format!("{name} {why}")))
+        .collect();
+    Some(format!("No backend of `{}` is eligible: {}.", upstream.plan.name, states.join(", ")).into())
+}
+
+fn html(problem: &Problem<'_>) -> String {
+    let escaped = |text: &str| text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    format!(
+        "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><title>{status} {title}</title>\n\
+         <h1>{status} {title}</h1>\n<p>{detail}</p>\n<p><small>{reason} &middot; {id}</small></p>\n</html>\n",
+        status = problem.status,
+        title = problem.title,
+        detail = escaped(problem.detail),
+        reason = problem.reason,
+        id = escaped(problem.request_id),
+    )
+}

@@ -1,0 +1,120 @@
+//! What is refused before anything else looks at a request, and the two strings, host and path, that everything after it goes by.
+
+use std::borrow::Cow;
+
+use http::{HeaderValue, Method, Uri, Version, header, request::Parts, uri::PathAndQuery};
+
+use crate::route::{self, HostError, PathError};
+
+/// Why a request is refused unread.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub(super) enum Malformed {
+    #[error("CONNECT is not served")]
+    Connect,
+    #[error(transparent)]
+    Host(#[from] HostError),
+    #[error("the Host header is missing, given twice or not text")]
+    HostHeader,
+    #[error("the request has both Content-Length and Transfer-Encoding")]
+    Framing,
+    #[error(transparent)]
+    Path(#[from] PathError),
+    #[error("the request target is not a path")]
+    Target,
+}
+
+/// Refuses what is ambiguous, and brings the path into the one form that is matched and forwarded.
+pub(super) fn sanitise(head: &mut Parts) -> Result<(), Malformed> {
+    if head.method == Method::CONNECT {
+        return Err(Malformed::Connect);
+    }
+    // A request that two servers would end at different bytes is where smuggling starts (RFC 9112, section 6.3).
+    if head.headers.contains_key(header::TRANSFER_ENCODING) && head.headers.contains_key(header::CONTENT_LENGTH) {
+        return Err(Malformed::Framing);
+    }
+    one_host(head)?;
+    normalise_target(head)
+}
+
+/// The host that a sane request is for: lower case, without port; empty where an HTTP/1.0 client named none.
+pub(super) fn host(head: &Parts) -> Result<route::Host<'_>, Malformed> {
+    let written = head.headers.get(header::HOST).map(HeaderValue::to_str).transpose();
+    Ok(route::normalise_host(written.map_err(|_| Malformed::HostHeader)?.unwrap_or_default())?)
+}
+
+// An absolute request target names the host and the header is ignored (RFC 9112, section 3.2.2): made to agree with it.
+fn one_host(head: &mut Parts) -> Result<(), Malformed> {
+    let mut hosts = head.headers.get_all(header::HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (Some(_), None) => {}
+        (None, None) if head.version < Version::HTTP_11 => {}
+        _ => return Err(Malformed::HostHeader),
+    }
+    if let Some(authority) = head.uri.authority() {
+        let value = authority.as_str().parse().map_err(|_| Malformed::HostHeader)?;
+        head.headers.insert(header::HOST, value);
+    }
+    Ok(())
+}
+
+fn normalise_target(head: &mut Parts) -> Result<(), Malformed> {
+    let target = head.uri.path_and_query().ok_or(Malformed::Target)?;
+    if target.path() == "*" && head.method == Method::OPTIONS {
+        return Ok(());
+    }
+    let path = route::normalise_path(target.path())?;
+    let is_origin_form = head.uri.authority().is_none() && head.uri.scheme().is_none();
+    if matches!(path, Cow::Borrowed(_)) && is_origin_form {
+        return Ok(());
+    }
+    let text = match target.query() {
+        Some(query) => format!("{path}?{query}"),
+        None => path.into_owned(),
+    };
+    let target = PathAndQuery::try_from(text).map_err(|_| Malformed::Target)?;
+    head.uri = Uri::from(target);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+
+    fn parts(request: http::request::Builder) -> Parts {
+        request.body(()).expect("a request").into_parts().0
+    }
+
+    #[test]
+    fn an_absolute_target_decides_the_host() {
+        let mut head = parts(Request::get("http://Example.com:80/a//b?q=1").header("host", "other"));
+        sanitise(&mut head).expect("sane");
+        assert_eq!(host(&head).expect("a host"), "example.com");
+        assert_eq!(head.headers["host"], "Example.com:80");
+        assert_eq!(head.uri.to_string(), "/a/b?q=1");
+    }
+
+    #[test]
+    fn refuses_ambiguity() {
+        let refused = |request| {
+            let mut head = parts(request);
+            sanitise(&mut head).and_then(|()| host(&head).map(|_| ())).expect_err("refused")
+        };
+        assert_eq!(refused(Request::get("/")), Malformed::HostHeader);
+        assert_eq!(refused(Request::get("/").header("host", "a").header("host", "a")), Malformed::HostHeader);
+        assert_eq!(refused(Request::get("/").header("host", "a b")), Malformed::Host(HostError::Charset));
+        assert_eq!(refused(Request::get("/%2e%2e/").header("host", "a")), Malformed::Path(PathError::AboveRoot));
+        assert_eq!(refused(Request::connect("a:80").header("host", "a")), Malformed::Connect);
+        let both =
+            Request::post("/").header("host", "a").header("content-length", "1").header("transfer-encoding", "chunked");
+        assert_eq!(refused(both), Malformed::Framing);
+    }
+
+    #[test]
+    fn http_1_0_may_name_no_host() {
+        let mut head = parts(Request::get("/").version(Version::HTTP_10));
+        sanitise(&mut head).expect("sane");
+        assert_eq!(host(&head).expect("none"), "");
+    }
+}

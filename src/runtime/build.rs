@@ -1,0 +1,211 @@
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+
+use http::HeaderValue;
+
+use super::{
+    Listener, ListenerId, Registry, Route, Snapshot, Upstream, UpstreamId,
+    registry::{KeptListener, KeptRoute, KeptUpstream, ListenerKey},
+};
+use crate::{
+    base::{Name, Timestamp},
+    config::{Sha, plan},
+    layers::{Authenticator, Pipeline, RateLimiter},
+    route::Table,
+    telemetry::metrics::{ListenerMetrics, RouteMetrics, UpstreamMetrics},
+    upstream::{self, Backend, Eligible, Limits, Member, Verdict},
+};
+
+/// What DNS says of the names in a plan: addresses, or why there are none.
+pub type Resolved = BTreeMap<(Name, u16), Result<Vec<SocketAddr>, String>>;
+
+/// A plan made ready to go live. Nothing of it has had an effect yet.
+#[derive(Debug)]
+pub struct Built {
+    /// What requests will use.
+    pub snapshot: Snapshot,
+    /// What will have the memory.
+    pub registry: Registry,
+    /// Which upstream each name is.
+    pub upstreams: BTreeMap<Name, UpstreamId>,
+}
+
+/// The names that a plan's backends are to be looked up by.
+#[must_use]
+pub fn names(plan: &plan::Plan) -> Vec<(Name, u16)> {
+    let backends = plan.upstreams.values().flat_map(|upstream| &upstream.backends);
+    let named = backends.filter_map(|backend| match &backend.host {
+        plan::Host::Dns(name) => Some((name.clone(), backend.port)),
+        plan::Host::Ip(_) => None,
+    });
+    named.collect::<std::collections::BTreeSet<_>>().into_iter().collect()
+}
+
+/// Builds the snapshot of a plan, and the registry that takes over from `old` what the plan keeps.
+#[must_use]
+pub fn build(old: &Registry, plan: &Arc<plan::Plan>, generation: u64, sha: Sha, resolved: &Resolved) -> Built {
+    let mut building = Building { old, next: old.successor(), taken: Vec::new() };
+    let listeners: BTreeMap<Name, Arc<Listener>> =
+        plan.listeners.iter().map(|(name, listener)| (name.clone(), building.listener(listener))).collect();
+    let (mut upstreams, mut ids) = (BTreeMap::new(), BTreeMap::new());
+    for (name, upstream) in &plan.upstreams {
+        let (id, upstream) = building.upstream(upstream, resolved);
+        upstreams.insert(name.clone(), Arc::new(upstream));
+        ids.insert(name.clone(), id);
+    }
+    let mut routes = BTreeMap::new();
+    for (name, route) in &plan.routes {
+        let upstream = upstreams.get(&route.to).expect("the check resolved every reference");
+        routes.insert(name.clone(), Arc::new(building.route(route, upstream)));
+    }
+    let tables = tables(&listeners, &routes);
+    let since = Timestamp::now();
+    let snapshot = Snapshot { generation, sha, since, plan: Arc::clone(plan), listeners, routes, upstreams, tables };
+    Built { snapshot, registry: building.next, upstreams: ids }
+}
+
+fn tables(
+    listeners: &BTreeMap<Name, Arc<Listener>>,
+    routes: &BTreeMap<Name, Arc<Route>>,
+) -> Vec<Option<Table<Arc<Route>>>> {
+    let places = listeners.values().map(|listener| listener.id.0 + 1).max().unwrap_or_default();
+    let mut tables: Vec<Option<Table<Arc<Route>>>> = (0..places).map(|_| None).collect();
+    for listener in listeners.values() {
+        let serves = |route: &Route| {
+            route.plan.listeners.as_ref().is_none_or(|listeners| listeners.contains(&listener.plan.name))
+        };
+        let served = routes.values().filter(|route| serves(route));
+        let table = Table::new(served.map(|route| (route.plan.hosts.as_slice(), &route.plan.path, Arc::clone(route))));
+        if let Some(place) = tables.get_mut(listener.id.0) {
+            *place = Some(table);
+        }
+    }
+    tables
+}
+
+struct Building<'a> {
+    old: &'a Registry,
+    next: Registry,
+    taken: Vec<UpstreamId>,
+}
+
+impl Building<'_> {
+    fn listener(&mut self, plan: &Arc<plan::Listener>) -> Arc<Listener> {
+        let next = &mut self.next;
+        let kept = next.listeners.entry(ListenerKey::of(plan)).or_insert_with(|| {
+            let id = ListenerId(next.next_listener);
+            next.next_listener += 1;
+            KeptListener { id, metrics: Arc::new(ListenerMetrics::new(next.workers, next.tokens.closes)) }
+        });
+        Arc::new(Listener { id: kept.id, plan: Arc::clone(plan), metrics: Arc::clone(&kept.metrics) })
+    }
+
+    fn upstream(&mut self, plan: &Arc<plan::Upstream>, resolved: &Resolved) -> (UpstreamId, Upstream) {
+        let same = self.old.upstream_like(plan, &self.taken);
+        let kept = same.and_then(|id| self.old.upstreams.get(&id));
+        let id = same.unwrap_or_else(|| {
+            self.next.next_upstream += 1;
+            UpstreamId(self.next.next_upstream)
+        });
+        self.taken.push(id);
+
+        let mut members: Vec<Member> = Vec::new();
+        let mut unresolved = Vec::new();
+        for backend in &plan.backends {
+            let addresses = match addresses(backend, resolved) {
+                Ok(addresses) => addresses,
+                Err(why) => {
+                    unresolved.push((backend.name.clone(), why));
+                    continue;
+                }
+            };
+            for (address, name) in addresses {
+                // Two names may lead to one address: it is one backend, under the first of them.
+                if members.iter().all(|member| member.backend.address() != address) {
+                    let known = kept.and_then(|kept| kept.members.iter().find(|m| m.backend.address() == address));
+                    let shared = known.map(|member| Arc::clone(&member.backend));
+                    let shared = shared.unwrap_or_else(|| self.backend(plan, address));
+                    members.push(member(backend, name, shared));
+                }
+            }
+        }
+        let workers = self.next.workers;
+        let first_slice = || upstream::Upstream::new(Eligible::among(&members, plan.when_all_down), workers);
+        let kept = KeptUpstream {
+            plan: Arc::clone(plan),
+            live: kept.map_or_else(|| Arc::new(first_slice()), |kept| Arc::clone(&kept.live)),
+            metrics: kept.map_or_else(|| Arc::new(UpstreamMetrics::new(workers)), |kept| Arc::clone(&kept.metrics)),
+            members,
+        };
+        let upstream = Upstream {
+            plan: Arc::clone(plan),
+            live: Arc::clone(&kept.live),
+            members: kept.members.clone(),
+            unresolved,
+            limits: Limits::from(&**plan),
+            metrics: Arc::clone(&kept.metrics),
+        };
+        self.next.upstreams.insert(id, kept);
+        (id, upstream)
+    }
+
+    fn backend(&mut self, plan: &plan::Upstream, address: SocketAddr) -> Arc<Backend> {
+        let verdict = if plan.health.is_some() { Verdict::Checking } else { Verdict::Unchecked };
+        let workers = self.next.workers;
+        self.next.allot(|slot| Backend::new(slot, address, verdict, workers))
+    }
+
+    fn route(&mut self, plan: &Arc<plan::Route>, upstream: &Arc<Upstream>) -> Route {
+        let kept = self.old.routes.get(&plan.name);
+        let has_same_layers = |kept: &&KeptRoute| kept.plan.auth == plan.auth && kept.plan.limits == plan.limits;
+        let layers = match kept.filter(has_same_layers) {
+            Some(kept) => {
+                // Its limiters and authenticators are in use by way of the pipeline: the registry keeps them, too.
+                plan.limits.iter().for_each(|limit| drop(self.limiter(limit)));
+                plan.auth.iter().for_each(|auth| drop(self.authenticator(auth)));
+                Arc::clone(&kept.layers)
+            }
+            None => {
+                let limits = plan.limits.iter().map(|limit| self.limiter(limit)).collect();
+                let auths = plan.auth.iter().map(|auth| self.authenticator(auth)).collect();
+                Arc::new(Pipeline::new(limits, auths, self.next.workers))
+            }
+        };
+        let (workers, faults) = (self.next.workers, self.next.tokens.faults);
+        let metrics = kept.map(|kept| Arc::clone(&kept.metrics));
+        let metrics = metrics.unwrap_or_else(|| Arc::new(RouteMetrics::new(workers, faults)));
+        let kept = KeptRoute { plan: Arc::clone(plan), layers: Arc::clone(&layers), metrics: Arc::clone(&metrics) };
+        self.next.routes.insert(plan.name.clone(), kept);
+        Route { plan: Arc::clone(plan), layers, upstream: Arc::clone(upstream), metrics }
+    }
+
+    fn limiter(&mut self, limit: &Arc<plan::Limit>) -> Arc<RateLimiter> {
+        let make = || self.old.limiters.get(limit).cloned().unwrap_or_else(|| Arc::new(RateLimiter::new(limit)));
+        Arc::clone(self.next.limiters.entry(Arc::clone(limit)).or_insert_with(make))
+    }
+
+    fn authenticator(&mut self, auth: &Arc<plan::Auth>) -> Arc<Authenticator> {
+        let passwords = &self.old.passwords;
+        let make = || {
+            let kept = self.old.authenticators.get(auth).cloned();
+            kept.unwrap_or_else(|| Arc::new(Authenticator::new(auth, passwords)))
+        };
+        Arc::clone(self.next.authenticators.entry(Arc::clone(auth)).or_insert_with(make))
+    }
+}
+
+fn addresses(backend: &plan::Backend, resolved: &Resolved) -> Result<Vec<(SocketAddr, Name)>, String> {
+    match &backend.host {
+        plan::Host::Ip(ip) => Ok(vec![(SocketAddr::new(*ip, backend.port), backend.name.clone())]),
+        plan::Host::Dns(host) => {
+            let found = resolved.get(&(host.clone(), backend.port));
+            let addresses = found.cloned().unwrap_or_else(|| Err("was not looked up".to_owned()))?;
+            let named = |address: SocketAddr| Name::derived(format!("{}@{}", backend.name, address.ip()));
+            Ok(addresses.into_iter().map(|address| (address, named(address))).collect())
+        }
+    }
+}
+
+fn member(plan: &plan::Backend, name: Name, backend: Arc<Backend>) -> Member {
+    let authority = HeaderValue::from_str(&plan.authority()).expect("an authority is visible ASCII");
+    Member { backend, name, authority, weight: plan.weight, backup: plan.backup }
+}

@@ -1,0 +1,83 @@
+use std::{collections::BTreeMap, sync::Arc};
+
+use crate::{
+    base::{Name, Timestamp},
+    config::{Sha, plan},
+    layers::Pipeline,
+    route::Table,
+    telemetry::metrics::{ListenerMetrics, RouteMetrics, UpstreamMetrics},
+    upstream::{self, Limits, Member},
+};
+
+/// A config as it is running. Immutable.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Counts the edits that went live, from 1.
+    pub generation: u64,
+    /// The start of the SHA-256 of the file.
+    pub sha: Sha,
+    /// When it went live.
+    pub since: Timestamp,
+    /// What it was built from.
+    pub plan: Arc<plan::Plan>,
+    /// By name.
+    pub listeners: BTreeMap<Name, Arc<Listener>>,
+    /// By name.
+    pub routes: BTreeMap<Name, Arc<Route>>,
+    /// By name.
+    pub upstreams: BTreeMap<Name, Arc<Upstream>>,
+    pub(super) tables: Vec<Option<Table<Arc<Route>>>>,
+}
+
+impl Snapshot {
+    /// The routes of a listener; `None` where it has been removed.
+    #[must_use]
+    pub fn table(&self, listener: ListenerId) -> Option<&Table<Arc<Route>>> {
+        self.tables.get(listener.0)?.as_ref()
+    }
+}
+
+/// A small number that a listening address keeps for the life of the process.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct ListenerId(pub usize);
+
+/// A listener, running.
+#[derive(Debug)]
+pub struct Listener {
+    /// Its number.
+    pub id: ListenerId,
+    /// What it was built from.
+    pub plan: Arc<plan::Listener>,
+    /// What it counts.
+    pub metrics: Arc<ListenerMetrics>,
+}
+
+/// A route, running.
+#[derive(Debug)]
+pub struct Route {
+    /// What it was built from.
+    pub plan: Arc<plan::Route>,
+    /// What may refuse a request.
+    pub layers: Arc<Pipeline>,
+    /// Where requests go.
+    pub upstream: Arc<Upstream>,
+    /// What it counts.
+    pub metrics: Arc<RouteMetrics>,
+}
+
+/// An upstream, running.
+#[derive(Debug)]
+pub struct Upstream {
+    /// What it was built from.
+    pub plan: Arc<plan::Upstream>,
+    /// Its eligible backends, now.
+    pub live: Arc<upstream::Upstream>,
+    /// Its backends: those of the plan, each DNS name replaced by its addresses.
+    pub members: Vec<Member>,
+    /// Backends whose name does not resolve, with the reason.
+    pub unresolved: Vec<(Name, String)>,
+    /// What bounds its connections.
+    pub limits: Limits,
+    /// What it counts.
+    pub metrics: Arc<UpstreamMetrics>,
+}
