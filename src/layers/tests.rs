@@ -479,7 +479,7 @@ fn admitting_is_send_and_small() {
     let (pipeline, mut head, mut pass) = (pipeline(&[], &[]), head("/", &[]), Pass::default());
     let admit = pipeline.admit(W, CLIENT, &mut head, &mut pass);
     let size = size_of_send(&admit);
-    assert!(size <= 768, "the future of every request carries {size} bytes for this");
+    assert!(size <= 640, "the future of every request carries {size} bytes for this");
 }
 
 #[tokio::test]
