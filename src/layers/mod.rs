@@ -157,10 +157,9 @@ impl Pipeline {
         for asked in &self.auths {
             asked.auth.conceal(head);
         }
+        let found = found?;
         if !self.auths.is_empty() {
-            pass.identity = Some(self.verify(worker, found?).await?);
-        } else {
-            found?;
+            pass.identity = Some(self.verify(worker, found).await?);
         }
         limit(&self.late, worker, client, &head.headers, pass)
     }

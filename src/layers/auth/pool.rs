@@ -23,7 +23,7 @@ type Job = Box<dyn FnOnce() + Send>;
 
 /// The queue is full.
 #[derive(Debug)]
-pub(super) struct QueueFull;
+pub(in crate::layers) struct QueueFull;
 
 impl PasswordPool {
     /// Starts `threads` threads, at least one, with room for `queue` passwords that wait. Sensible: one thread per two
@@ -42,7 +42,7 @@ impl PasswordPool {
     }
 
     /// Queues work. The answer fails to come only if the work panics. Work whose asker has left is skipped.
-    pub(super) fn submit<T: Send + 'static>(
+    pub(in crate::layers) fn submit<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<oneshot::Receiver<T>, QueueFull> {
