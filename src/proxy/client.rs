@@ -1,10 +1,4 @@
-use std::{
-    cell::Cell,
-    net::SocketAddr,
-    rc::Rc,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{cell::Cell, net::SocketAddr, rc::Rc, sync::Arc, time::Instant};
 
 use http::HeaderValue;
 
@@ -23,6 +17,7 @@ pub struct Client {
     pub peer_text: HeaderValue,
     phase: Cell<Phase>,
     since: Cell<Instant>,
+    has_unread: Cell<bool>,
 }
 
 /// What a connection is doing.
@@ -48,6 +43,7 @@ impl Client {
             peer_text: HeaderValue::from_str(&text).expect("an address is a header value"),
             phase: Cell::new(Phase::Head),
             since: Cell::new(Instant::now()),
+            has_unread: Cell::new(false),
         }
     }
 
@@ -68,19 +64,28 @@ impl Client {
         self.enter(Phase::Busy);
     }
 
-    pub(super) fn end_request(&self) {
+    pub(super) fn end_request(&self, is_body_read: bool) {
+        self.has_unread.set(!is_body_read);
         self.enter(Phase::Idle);
     }
 
-    /// Which deadline it has missed, as a token, or `None`.
+    /// Whether the last request was answered without its body having been read. What is still to come of it must be taken
+    /// before the connection is closed, or the system answers it with a reset that may overtake the response.
     #[must_use]
-    pub fn overdue(&self, now: Instant) -> Option<&'static str> {
-        let is_past = |limit: Duration| !limit.is_zero() && now.saturating_duration_since(self.since.get()) >= limit;
-        match self.phase.get() {
-            Phase::Head if is_past(self.listener.plan.client_header) => Some("client_header_timeout"),
-            Phase::Idle if is_past(self.listener.plan.client_idle) => Some("client_idle"),
-            Phase::Busy | Phase::Head | Phase::Idle => None,
-        }
+    pub fn has_unread(&self) -> bool {
+        self.has_unread.get()
+    }
+
+    /// The phase whose deadline it has missed, if any.
+    #[must_use]
+    pub fn overdue(&self, now: Instant) -> Option<Phase> {
+        let limit = match self.phase.get() {
+            Phase::Busy => return None,
+            Phase::Head => self.listener.plan.client_header,
+            Phase::Idle => self.listener.plan.client_idle,
+        };
+        let lasted = now.saturating_duration_since(self.since.get());
+        (!limit.is_zero() && lasted >= limit).then(|| self.phase.get())
     }
 
     fn enter(&self, phase: Phase) {

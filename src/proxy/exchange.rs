@@ -7,10 +7,15 @@ use std::{
     time::{Duration, Instant as Clock},
 };
 
-use http::{HeaderValue, Method, StatusCode, Uri, Version, header, request::Parts};
+use http::{HeaderValue, Method, Request, StatusCode, Uri, Version, header, request::Parts};
+use http_body::Body as _;
+use hyper::body::Incoming;
 use tokio::time::Instant;
 
-use super::{Client, Fault, Gateway, RequestBody, headers};
+use super::{
+    Client, Fault, Gateway, RequestBody,
+    headers::{client_ip, trusted_request_id},
+};
 use crate::{
     base::Timestamp,
     config::plan::Timeouts,
@@ -46,6 +51,7 @@ pub struct Exchange {
     fault: Cell<Option<Fault>>,
     request_fault: Cell<Option<Fault>>,
     request_sent: Cell<Option<Instant>>,
+    is_body_read: Cell<bool>,
     response_ended: Cell<bool>,
     received: Cell<u64>,
     sent: Cell<u64>,
@@ -70,31 +76,37 @@ struct Attempt {
 }
 
 impl Exchange {
-    pub(super) fn begin(gateway: &Rc<Gateway>, client: &Rc<Client>, pinned: Rc<Pinned>, head: &Parts) -> Rc<Self> {
+    pub(super) fn begin(
+        gateway: &Rc<Gateway>,
+        client: &Rc<Client>,
+        pinned: Rc<Pinned>,
+        request: &Request<Incoming>,
+    ) -> Rc<Self> {
+        let (headers, has_body) = (request.headers(), !request.body().is_end_stream());
         let trusted = &client.listener.plan.trusted_proxies;
         let peer = client.peer.ip();
-        let id = headers::trusted_request_id(&head.headers, peer, trusted).unwrap_or_else(|| gateway.new_request_id());
+        let id = trusted_request_id(headers, peer, trusted).unwrap_or_else(|| gateway.new_request_id());
         client.begin_request();
         client.listener.metrics.request_started(gateway.worker());
         let facts = gateway.is_logging().then(|| {
             Box::new(RefCell::new(Facts {
                 at: Timestamp::now(),
-                host: head.headers.get(header::HOST).cloned(),
-                uri: head.uri.clone(),
-                user_agent: head.headers.get(header::USER_AGENT).cloned(),
-                referer: head.headers.get(header::REFERER).cloned(),
+                host: headers.get(header::HOST).cloned(),
+                uri: request.uri().clone(),
+                user_agent: headers.get(header::USER_AGENT).cloned(),
+                referer: headers.get(header::REFERER).cloned(),
                 is_query_safe: false,
             }))
         });
-        let accept = head.headers.get(header::ACCEPT).map(HeaderValue::as_bytes);
+        let accept = headers.get(header::ACCEPT).map(HeaderValue::as_bytes);
         Rc::new(Self {
-            client_ip: headers::client_ip(peer, trusted, &head.headers),
+            client_ip: client_ip(peer, trusted, headers),
             gateway: Rc::clone(gateway),
             client: Rc::clone(client),
             pinned,
             id,
-            method: head.method.clone(),
-            version: head.version,
+            method: request.method().clone(),
+            version: request.version(),
             wants_html: accept.is_some_and(|accept| accept.starts_with(b"text/html")),
             facts,
             started: Clock::now(),
@@ -106,6 +118,7 @@ impl Exchange {
             fault: Cell::default(),
             request_fault: Cell::default(),
             request_sent: Cell::default(),
+            is_body_read: Cell::new(!has_body),
             response_ended: Cell::default(),
             received: Cell::default(),
             sent: Cell::default(),
@@ -208,6 +221,7 @@ impl Exchange {
 
     pub(super) fn request_sent(&self) {
         self.request_sent.set(Some(Instant::now()));
+        self.is_body_read.set(true);
     }
 
     pub(super) fn is_request_sent(&self) -> bool {
@@ -275,7 +289,7 @@ impl Exchange {
             member.backend.metrics().record(worker, status.as_u16(), began.elapsed());
         }
         listener.metrics.request_ended(worker);
-        self.client.end_request();
+        self.client.end_request(self.is_body_read.get());
         self.log(status, duration);
     }
 

@@ -71,6 +71,17 @@ impl Fault {
         Self::Unauthorized,
     ];
 
+    /// The reasons of all of them, in the order of their numbers.
+    pub const REASONS: [&'static str; Self::ALL.len()] = {
+        let mut reasons = [""; Self::ALL.len()];
+        let mut index = 0;
+        while index < reasons.len() {
+            reasons[index] = Self::ALL[index].reason();
+            index += 1;
+        }
+        reasons
+    };
+
     /// The status that the client sees, or, where it sees none, the one that the access log shows.
     #[must_use]
     pub fn status(self) -> StatusCode {

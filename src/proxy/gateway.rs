@@ -54,9 +54,8 @@ impl Gateway {
         client: Rc<Client>,
         request: Request<Incoming>,
     ) -> Result<Response<ResponseBody>, Infallible> {
-        let (head, body) = request.into_parts();
-        let exchange = Exchange::begin(&self, &client, self.pin(), &head);
-        let served = serve(&exchange, Request::from_parts(head, body)).await;
+        let exchange = Exchange::begin(&self, &client, self.pin(), &request);
+        let served = serve(&exchange, request).await;
         Ok(served.unwrap_or_else(|refused| respond::refuse(&exchange, refused)))
     }
 
@@ -152,9 +151,9 @@ fn find(exchange: &Exchange, head: &http::request::Parts) -> Result<Arc<Route>, 
     let client = exchange.client();
     let host = sanitise::host(head)?;
     // A connection outlives its listener's removal by a moment; until it is closed it is served as when it was accepted.
-    let tables = [exchange.snapshot(), &client.accepted.snapshot];
-    let table = tables.into_iter().find_map(|snapshot| snapshot.table(client.listener.id));
-    let route = table.and_then(|table| table.find(&host, head.uri.path()));
+    let snapshots = [exchange.snapshot(), &client.accepted.snapshot];
+    let served = snapshots.into_iter().find_map(|snapshot| snapshot.served(client.listener.id));
+    let route = served.and_then(|served| served.table.find(&host, head.uri.path()));
     Ok(Arc::clone(route.ok_or(Fault::NoRoute)?))
 }
 

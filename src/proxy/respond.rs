@@ -15,7 +15,8 @@ const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 pub(super) struct Refused {
     fault: Fault,
     detail: Option<Cow<'static, str>>,
-    headers: HeaderMap,
+    // Boxed: a refusal is rare, and every step of the line returns one or something else.
+    headers: Box<HeaderMap>,
 }
 
 impl Refused {
@@ -31,13 +32,13 @@ impl Refused {
             }
             Refusal::Unauthorized { .. } => (Fault::Unauthorized, None),
         };
-        Self { fault, detail, headers }
+        Self { fault, detail, headers: Box::new(headers) }
     }
 }
 
 impl From<Fault> for Refused {
     fn from(fault: Fault) -> Self {
-        Self { fault, detail: None, headers: HeaderMap::new() }
+        Self { fault, detail: None, headers: Box::default() }
     }
 }
 
@@ -50,7 +51,7 @@ impl From<Malformed> for Refused {
         if let Some(first) = detail.get_mut(..1) {
             first.make_ascii_uppercase();
         }
-        Self { fault: Fault::BadRequest, detail: Some(format!("{detail}.").into()), headers }
+        Self { fault: Fault::BadRequest, detail: Some(format!("{detail}.").into()), headers: Box::new(headers) }
     }
 }
 
@@ -85,7 +86,7 @@ pub(super) fn refuse(exchange: &Rc<Exchange>, refused: Refused) -> Response<Resp
     };
     let mut response = Response::new(ResponseBody::own(text, Rc::clone(exchange)));
     *response.status_mut() = status;
-    *response.headers_mut() = headers;
+    *response.headers_mut() = *headers;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

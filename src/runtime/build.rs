@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 use http::HeaderValue;
 
 use super::{
-    Listener, ListenerId, Registry, Route, Snapshot, Upstream, UpstreamId,
+    Listener, ListenerId, Registry, Route, Served, Snapshot, Upstream, UpstreamId,
     registry::{KeptListener, KeptRoute, KeptUpstream, ListenerKey},
 };
 use crate::{
@@ -57,29 +57,26 @@ pub fn build(old: &Registry, plan: &Arc<plan::Plan>, generation: u64, sha: Sha, 
         let upstream = upstreams.get(&route.to).expect("the check resolved every reference");
         routes.insert(name.clone(), Arc::new(building.route(route, upstream)));
     }
-    let tables = tables(&listeners, &routes);
+    let by_id = by_id(&listeners, &routes);
     let since = Timestamp::now();
-    let snapshot = Snapshot { generation, sha, since, plan: Arc::clone(plan), listeners, routes, upstreams, tables };
+    let snapshot = Snapshot { generation, sha, since, plan: Arc::clone(plan), listeners, routes, upstreams, by_id };
     Built { snapshot, registry: building.next, upstreams: ids }
 }
 
-fn tables(
-    listeners: &BTreeMap<Name, Arc<Listener>>,
-    routes: &BTreeMap<Name, Arc<Route>>,
-) -> Vec<Option<Table<Arc<Route>>>> {
+fn by_id(listeners: &BTreeMap<Name, Arc<Listener>>, routes: &BTreeMap<Name, Arc<Route>>) -> Vec<Option<Served>> {
     let places = listeners.values().map(|listener| listener.id.0 + 1).max().unwrap_or_default();
-    let mut tables: Vec<Option<Table<Arc<Route>>>> = (0..places).map(|_| None).collect();
+    let mut by_id: Vec<Option<Served>> = (0..places).map(|_| None).collect();
     for listener in listeners.values() {
         let serves = |route: &Route| {
             route.plan.listeners.as_ref().is_none_or(|listeners| listeners.contains(&listener.plan.name))
         };
         let served = routes.values().filter(|route| serves(route));
         let table = Table::new(served.map(|route| (route.plan.hosts.as_slice(), &route.plan.path, Arc::clone(route))));
-        if let Some(place) = tables.get_mut(listener.id.0) {
-            *place = Some(table);
+        if let Some(place) = by_id.get_mut(listener.id.0) {
+            *place = Some(Served { listener: Arc::clone(listener), table });
         }
     }
-    tables
+    by_id
 }
 
 struct Building<'a> {
@@ -94,9 +91,15 @@ impl Building<'_> {
         let kept = next.listeners.entry(ListenerKey::of(plan)).or_insert_with(|| {
             let id = ListenerId(next.next_listener);
             next.next_listener += 1;
-            KeptListener { id, metrics: Arc::new(ListenerMetrics::new(next.workers, next.tokens.closes)) }
+            let metrics = Arc::new(ListenerMetrics::new(next.workers, next.tokens.closes));
+            KeptListener { id, metrics, connections: Arc::default() }
         });
-        Arc::new(Listener { id: kept.id, plan: Arc::clone(plan), metrics: Arc::clone(&kept.metrics) })
+        Arc::new(Listener {
+            id: kept.id,
+            plan: Arc::clone(plan),
+            metrics: Arc::clone(&kept.metrics),
+            connections: Arc::clone(&kept.connections),
+        })
     }
 
     fn upstream(&mut self, plan: &Arc<plan::Upstream>, resolved: &Resolved) -> (UpstreamId, Upstream) {

@@ -12,4 +12,4 @@ mod snapshot;
 pub use build::{Built, Resolved, build, names};
 pub use live::{Live, Pinned, Pins};
 pub use registry::{Registry, Tokens, UpstreamId};
-pub use snapshot::{Listener, ListenerId, Route, Snapshot, Upstream};
+pub use snapshot::{Listener, ListenerId, Route, Served, Snapshot, Upstream};

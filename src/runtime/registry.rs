@@ -1,7 +1,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     net::SocketAddr,
-    sync::{Arc, Weak},
+    sync::{Arc, Weak, atomic::AtomicU32},
 };
 
 use super::ListenerId;
@@ -66,6 +66,7 @@ pub(super) struct KeptRoute {
 pub(super) struct KeptListener {
     pub(super) id: ListenerId,
     pub(super) metrics: Arc<ListenerMetrics>,
+    pub(super) connections: Arc<AtomicU32>,
 }
 
 /// A listener is its address; one that asks the system for a port is its name as well.

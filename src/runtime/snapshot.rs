@@ -1,4 +1,7 @@
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::AtomicU32},
+};
 
 use crate::{
     base::{Name, Timestamp},
@@ -26,14 +29,23 @@ pub struct Snapshot {
     pub routes: BTreeMap<Name, Arc<Route>>,
     /// By name.
     pub upstreams: BTreeMap<Name, Arc<Upstream>>,
-    pub(super) tables: Vec<Option<Table<Arc<Route>>>>,
+    pub(super) by_id: Vec<Option<Served>>,
+}
+
+/// A listener and its routes.
+#[derive(Debug)]
+pub struct Served {
+    /// The listener.
+    pub listener: Arc<Listener>,
+    /// Its routes.
+    pub table: Table<Arc<Route>>,
 }
 
 impl Snapshot {
-    /// The routes of a listener; `None` where it has been removed.
+    /// A listener and its routes, by its number; `None` where it has been removed.
     #[must_use]
-    pub fn table(&self, listener: ListenerId) -> Option<&Table<Arc<Route>>> {
-        self.tables.get(listener.0)?.as_ref()
+    pub fn served(&self, listener: ListenerId) -> Option<&Served> {
+        self.by_id.get(listener.0)?.as_ref()
     }
 }
 
@@ -50,6 +62,8 @@ pub struct Listener {
     pub plan: Arc<plan::Listener>,
     /// What it counts.
     pub metrics: Arc<ListenerMetrics>,
+    /// Its open connections, over all workers.
+    pub connections: Arc<AtomicU32>,
 }
 
 /// A route, running.

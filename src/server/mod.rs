@@ -1,1 +1,14 @@
-//! Sockets: listeners, workers, connections, drain.
+//! Sockets: who may connect, what becomes of a connection, how it ends.
+//!
+//! One [`Worker`] per core, each a thread with its own runtime, its own accept socket per listener (`SO_REUSEPORT`) and its
+//! own connections to backends; a connection never leaves the worker that accepted it. The control plane talks to workers
+//! through a mailbox each, and through the one swap of the snapshot. Knows nothing of files and reloads.
+
+mod bind;
+mod connection;
+mod stream;
+mod worker;
+
+pub use bind::{Sockets, bind};
+pub use connection::Closed;
+pub use worker::{Fleet, Setup};

@@ -1,0 +1,142 @@
+use std::{
+    cell::Cell,
+    panic::AssertUnwindSafe,
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+use futures_util::FutureExt as _;
+use hyper::{server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use tokio::{net::TcpStream, sync::Notify};
+
+use super::stream::{ClientStream, linger};
+use crate::proxy::{Client, Gateway, Phase};
+
+/// Why a client's connection ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Closed {
+    /// What came was not HTTP; hyper has said so, or closed.
+    BadRequest,
+    /// The client left in the middle of a request or a response.
+    ClientGone,
+    /// A response could not be finished.
+    Cut,
+    /// All was said: either side closed between requests.
+    Done,
+    /// It was still open when the time to drain was over.
+    DrainTimeout,
+    /// The head of a request took longer than `client_header`.
+    HeaderTimeout,
+    /// Nothing came for `client_idle`.
+    Idle,
+    /// The code that served it panicked.
+    Panic,
+    /// The listener has `max_connections`.
+    TooMany,
+}
+
+impl Closed {
+    /// Their tokens, in the order of their numbers.
+    pub const TOKENS: [&'static str; 9] =
+        ["bad_request", "client_gone", "cut", "done", "drain_timeout", "header_timeout", "idle", "panic", "too_many"];
+
+    /// Its number.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+}
+
+/// The largest head of a request, in bytes. Bodies pass in pieces of at most this.
+const MAX_HEAD: usize = 64 * 1024;
+
+/// A connection that is being served, and the handle by which the worker ends it.
+#[derive(Debug)]
+pub(super) struct Open {
+    pub(super) client: Rc<Client>,
+    order: Cell<Order>,
+    ordered: Notify,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Order {
+    /// Go on.
+    Serve,
+    /// Close after the response under way, and be cut at this moment.
+    Finish(Instant),
+    /// Close now.
+    Cut(Closed),
+}
+
+impl Open {
+    pub(super) fn new(client: Client) -> Self {
+        Self { client: Rc::new(client), order: Cell::new(Order::Serve), ordered: Notify::new() }
+    }
+
+    /// Lets the response under way end, and closes then; at the latest at `deadline`.
+    pub(super) fn finish(&self, deadline: Instant) {
+        self.order.set(Order::Finish(deadline));
+        self.ordered.notify_one();
+    }
+
+    /// Ends a connection that has missed a deadline.
+    pub(super) fn check_deadlines(&self, now: Instant) {
+        let missed = match self.order.get() {
+            Order::Finish(deadline) if deadline <= now => Some(Closed::DrainTimeout),
+            Order::Cut(_) => None,
+            Order::Finish(_) | Order::Serve => self.client.overdue(now).map(|phase| match phase {
+                Phase::Head => Closed::HeaderTimeout,
+                Phase::Busy | Phase::Idle => Closed::Idle,
+            }),
+        };
+        if let Some(reason) = missed {
+            self.order.set(Order::Cut(reason));
+            self.ordered.notify_one();
+        }
+    }
+}
+
+/// Serves a connection to its end. A panic is its end, and nobody else's.
+pub(super) async fn serve(gateway: Rc<Gateway>, open: &Open, socket: TcpStream) -> Closed {
+    let served = AssertUnwindSafe(drive(gateway, open, socket)).catch_unwind().await;
+    served.unwrap_or(Closed::Panic)
+}
+
+async fn drive(gateway: Rc<Gateway>, open: &Open, socket: TcpStream) -> Closed {
+    // Small writes are whole responses: they wait for nothing.
+    let _ = socket.set_nodelay(true);
+    let (socket, client) = (Rc::new(socket), Rc::clone(&open.client));
+    let stream = TokioIo::new(ClientStream::new(Rc::clone(&socket), Rc::clone(&client)));
+    let service = service_fn(move |request| Rc::clone(&gateway).handle(Rc::clone(&client), request));
+    let mut builder = http1::Builder::new();
+    // The worker's sweep keeps the deadlines: hyper's would arm a timer for each request.
+    builder.header_read_timeout(None::<Duration>).max_buf_size(MAX_HEAD);
+    let mut connection = std::pin::pin!(builder.serve_connection(stream, service));
+    loop {
+        tokio::select! {
+            biased;
+            ended = connection.as_mut() => {
+                if open.client.has_unread() {
+                    linger(&socket).await;
+                }
+                return ended.map_or_else(|error| reason(&error), |()| Closed::Done);
+            }
+            () = open.ordered.notified() => match open.order.get() {
+                Order::Serve => {}
+                Order::Finish(_) => connection.as_mut().graceful_shutdown(),
+                Order::Cut(reason) => return reason,
+            },
+        }
+    }
+}
+
+fn reason(error: &hyper::Error) -> Closed {
+    if error.is_parse() {
+        Closed::BadRequest
+    } else if error.is_user() {
+        Closed::Cut
+    } else {
+        Closed::ClientGone
+    }
+}
