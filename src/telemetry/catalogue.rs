@@ -144,7 +144,7 @@ mod tests {
     fn the_catalogue_reads_as_a_table() {
         let rows: Vec<_> = all()
             .iter()
-            .map(|row| format!("{:<9} {}{{{}}} {}", row.kind, row.name, row.labels.join(","), row.unit.unwrap_or("")))
+            .map(|row| format!("{:<9} {}{{{}}} {}", row.kind, row.name, row.labels.join(","), row.unit.unwrap_or("-")))
             .collect();
         insta::assert_snapshot!(rows.join("\n"));
     }

@@ -1,6 +1,6 @@
 //! A scrape, from plain values to text.
 //!
-//! The admin plane opens the families of the [catalogue](super::catalogue) that it has values for, gives each its samples
+//! The admin plane opens the families of the [catalogue] that it has values for, gives each its samples
 //! and takes the text. `prometheus-client` does the encoding: escaping, suffixes, cumulative buckets. Its own encoder speaks
 //! OpenMetrics only; the older text format differs in that a counter's family is named with its `_total`, an info is a gauge,
 //! and there are neither units nor an end mark, so for that format families are described to the encoder in those terms.
@@ -20,6 +20,7 @@ use super::{
     catalogue::{self, Metric},
     cells::{HistogramSum, LATENCY_BOUNDS},
 };
+use crate::base::Timestamp;
 
 /// What a metric's values are. Implemented by [`Counter`], [`Gauge`], [`Histogram`] and [`Info`].
 pub trait Kind {
@@ -77,6 +78,24 @@ pub enum Number {
 impl From<u64> for Number {
     fn from(count: u64) -> Self {
         Self::Count(count)
+    }
+}
+
+impl From<u32> for Number {
+    fn from(count: u32) -> Self {
+        Self::Count(count.into())
+    }
+}
+
+impl From<usize> for Number {
+    fn from(count: usize) -> Self {
+        Self::Count(count as u64)
+    }
+}
+
+impl From<Timestamp> for Number {
+    fn from(moment: Timestamp) -> Self {
+        Self::Real(seconds(moment.as_micros()))
     }
 }
 
@@ -318,9 +337,9 @@ fn encode_value(metric: &mut MetricEncoder<'_>, written_as: MetricType, value: &
     }
 }
 
-/// Microseconds as Prometheus has them. Exact to the microsecond for 285 years.
+// Microseconds as Prometheus has them. Exact to the microsecond for 285 years.
 #[expect(clippy::cast_precision_loss, reason = "a metric is a float")]
-pub(super) fn seconds(micros: u64) -> f64 {
+fn seconds(micros: u64) -> f64 {
     micros as f64 / 1e6
 }
 
@@ -340,5 +359,142 @@ impl EncodeLabelSet for LabelsOf<'_> {
             start = *end;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, time::Duration};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn latencies(millis: &[u64]) -> HistogramSum {
+        let histogram = crate::telemetry::cells::Histogram::default();
+        millis.iter().for_each(|ms| histogram.observe(Duration::from_millis(*ms)));
+        let mut sum = HistogramSum::default();
+        histogram.add_to(&mut sum);
+        sum
+    }
+
+    // One family of each shape: counter with and without unit and labels, gauge, real numbers, histogram, info.
+    fn every_shape(format: Format) -> String {
+        let mut out = Exposition::new(format);
+        out.family(&catalogue::HTTP_REQUESTS)
+            .sample(["web", "orders", "GET", "200"], 212u64)
+            .sample(["web", "a \"b\"\\c\nd", "other", "5xx"], 1u64);
+        out.family(&catalogue::HTTP_REQUEST_DURATION).sample(["orders"], latencies(&[1, 3, 3, 70_000]));
+        out.family(&catalogue::HTTP_REQUEST_BODY_BYTES).sample(["orders"], 1u64 << 60);
+        out.family(&catalogue::BACKEND_UP).sample(["orders", "big"], false).sample(["orders", "10.0.1.11:9001"], true);
+        out.family(&catalogue::BACKEND_STATE_SINCE)
+            .sample(["orders", "big"], Timestamp::from_micros(1_795_349_071_000_042));
+        out.family(&catalogue::HEALTH_PROBES);
+        out.family(&catalogue::CONFIG_INFO).sample(["3f9c1e2", "file"], ());
+        out.family(&catalogue::CONFIG_GENERATION).sample([], 7u64);
+        out.family(&catalogue::PANICS).sample([], 0u64);
+        out.family(&catalogue::PROCESS_CPU).sample([], 12.34);
+        out.family(&catalogue::HTTP_REQUEST_BODY_BYTES).sample(["web"], 0u64);
+        out.finish()
+    }
+
+    #[test]
+    fn every_shape_as_openmetrics() {
+        insta::assert_snapshot!(every_shape(Format::OpenMetrics));
+    }
+
+    #[test]
+    fn every_shape_as_text() {
+        insta::assert_snapshot!(every_shape(Format::Text));
+    }
+
+    #[test]
+    fn every_series_has_the_catalogues_name_in_both_formats() {
+        for format in [Format::OpenMetrics, Format::Text] {
+            let text = every_shape(format);
+            for line in text.lines().filter(|line| !line.starts_with('#')) {
+                let name = line.split(['{', ' ']).next().unwrap();
+                let of_a_histogram = ["_bucket", "_sum", "_count"].iter().find_map(|suffix| name.strip_suffix(suffix));
+                assert!(catalogue::all().iter().any(|row| row.name == of_a_histogram.unwrap_or(name)), "{line}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_empty_exposition_is_one() {
+        assert_eq!(Exposition::new(Format::OpenMetrics).finish(), "# EOF\n");
+        assert_eq!(Exposition::new(Format::Text).finish(), "");
+    }
+
+    #[test]
+    fn the_scraper_chooses_the_format() {
+        let prometheus = "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,\
+                          text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
+        for (accept, format) in [
+            (Some(prometheus), Format::OpenMetrics),
+            (Some("Application/OpenMetrics-Text; version=1.0.0"), Format::OpenMetrics),
+            (Some("application/openmetrics-text;q=0.3, text/plain;q=0.7"), Format::Text),
+            (Some("application/openmetrics-text;q=0"), Format::Text),
+            (Some("text/plain"), Format::Text),
+            (Some("*/*"), Format::Text),
+            (Some(";;q=,,"), Format::Text),
+            (Some("application/openmetrics-text;q=nonsense"), Format::OpenMetrics),
+            (Some("application/openmetrics-text;q=NaN"), Format::Text),
+            (None, Format::Text),
+        ] {
+            assert_eq!(format_for(accept), format, "{accept:?}");
+        }
+    }
+
+    type Series = BTreeMap<Vec<(String, String)>, f64>;
+
+    // The samples of one family, read as the OpenMetrics grammar says.
+    fn parse(text: &str, name: &str) -> Series {
+        let mut rest = text;
+        let mut series = Series::new();
+        while let Some(at) = rest.find(&format!("\n{name}{{")) {
+            rest = &rest[at + name.len() + 2..];
+            let mut labels = Vec::new();
+            while !rest.starts_with('}') {
+                let (label, value) = rest.trim_start_matches(',').split_once("=\"").unwrap();
+                let mut text = String::new();
+                let mut chars = value.char_indices();
+                rest = loop {
+                    match chars.next().unwrap() {
+                        (end, '"') => break &value[end + 1..],
+                        (_, '\\') => text.push(match chars.next().unwrap().1 {
+                            'n' => '\n',
+                            c => c,
+                        }),
+                        (_, c) => text.push(c),
+                    }
+                };
+                labels.push((label.to_owned(), text));
+            }
+            let (value, after) = rest[2..].split_once('\n').unwrap();
+            series.insert(labels, value.parse().unwrap());
+            rest = &rest[rest.len() - after.len() - 1..];
+        }
+        series
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_label_holds_reads_back(
+            samples in prop::collection::btree_map(("[a\\\\\"\n,{}= ü]{0,6}", "[b\\\\\"\n,{}= ]{0,6}"), 0u64..1 << 50, 1..8),
+        ) {
+            for format in [Format::OpenMetrics, Format::Text] {
+                let mut out = Exposition::new(format);
+                let mut family = out.family(&catalogue::GATEWAY_ERRORS);
+                let mut expected = Series::new();
+                for ((route, reason), value) in &samples {
+                    family.sample([route, reason], *value);
+                    let labels = vec![("route".to_owned(), route.clone()), ("reason".to_owned(), reason.clone())];
+                    #[expect(clippy::cast_precision_loss, reason = "below 2^53")]
+                    expected.insert(labels, *value as f64);
+                }
+                prop_assert_eq!(parse(&out.finish(), catalogue::GATEWAY_ERRORS.name), expected);
+            }
+        }
     }
 }

@@ -18,8 +18,7 @@ use super::{
     tally::{Code, LABEL_MAX, Tally},
 };
 
-// A worker's block of cells, made at its first record. Each is a heap block of its own, and those of two workers are never
-// neighbours within a cache line.
+// A worker's block of cells, made at its first record. Two blocks never share a cache line (128 bytes: adjacent-line prefetch).
 #[derive(Debug)]
 struct PerWorker<T>(Box<[OnceLock<Box<Block<T>>>]>);
 
@@ -41,11 +40,25 @@ impl<T> PerWorker<T> {
     }
 }
 
+// As many cells as asked for, on cache lines of their own.
+#[derive(Debug)]
+struct Cells(Box<[Block<[Cell; 16]>]>);
+
+impl Cells {
+    fn new(count: usize) -> Self {
+        Self((0..count.div_ceil(16)).map(|_| Block(Default::default())).collect())
+    }
+
+    fn get(&self, index: usize) -> Option<&Cell> {
+        self.0.get(index / 16)?.0.get(index % 16)
+    }
+}
+
 /// Counts by token, out of a fixed list: reasons of closing, decisions, outcomes.
 #[derive(Debug)]
 pub struct TokenCounter {
     tokens: &'static [&'static str],
-    workers: PerWorker<Box<[Cell]>>,
+    workers: PerWorker<Cells>,
 }
 
 impl TokenCounter {
@@ -57,7 +70,7 @@ impl TokenCounter {
 
     /// Counts one of the token with this index.
     pub fn record(&self, worker: WorkerId, token: usize) {
-        let cells = self.workers.of(worker, || self.tokens.iter().map(|_| Cell::default()).collect());
+        let cells = self.workers.of(worker, || Cells::new(self.tokens.len()));
         if let Some(cell) = cells.and_then(|cells| cells.get(token)) {
             cell.add(1);
         }
@@ -140,7 +153,7 @@ struct RouteCells {
     duration: Histogram,
     request_bytes: Cell,
     response_bytes: Cell,
-    errors: Box<[Cell]>,
+    errors: Cells,
 }
 
 impl RouteMetrics {
@@ -226,7 +239,7 @@ impl RouteCells {
             duration: Histogram::default(),
             request_bytes: Cell::default(),
             response_bytes: Cell::default(),
-            errors: (0..reasons).map(|_| Cell::default()).collect(),
+            errors: Cells::new(reasons),
         }
     }
 }
@@ -410,4 +423,143 @@ pub fn expose_gateway(out: &mut Exposition, panics: &Counter, access_log: Option
     }
     out.family(&catalogue::EVENTS_LOST).sample([], events.lost());
     super::process::expose(out);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+    use crate::telemetry::exposition::Format;
+
+    const REASONS: [&str; 3] = ["no_route", "timeout", "rate_limited"];
+    const CLOSED: [&str; 2] = ["client", "idle"];
+
+    fn request(method: &Method, status: u16) -> RequestRecord<'_> {
+        RequestRecord {
+            listener: 0,
+            method,
+            status,
+            duration: Duration::from_millis(3),
+            request_bytes: 10,
+            response_bytes: 100,
+            error: None,
+        }
+    }
+
+    #[test]
+    fn workers_count_side_by_side_and_nothing_is_lost() {
+        const EACH: u64 = 20_000;
+        let route = RouteMetrics::new(4, &REASONS);
+        let listener = ListenerMetrics::new(4, &CLOSED);
+        thread::scope(|scope| {
+            for worker in (0..4).map(WorkerId) {
+                let (route, listener) = (&route, &listener);
+                scope.spawn(move || {
+                    for n in 0..EACH {
+                        listener.request_started(worker);
+                        let status = 200 + u16::try_from(n % 3).unwrap();
+                        let error = (n % 4 == 0).then_some(1);
+                        route.record(worker, &RequestRecord { error, ..request(&Method::GET, status) });
+                        listener.request_ended(worker);
+                    }
+                });
+            }
+            // A reader meanwhile sees sums that only grow.
+            let mut before = 0;
+            while before < 4 * EACH {
+                let now = route.requests().values().sum();
+                assert!(now >= before);
+                before = now;
+                assert!(listener.in_flight() <= 4 * EACH);
+            }
+        });
+        assert_eq!(route.requests().values().sum::<u64>(), 4 * EACH);
+        assert_eq!(route.duration().buckets.iter().sum::<u64>(), 4 * EACH);
+        assert_eq!(route.duration().sum_micros, 4 * EACH * 3_000);
+        assert_eq!(route.bytes(), (40 * EACH, 400 * EACH));
+        assert_eq!(route.errors().collect::<Vec<_>>(), [("timeout", EACH)]);
+        assert_eq!(listener.in_flight(), 0);
+    }
+
+    #[test]
+    fn requests_are_told_apart_by_listener_method_and_code() {
+        let route = RouteMetrics::new(2, &REASONS);
+        let brew = Method::from_bytes(b"BREW").unwrap();
+        route.record(WorkerId(0), &request(&Method::GET, 200));
+        route.record(WorkerId(1), &request(&Method::GET, 200));
+        route.record(WorkerId(1), &RequestRecord { listener: u16::MAX, ..request(&brew, 418) });
+        // A worker that does not exist counts nothing and harms nothing.
+        route.record(WorkerId(2), &request(&Method::GET, 200));
+        let key = |listener, method, code| RequestKey { listener: Some(listener), method, code: Code::Exact(code) };
+        let expected = [(key(0, "GET", 200), 2), (key(u16::MAX, "other", 418), 1)];
+        assert_eq!(route.requests(), expected.into());
+    }
+
+    #[test]
+    fn too_many_kinds_of_requests_are_counted_by_class() {
+        let route = RouteMetrics::new(1, &REASONS);
+        (200..300).for_each(|status| route.record(WorkerId(0), &request(&Method::GET, status)));
+        let requests = route.requests();
+        assert_eq!(requests[&RequestKey { listener: None, method: "other", code: Code::Class(2) }], 100 - 32);
+        assert_eq!(requests.len(), 33);
+    }
+
+    #[test]
+    fn open_connections_are_those_accepted_and_not_closed() {
+        let listener = ListenerMetrics::new(1, &CLOSED);
+        (0..3).for_each(|_| listener.accepted(WorkerId(0)));
+        listener.closed(WorkerId(0), 1);
+        assert_eq!(listener.open(), 2);
+        listener.request_started(WorkerId(0));
+        assert_eq!(listener.in_flight(), 1);
+    }
+
+    #[test]
+    fn a_whole_scrape() {
+        let worker = WorkerId(0);
+        let route = RouteMetrics::new(1, &REASONS);
+        route.record(worker, &request(&Method::GET, 200));
+        route.record(worker, &RequestRecord { listener: 9, error: Some(0), ..request(&Method::POST, 404) });
+        let upstream = UpstreamMetrics::new(1);
+        upstream.record(worker, AttemptOutcome::FirstFailed);
+        upstream.record(worker, AttemptOutcome::RetryOk);
+        let backend = BackendMetrics::new(1);
+        backend.record(worker, 200, Duration::from_micros(2_500));
+        backend.record(worker, 503, Duration::from_secs(61));
+        let listener = ListenerMetrics::new(1, &CLOSED);
+        (0..2).for_each(|_| listener.accepted(worker));
+        listener.closed(worker, 0);
+        listener.request_started(worker);
+
+        for format in [Format::OpenMetrics, Format::Text] {
+            let mut out = Exposition::new(format);
+            listener.expose(&mut out, "web");
+            route.expose(&mut out, "orders", |listener| (listener == 0).then_some("web"));
+            upstream.expose(&mut out, "orders");
+            backend.expose(&mut out, "orders", "10.0.1.11:9001");
+            insta::assert_snapshot!(out.finish());
+        }
+    }
+
+    #[test]
+    fn the_gateway_tells_of_itself() {
+        let (queue, _events) = std::sync::mpsc::sync_channel(1);
+        let panics = Counter::new(1);
+        panics.add(WorkerId(0), 2);
+        let mut out = Exposition::new(Format::Text);
+        expose_gateway(&mut out, &panics, None, &Events::new(queue));
+        let text = out.finish();
+        assert!(text.contains("\ntidegate_panics_total 2\n"), "{text}");
+        assert!(text.contains(concat!("\ntidegate_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"")), "{text}");
+        assert!(text.contains("\ntidegate_events_lost_total 0\n"), "{text}");
+        assert!(!text.contains("access_log"), "{text}");
+        if std::path::Path::new("/proc/self/stat").exists() {
+            let value = |name: &str| -> f64 {
+                let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+                line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
+            };
+            assert!(value("process_resident_memory_bytes") > 1e5 && value("process_open_fds") >= 3.0, "{text}");
+        }
+    }
 }

@@ -86,7 +86,7 @@ pub struct EventLog {
     shared: Arc<Shared>,
     events: Events,
     // Nothing is ever sent: the writer drops the other end when it is done.
-    done: Receiver<()>,
+    done: Mutex<Receiver<()>>,
 }
 
 #[derive(Debug)]
@@ -119,7 +119,7 @@ impl EventLog {
             drop(alive);
         })?;
         let emitter = Events::new(queue);
-        Ok((Self { shared, events: emitter.clone(), done }, emitter))
+        Ok((Self { shared, events: emitter.clone(), done: Mutex::new(done) }, emitter))
     }
 
     /// Changes the least that is written, from now on.
@@ -151,14 +151,14 @@ impl EventLog {
     /// Writes everything emitted so far and then this last event, and stops the writer.
     ///
     /// Waits at most this long; false if a destination that blocks took longer.
-    #[must_use]
-    pub fn close(self, last: Event, within: Duration) -> bool {
+    pub fn close(&self, last: Event, within: Duration) -> bool {
         let deadline = Instant::now() + within;
         self.shared.stage.store(CLOSING, Release);
         self.send(last, deadline);
         self.shared.stage.store(LAST_SENT, Release);
         let left = deadline.saturating_duration_since(Instant::now());
-        self.done.recv_timeout(left) == Err(RecvTimeoutError::Disconnected)
+        let done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
+        done.recv_timeout(left) == Err(RecvTimeoutError::Disconnected)
     }
 
     fn send(&self, event: Event, deadline: Instant) {

@@ -89,9 +89,10 @@ impl Event {
     #[must_use]
     pub fn level(&self) -> LogLevel {
         match self {
-            Self::Backend { to: "up" | "checking" | "unchecked" | "draining", .. } => LogLevel::Info,
-            Self::Process { .. } | Self::Reloaded { .. } => LogLevel::Info,
-            Self::Backend { .. } | Self::Warning { .. } => LogLevel::Warn,
+            Self::Backend { to: "down" | "degraded" | "ejected", .. }
+            | Self::Process { stage: "cut", .. }
+            | Self::Warning { .. } => LogLevel::Warn,
+            Self::Backend { .. } | Self::Process { .. } | Self::Reloaded { .. } => LogLevel::Info,
             Self::Refused { .. } => LogLevel::Error,
         }
     }
@@ -124,3 +125,6 @@ impl Events {
         self.lost.load(Relaxed)
     }
 }
+
+#[cfg(test)]
+mod tests;

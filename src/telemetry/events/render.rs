@@ -43,7 +43,7 @@ impl TextRenderer {
 
     fn write(&mut self, out: &mut String, at: Timestamp, event: &Event) -> fmt::Result {
         let (word, style) = word(event);
-        write!(out, "{QUIET}{}{QUIET:#}  {style}{word:<6}{style:#}  ", at.clock_time())?;
+        write!(out, "{QUIET}{}{QUIET:#}  {style}{word:<7}{style:#} ", at.clock_time())?;
         match event {
             Event::Backend { upstream, backend, from, to, detail, lasted, eligible, total, .. } => {
                 let upstream = self.upstream(upstream);
