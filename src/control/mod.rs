@@ -1,1 +1,7 @@
-//! Change while running: watch, signals, reload.
+//! Change while running: the file is watched, a signal comes, an edit goes live or is refused.
+//!
+//! One task, the [`Reloader`], applies edits, one after the other; everybody else reads what it publishes in [`Status`].
+
+mod status;
+
+pub use status::{Attempt, Readiness, Status};
