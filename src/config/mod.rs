@@ -1,5 +1,156 @@
 //! YAML text to plan, or a report of everything that is wrong with it.
-pub mod plan;
-mod sha;
+//!
+//! text → `yaml` (two parsers, places, `${…}`) → `spec` (as written) → `check` (every finding) → `plan` (as meant).
+//!
+//! The control plane calls [`load`] at start and at every edit, compares with [`diff`], and shows the [`Report`]; the command
+//! line prints it. Nothing here touches the network or keeps state: the same text, environment and files give the same plan.
+//! Everything else in the program sees the plan alone and never a YAML value.
 
-pub use sha::Sha;
+mod check;
+mod diagnostics;
+mod diff;
+pub mod plan;
+mod reference;
+mod schema;
+mod spec;
+mod suggest;
+mod yaml;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    io::{Error, ErrorKind, Read as _},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use diagnostics::Lines;
+pub use diagnostics::{Code, Diagnostic, Position, Related, Report, Severity, Style};
+pub use diff::{Changes, Entities, diff};
+use plan::Plan;
+pub use reference::reference;
+pub use schema::schema;
+
+use crate::base::Name;
+
+/// A config's text and where it came from.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Source {
+    /// As given: messages name it so, and relative paths in the config start from its folder.
+    pub path: PathBuf,
+    /// The text.
+    pub text: String,
+}
+
+impl Source {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// What the system says, or `InvalidData` for a file that is not UTF-8 or larger than 4 MiB.
+    pub fn read(path: impl Into<PathBuf>) -> Result<Self, Error> {
+        let path = path.into();
+        let mut bytes = vec![];
+        let file = std::fs::File::open(&path)?;
+        file.take(yaml::LARGEST as u64 + 1).read_to_end(&mut bytes)?;
+        if bytes.len() > yaml::LARGEST {
+            return Err(Error::new(ErrorKind::InvalidData, "the file is larger than 4MiB"));
+        }
+        let text =
+            String::from_utf8(bytes).map_err(|_| Error::new(ErrorKind::InvalidData, "the file is not UTF-8 text"))?;
+        Ok(Self { path, text })
+    }
+}
+
+/// A config that can be used.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// What it means.
+    pub plan: Arc<Plan>,
+    /// What is odd about it. Holds no errors.
+    pub warnings: Report,
+    /// Which text it is.
+    pub sha: Sha,
+    /// Where its things are written.
+    pub places: Places,
+    /// Other files that were read (keys, users, `${file:…}`), sorted: an edit of one is an edit of the config.
+    pub files: Vec<PathBuf>,
+}
+
+/// The first seven hexadecimal digits of a text's SHA-256.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Sha(u32);
+
+impl Sha {
+    /// Of a text.
+    #[must_use]
+    pub fn of(text: &str) -> Self {
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
+        let first = digest.as_ref().iter().take(4).fold(0, |sum, byte| sum << 8 | u32::from(*byte));
+        Self(first >> 4)
+    }
+}
+
+impl fmt::Display for Sha {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:07x}", self.0)
+    }
+}
+
+/// The lines, counted from 1, on which things are written.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Places {
+    /// By listener.
+    pub listeners: BTreeMap<Name, usize>,
+    /// By route.
+    pub routes: BTreeMap<Name, usize>,
+    /// By upstream; an anonymous one is where its route is.
+    pub upstreams: BTreeMap<Name, usize>,
+}
+
+/// Reads a config. `env` is where `${NAME}` is looked up.
+///
+/// # Errors
+/// The report of everything that is wrong, errors and warnings.
+pub fn load(source: &Source, env: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Report> {
+    let text = source.text.strip_prefix('\u{feff}').unwrap_or(&source.text);
+    let folder = source.path.parent().unwrap_or(Path::new(""));
+    let fail = |findings, masked: &[_]| Err(Report::new(&source.path, text, findings, masked));
+
+    let mut document = match yaml::Document::parse(text) {
+        Ok(document) => document,
+        Err(findings) => return fail(findings, &[]),
+    };
+    let mut files = vec![];
+    let mut findings = document.expand(&yaml::Sources { env, folder }, &mut files, is_hash);
+    let (spec, structural) = document.read::<spec::Spec>();
+    findings.extend(structural);
+    let (plan, checked, spans) = check::check(&spec, document.index.root(), folder);
+    findings.extend(checked.diagnostics);
+    if findings.iter().any(|finding| finding.code.severity() == Severity::Error) {
+        return fail(findings, &checked.masked);
+    }
+
+    files.extend(checked.files);
+    files.sort();
+    files.dedup();
+    let lines = Lines::of(text);
+    let placed = |spans: BTreeMap<Name, usize>| spans.into_iter().map(|(name, at)| (name, lines.line(at).0)).collect();
+    Ok(Loaded {
+        plan: Arc::new(plan),
+        warnings: Report::new(&source.path, text, findings, &checked.masked),
+        sha: Sha::of(&source.text),
+        places: Places {
+            listeners: placed(spans.listeners),
+            routes: placed(spans.routes),
+            upstreams: placed(spans.upstreams),
+        },
+        files,
+    })
+}
+
+/// Hashes are taken as they are: `$` means something in them.
+fn is_hash(keys: &[&str]) -> bool {
+    matches!(keys, ["auth", _, "basic", "users", ..] | ["auth", _, "api_key", "keys", ..])
+}

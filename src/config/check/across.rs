@@ -1,0 +1,203 @@
+//! What is wrong only between sections: same bind, same requests, same names, loops, and what nothing uses.
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+};
+
+use super::{Auths, Check, Limits, Listeners, Placed, Routes, Spans};
+use crate::{
+    base::Name,
+    config::{
+        diagnostics::Code,
+        plan::{Admin, Host, HostPattern, PathPattern, Route},
+        yaml::At,
+    },
+};
+
+impl<'a> Check<'a> {
+    pub(super) fn across(
+        &mut self,
+        listeners: &Listeners<'a>,
+        routes: &Routes<'a>,
+        admin: Option<&Placed<'a, Admin>>,
+    ) -> Spans {
+        self.same_bind(listeners, admin);
+        self.same_requests(&routes.routes);
+        self.loops(listeners, routes);
+        let start = |at: &At<'_>| at.key_span().start;
+        Spans {
+            listeners: listeners.iter().map(|placed| (placed.value.name.clone(), start(&placed.at))).collect(),
+            routes: routes.routes.iter().map(|placed| (placed.value.name.clone(), start(&placed.at))).collect(),
+            upstreams: routes.upstreams.iter().map(|placed| (placed.value.name.clone(), start(&placed.at))).collect(),
+        }
+    }
+
+    fn same_bind(&mut self, listeners: &Listeners<'a>, admin: Option<&Placed<'a, Admin>>) {
+        let mut binds: Vec<(String, SocketAddr, At<'a>)> =
+            listeners.iter().map(|placed| (format!("`{}`", placed.value.name), placed.value.bind, placed.at)).collect();
+        binds.sort_by_key(|(_, _, at)| at.span().start);
+        let listeners = binds.len();
+        binds.extend(admin.map(|admin| ("`admin`".to_owned(), admin.value.bind, admin.at)));
+        let mut by_port: HashMap<u16, Vec<usize>> = HashMap::new();
+        for (i, (name, bind, at)) in binds.iter().enumerate() {
+            if bind.port() == 0 {
+                continue;
+            }
+            let others = by_port.entry(bind.port()).or_default();
+            if let Some((first, first_bind, first_at)) =
+                others.iter().map(|other| &binds[*other]).find(|(_, other, _)| overlap(*bind, *other))
+            {
+                let what = if i < listeners { "listeners " } else { "" };
+                let message = match first_bind == bind {
+                    true => format!("{what}{first} and {name} both bind {bind}"),
+                    false => format!("{what}{first} ({first_bind}) and {name} ({bind}) bind the same port"),
+                };
+                let place = |at: At<'a>| if at.has("bind") { at.key("bind").span() } else { at.span() };
+                let mut finding = self.finding(Code::SameBind, *at, message);
+                finding.span = place(*at);
+                // Admin's default is written nowhere.
+                let here = if i >= listeners && !self.root.has("admin") { place(*first_at) } else { place(*at) };
+                finding.span = here.clone();
+                let finding = finding.label("take another port");
+                let finding =
+                    if here == place(*first_at) { finding } else { finding.related(place(*first_at), "first here") };
+                self.report(finding);
+            }
+            others.push(i);
+        }
+    }
+
+    /// Routes of the same host and path on a common listener, and routes of the same name.
+    fn same_requests(&mut self, routes: &[Placed<'a, Arc<Route>>]) {
+        let any = HostPattern::Wildcard(Name::derived(""));
+        let mut taken: HashMap<(&HostPattern, &PathPattern), Vec<usize>> = HashMap::new();
+        let mut clashes: HashSet<(usize, usize)> = HashSet::new();
+        for (i, placed) in routes.iter().enumerate() {
+            let route = &placed.value;
+            let hosts: Vec<&HostPattern> =
+                if route.hosts.is_empty() { vec![&any] } else { route.hosts.iter().collect() };
+            for host in hosts {
+                let others = taken.entry((host, &route.path)).or_default();
+                let clash = others.iter().find(|other| share_listener(&routes[**other].value, route));
+                if let Some(other) = clash.copied()
+                    && clashes.insert((other, i))
+                {
+                    self.same_request(&routes[other], placed, (*host != any).then_some(host));
+                }
+                others.push(i);
+            }
+        }
+        let mut names: HashMap<&Name, usize> = HashMap::new();
+        for (i, placed) in routes.iter().enumerate() {
+            let Some(first) = names.insert(&placed.value.name, i) else { continue };
+            if clashes.contains(&(first, i)) && !placed.at.has("name") {
+                continue;
+            }
+            let message = format!("two routes are named `{}`", placed.value.name);
+            let at = if placed.at.has("name") { placed.at.key("name") } else { placed.at };
+            let first = &routes[first];
+            let first_span = if first.at.has("name") { first.at.key("name").span() } else { first.at.span() };
+            let finding = self.finding(Code::SameName, at, message);
+            self.report(finding.label("give one of them another `name`").related(first_span, "first here"));
+        }
+    }
+
+    fn same_request(
+        &mut self,
+        first: &Placed<'a, Arc<Route>>,
+        second: &Placed<'a, Arc<Route>>,
+        host: Option<&HostPattern>,
+    ) {
+        let (a, b) = (&first.value, &second.value);
+        let message = match a.hosts == b.hosts {
+            true if a.name == b.name => format!("two routes match exactly the same requests: `{}`", a.name),
+            true => format!("routes `{}` and `{}` match exactly the same requests", a.name, b.name),
+            false => {
+                let host = host.map(ToString::to_string).unwrap_or_default();
+                format!("routes `{}` and `{}` both match {host}{}", a.name, b.name, b.path)
+            }
+        };
+        let place = |at: At<'a>| if at.has("path") { at.key("path").span() } else { at.span() };
+        let mut finding = self.finding(Code::SameRequests, second.at, message);
+        finding.span = place(second.at);
+        self.report(
+            finding.label("give one another host or path, or delete it").related(place(first.at), "first here"),
+        );
+    }
+
+    /// Backends that are one of our own listeners.
+    fn loops(&mut self, listeners: &Listeners<'a>, routes: &Routes<'a>) {
+        let ours: HashMap<u16, Vec<(IpAddr, &Name)>> = listeners.iter().fold(HashMap::new(), |mut ours, placed| {
+            let bind = placed.value.bind;
+            ours.entry(bind.port()).or_insert_with(Vec::new).push((bind.ip(), &placed.value.name));
+            ours
+        });
+        for upstream in &routes.upstreams {
+            for backend in &upstream.value.backends {
+                let Host::Ip(ip) = backend.host else { continue };
+                let own = ours.get(&backend.port).and_then(|ours| ours.iter().find(|(bind, _)| reaches(ip, *bind)));
+                let Some((_, listener)) = own else { continue };
+                let message = format!("backend {} is this gateway's own listener", backend.authority());
+                let place = self.backend_place(upstream.at, &backend.authority());
+                let mut finding = self.finding(Code::Loop, upstream.at, message);
+                finding.span = place;
+                self.report(finding.label("requests would loop").note(format!("it is listener `{listener}`")));
+            }
+        }
+    }
+
+    /// Where a backend's address is written, in an upstream or in a route's `to`.
+    fn backend_place(&self, at: At<'a>, authority: &str) -> std::ops::Range<usize> {
+        let list = if at.has("backends") { at.key("backends") } else { at.key("to") };
+        let items = (0..list.len().unwrap_or(0)).map(|i| list.item(i));
+        let port = authority.rsplit_once(':').map_or(authority, |(_, port)| port);
+        items
+            .map(|item| if item.has("url") { item.key("url") } else { item })
+            .find(|item| item.shown().trim_end_matches('/').ends_with(port))
+            .unwrap_or(list)
+            .span()
+    }
+
+    pub(super) fn unused(&mut self, routes: &Routes<'a>, auth: &Auths<'a>, limits: &Limits<'a>) {
+        let upstreams = routes.upstreams.iter().filter(|placed| !placed.value.anonymous);
+        let named = upstreams.map(|placed| ("upstreams", "an upstream", &placed.value.name, placed.at));
+        let auth = auth.iter().map(|(name, placed)| ("auth", "an auth", name, placed.at));
+        let limits = limits.iter().map(|(name, placed)| ("limits", "a limit", name, placed.at));
+        let unused: Vec<_> = named
+            .chain(auth)
+            .chain(limits)
+            .filter(|(section, _, name, _)| !self.used.contains(&(*section, name.to_string())))
+            .collect();
+        for (_, what, name, at) in unused {
+            let mut finding = self.finding(Code::Unused, at, format!("no route uses `{name}`, {what}"));
+            finding.span = at.key_span();
+            self.report(finding);
+        }
+    }
+}
+
+/// Whether a connection to the first could mean the second.
+fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+    let takes_all = |one: IpAddr, other: IpAddr| match one {
+        IpAddr::V4(ip) => ip.is_unspecified() && other.is_ipv4(),
+        IpAddr::V6(ip) => ip == Ipv6Addr::UNSPECIFIED,
+    };
+    a.port() == b.port() && (a.ip() == b.ip() || takes_all(a.ip(), b.ip()) || takes_all(b.ip(), a.ip()))
+}
+
+/// Whether connecting to `ip` ends at a listener bound to `bind`, as far as can be said without asking the machine.
+fn reaches(ip: IpAddr, bind: IpAddr) -> bool {
+    ip == bind
+        || (bind.is_unspecified() && (ip.is_loopback() || ip.is_unspecified()) && (ip.is_ipv4() || bind.is_ipv6()))
+        || (ip.is_unspecified() && bind.is_loopback())
+}
+
+fn share_listener(a: &Route, b: &Route) -> bool {
+    let any = |a: &Option<BTreeSet<Name>>| a.is_none();
+    match (&a.listeners, &b.listeners) {
+        (Some(a), Some(b)) => !a.is_disjoint(b),
+        _ => any(&a.listeners) || any(&b.listeners),
+    }
+}

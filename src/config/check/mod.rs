@@ -1,0 +1,151 @@
+//! Spec to plan: every default filled, every reference resolved, every finding collected.
+//!
+//! One file per section of the config. Each function takes what is written and its place, says what is wrong, and goes on with
+//! the best guess, so that one run reports everything; the plan that comes out is used only if nothing was an error. No
+//! network is touched. What is between sections (same bind, same requests, loops) comes last, in `across`.
+
+mod access;
+mod across;
+mod address;
+mod hash;
+mod pattern;
+mod process;
+mod route;
+mod upstream;
+mod value;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use super::{
+    diagnostics::{Code, Diagnostic},
+    plan::{Auth, Limit, Listener, Plan, Route, Upstream},
+    spec::{Defaults, Spec},
+    yaml::At,
+};
+use crate::base::Name;
+
+/// What a check leaves behind, besides the plan.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    pub(super) diagnostics: Vec<Diagnostic>,
+    /// Spans that a report must not show.
+    pub(super) masked: Vec<Range<usize>>,
+    /// Other files that were read, or should have been.
+    pub(super) files: Vec<PathBuf>,
+}
+
+/// Where named things are written, as bytes.
+#[derive(Debug, Default)]
+pub(super) struct Spans {
+    pub(super) listeners: BTreeMap<Name, usize>,
+    pub(super) routes: BTreeMap<Name, usize>,
+    pub(super) upstreams: BTreeMap<Name, usize>,
+}
+
+/// Checks a whole spec.
+pub(super) fn check(spec: &Spec, at: At<'_>, folder: &Path) -> (Plan, Findings, Spans) {
+    let mut check = Check::new(spec, at, folder);
+    check.version(spec, at);
+    let listeners = check.listeners(spec, at);
+    let upstreams = check.upstreams(spec, at);
+    let auth = check.auth(spec, at);
+    let limits = check.limits(spec, at);
+    let routes = check.routes(spec, at, Known { listeners: &listeners, upstreams, auth: &auth, limits: &limits });
+    let admin = check.admin(spec, at);
+    let spans = check.across(&listeners, &routes, admin.as_ref());
+    check.unused(&routes, &auth, &limits);
+
+    let arcs = |name: &Name| name.clone();
+    let plan = Plan {
+        workers: check.workers(spec, at),
+        listeners: listeners.into_iter().map(|placed| (arcs(&placed.value.name), placed.value)).collect(),
+        upstreams: routes.upstreams.into_iter().map(|placed| (arcs(&placed.value.name), placed.value)).collect(),
+        routes: routes.routes.into_iter().map(|placed| (arcs(&placed.value.name), placed.value)).collect(),
+        admin: admin.map(|placed| placed.value),
+        access_log: check.access_log(spec, at),
+        log: check.log(spec, at),
+        shutdown: check.shutdown(spec, at),
+        reload: check.reload(spec, at),
+    };
+    (plan, check.findings, spans)
+}
+
+/// A part of the plan and the place that it came from.
+#[derive(Clone, Debug)]
+struct Placed<'a, T> {
+    value: T,
+    at: At<'a>,
+}
+
+type Listeners<'a> = Vec<Placed<'a, Arc<Listener>>>;
+type Upstreams<'a> = Vec<Placed<'a, Arc<Upstream>>>;
+type Auths<'a> = BTreeMap<Name, Placed<'a, Arc<Auth>>>;
+type Limits<'a> = BTreeMap<Name, Placed<'a, Arc<Limit>>>;
+
+/// What a route may refer to.
+struct Known<'k, 'a> {
+    listeners: &'k Listeners<'a>,
+    upstreams: Upstreams<'a>,
+    auth: &'k Auths<'a>,
+    limits: &'k Limits<'a>,
+}
+
+/// The routes, and all upstreams, those written inside routes among them.
+struct Routes<'a> {
+    routes: Vec<Placed<'a, Arc<Route>>>,
+    upstreams: Upstreams<'a>,
+}
+
+/// The state of one check.
+struct Check<'a> {
+    folder: &'a Path,
+    root: At<'a>,
+    defaults: Option<&'a Defaults>,
+    findings: Findings,
+    /// Names that something refers to, for "nothing uses it".
+    used: BTreeSet<(&'static str, String)>,
+}
+
+impl<'a> Check<'a> {
+    fn new(spec: &'a Spec, root: At<'a>, folder: &'a Path) -> Self {
+        Self { folder, root, defaults: spec.defaults.as_ref(), findings: Findings::default(), used: BTreeSet::new() }
+    }
+
+    fn report(&mut self, finding: Diagnostic) {
+        self.findings.diagnostics.push(finding);
+    }
+
+    /// A finding about a value.
+    fn finding(&self, code: Code, at: At<'a>, message: impl Into<String>) -> Diagnostic {
+        Diagnostic::new(code, at.span(), message).path(at.path())
+    }
+
+    /// Says that a field is missing from a block, unless it is written and was already found wrong.
+    fn missing(&mut self, at: At<'a>, field: &str, what: &str, label: &str) {
+        if !at.has(field) {
+            let finding = self.finding(Code::Missing, at, format!("{what} has no `{field}`")).label(label);
+            self.report(finding);
+        }
+    }
+
+    /// An item of a list that holds nothing, unless it was already found wrong.
+    fn empty_item(&mut self, at: At<'a>) {
+        if at.describe() == "nothing" {
+            let finding =
+                self.finding(Code::WrongType, at, "this item is empty").label("write a value, or delete the `-`");
+            self.report(finding);
+        }
+    }
+
+    /// Keeps a value out of every report.
+    fn mask(&mut self, at: At<'a>) {
+        if !at.is_expanded() {
+            self.findings.masked.extend(at.scalar_span());
+        }
+    }
+}

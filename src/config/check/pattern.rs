@@ -1,0 +1,124 @@
+//! The host and path patterns of a route, to their normal forms.
+
+use std::net::Ipv6Addr;
+
+use super::{Check, address::is_dns_name};
+use crate::{
+    base::Name,
+    config::{
+        diagnostics::Code,
+        plan::{HostPattern, PathPattern},
+        yaml::At,
+    },
+};
+
+impl<'a> Check<'a> {
+    /// `api.example.com` or `*.example.com`.
+    pub(super) fn host_pattern(&mut self, at: At<'a>, text: &str) -> Option<HostPattern> {
+        let label = if text.is_empty() {
+            "write a host, or delete the field to match any"
+        } else if text == "*" {
+            "delete the field: without it any host matches"
+        } else if text.contains("://") || text.contains('/') {
+            "write the host alone"
+        } else if text.starts_with('[') {
+            let inside = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
+            match inside.and_then(|ip| ip.parse::<Ipv6Addr>().ok()) {
+                Some(ip) => return Some(HostPattern::Exact(Name::derived(format!("[{ip}]")))),
+                None => "write it like [2001:db8::1], without a port",
+            }
+        } else if text.contains(':') {
+            "write the host without a port"
+        } else {
+            let (parent, is_wildcard) = text.strip_prefix("*.").map_or((text, false), |parent| (parent, true));
+            match is_dns_name(parent) {
+                true => {
+                    let name = Name::derived(parent.trim_end_matches('.').to_ascii_lowercase());
+                    return Some(if is_wildcard { HostPattern::Wildcard(name) } else { HostPattern::Exact(name) });
+                }
+                false if parent.contains('*') => "a * stands only for whole labels in front: *.example.com",
+                false => "a host is made of letters, digits, - and .",
+            }
+        };
+        let finding = self.finding(Code::Invalid, at, format!("`{}` is not a host to match", at.shown()));
+        self.report(finding.label(label));
+        None
+    }
+
+    /// `/a` or `/a/*`.
+    pub(super) fn path_pattern(&mut self, at: At<'a>, text: &str) -> Option<PathPattern> {
+        if text.starts_with('~') || (text.starts_with('/') && text.contains(['{', '}'])) {
+            let what = if text.starts_with('~') { "regex paths" } else { "path templates" };
+            let finding = self.finding(Code::Unsupported, at, format!("{what}: not available yet in this version"));
+            self.report(finding.label("write /a for one path, /a/* for all below it"));
+            return None;
+        }
+        let (literal, is_prefix) = match text.strip_suffix("/*") {
+            Some(parent) => (parent, true),
+            None => (text, false),
+        };
+        let normal = if is_prefix && literal.is_empty() { Ok(String::new()) } else { normalise(literal) };
+        let label = match normal {
+            Ok(normal) if is_prefix && normal.ends_with('/') => "write one / before the *".to_owned(),
+            Ok(normal) if is_prefix => return Some(PathPattern::Prefix(normal)),
+            Ok(normal) => return Some(PathPattern::Exact(normal)),
+            Err(label) => label,
+        };
+        let finding = self.finding(Code::Invalid, at, format!("`{}` is not a path to match", at.shown()));
+        self.report(finding.label(label));
+        None
+    }
+}
+
+/// The path as the gateway sees one after it has sanitised a request: no empty or dot segments, unreserved characters bare, other
+/// escapes in upper case.
+fn normalise(path: &str) -> Result<String, String> {
+    if !path.starts_with('/') {
+        return Err(format!("write /{}", path.trim_start_matches("./")));
+    }
+    let trimmed = path.trim_end_matches('*');
+    if path.ends_with('*') {
+        return Err(format!("write {}/* for all paths below it", trimmed.trim_end_matches('/')));
+    }
+    if path.contains('*') {
+        return Err("a * may only be the last segment: /a/*".to_owned());
+    }
+    if path.contains(['?', '#']) {
+        return Err("a path has no query and no fragment".to_owned());
+    }
+    if path.contains("//") {
+        return Err("write one / where there are two".to_owned());
+    }
+    if path.contains('\\') {
+        return Err("write / for \\".to_owned());
+    }
+    let mut normal = String::new();
+    let mut bytes = path.bytes();
+    while let Some(byte) = bytes.next() {
+        let (byte, escaped) = match byte {
+            b'%' => {
+                let hex = |digit: Option<u8>| digit.and_then(|digit| char::from(digit).to_digit(16));
+                let (Some(high), Some(low)) = (hex(bytes.next()), hex(bytes.next())) else {
+                    return Err("a % is followed by two hexadecimal digits".to_owned());
+                };
+                (u8::try_from(high * 16 + low).unwrap_or_default(), true)
+            }
+            byte => (byte, false),
+        };
+        let unreserved = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
+        let reserved =
+            matches!(byte, b'/' | b':' | b'@' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'+' | b',' | b';' | b'=');
+        match byte {
+            b'/' | b'\\' | 0 if escaped => return Err("an escaped /, \\ or NUL is refused in requests".to_owned()),
+            _ if unreserved || (reserved && !escaped) => normal.push(char::from(byte)),
+            _ if !escaped && (byte.is_ascii_control() || byte == b' ') => {
+                return Err(format!("write %{byte:02X} for this character"));
+            }
+            _ => normal.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    match normal.split('/').any(|segment| matches!(segment, "." | "..")) {
+        true => Err("a path to match has no . or .. segments".to_owned()),
+        false => Ok(normal),
+    }
+}

@@ -1,0 +1,286 @@
+//! Listeners, workers, admin, logs, stop and reload.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    num::NonZeroU16,
+    sync::Arc,
+    time::Duration,
+};
+
+use ipnet::IpNet;
+
+use super::{Check, Listeners, Placed};
+use crate::{
+    base::Name,
+    config::{
+        diagnostics::Code,
+        plan::{AccessLog, Admin, Destination, Listener, Log, LogFormat, LogLevel, Reload, Shutdown, Workers},
+        spec::{ListenerSpec, ShortOr, Spec},
+        yaml::At,
+    },
+};
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+impl<'a> Check<'a> {
+    pub(super) fn version(&mut self, spec: &Spec, at: At<'a>) {
+        let Some(version) = &spec.version else { return };
+        if version.text != "1" {
+            let at = at.key("version");
+            let finding =
+                self.finding(Code::NotAChoice, at, format!("there is no version `{}` of this format", at.shown()));
+            self.report(finding.label("the only version is 1").fix("1"));
+        }
+    }
+
+    pub(super) fn listeners(&mut self, spec: &Spec, at: At<'a>) -> Listeners<'a> {
+        let (client_header, client_idle) = self.client_timeouts();
+        let mut listeners = vec![];
+        if let Some(listen) = &spec.listen {
+            let at = at.key("listen");
+            if let Some(bind) = self.listen(at, &listen.text) {
+                let name = Name::parse("main").expect("main is a name");
+                let listener = Listener {
+                    name,
+                    bind,
+                    max_connections: 65_536,
+                    trusted_proxies: vec![],
+                    client_header,
+                    client_idle,
+                };
+                listeners.push(Placed { value: Arc::new(listener), at });
+            }
+        }
+        let block = at.key("listeners");
+        for (name, written) in spec.listeners.iter().flat_map(|named| &named.0) {
+            let at = block.key(name);
+            let name = self.name(at, name, "a listener", true);
+            if name.as_deref() == Some("main") && spec.listen.is_some() {
+                let mut finding =
+                    self.finding(Code::SameName, at, "`listen` is a listener named `main`, and so is this");
+                finding.span = at.key_span();
+                let listen = self.root.key("listen").key_span();
+                self.report(
+                    finding.label("delete `listen`, or give this another name").related(listen, "`listen` is here"),
+                );
+                continue;
+            }
+            let Some(bind) = self.bind_of(at, written) else { continue };
+            let max_connections = self.count(at, "max_connections", written.max_connections.as_ref(), 1..=10_000_000);
+            let listener = Listener {
+                name: name.unwrap_or_else(|| Name::derived("?")),
+                bind,
+                max_connections: max_connections.unwrap_or(65_536),
+                trusted_proxies: self.trusted_proxies(at, written),
+                client_header,
+                client_idle,
+            };
+            listeners.push(Placed { value: Arc::new(listener), at });
+        }
+        let any = at.has("listen") || spec.listeners.as_ref().map_or(at.has("listeners"), |named| !named.0.is_empty());
+        if !any {
+            let finding = self.finding(Code::Missing, at, "nothing listens");
+            self.report(finding.label("add `listen: 8080`"));
+        }
+        listeners
+    }
+
+    /// `defaults.timeouts.client_header` and `.client_idle`.
+    fn client_timeouts(&mut self) -> (Duration, Duration) {
+        let at = self.root.key("defaults").key("timeouts");
+        let timeouts = self.defaults.and_then(|defaults| defaults.timeouts.as_ref());
+        let header = timeouts.and_then(|timeouts| timeouts.client_header.as_ref());
+        let idle = timeouts.and_then(|timeouts| timeouts.client_idle.as_ref());
+        let header = self.duration(at, "client_header", header, Duration::ZERO..=DAY);
+        let idle = self.duration(at, "client_idle", idle, Duration::ZERO..=DAY);
+        (header.unwrap_or(Duration::from_secs(10)), idle.unwrap_or(Duration::from_secs(75)))
+    }
+
+    fn bind_of(&mut self, at: At<'a>, written: &ListenerSpec) -> Option<SocketAddr> {
+        match &written.bind {
+            Some(bind) => self.bind(at.key("bind"), &bind.text),
+            None => {
+                self.missing(at, "bind", "this listener", "add bind: \"0.0.0.0:8080\"");
+                None
+            }
+        }
+    }
+
+    fn listen(&mut self, at: At<'a>, text: &str) -> Option<SocketAddr> {
+        match text.bytes().all(|byte| byte.is_ascii_digit()) && !text.is_empty() {
+            true => Some(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), self.port(at, text)?)),
+            false => self.bind(at, text),
+        }
+    }
+
+    /// The number after the last colon, 0 to 65,535.
+    pub(super) fn port(&mut self, at: At<'a>, text: &str) -> Option<u16> {
+        let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let port = text.parse::<u16>().ok();
+        if port.is_none() {
+            let message =
+                if digits { format!("port {text} is above 65535") } else { format!("`{text}` is not a port") };
+            let mut finding = self.finding(Code::OutOfRange, at, message);
+            finding.span = at.part(text);
+            self.report(finding.label("ports go up to 65535"));
+        }
+        port
+    }
+
+    pub(super) fn bind(&mut self, at: At<'a>, text: &str) -> Option<SocketAddr> {
+        if text.starts_with("unix:") {
+            let finding = self.finding(Code::Unsupported, at, "listening on a unix socket is not supported yet");
+            self.report(finding.label("write an address like 127.0.0.1:8080"));
+            return None;
+        }
+        let Some((host, port)) = text.rsplit_once(':') else {
+            let finding =
+                self.finding(Code::NotAnAddress, at, format!("`{}` is not an address to listen on", at.shown()));
+            let label = match text.parse::<u16>() {
+                Ok(port) => {
+                    format!("write \"0.0.0.0:{port}\" for every address, \"127.0.0.1:{port}\" for this machine")
+                }
+                Err(_) => "write ADDRESS:PORT, like \"0.0.0.0:8080\"".to_owned(),
+            };
+            self.report(finding.label(label));
+            return None;
+        };
+        let ip = match host {
+            "localhost" => Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+            "" => Some(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+            host => host.parse::<Ipv4Addr>().map(IpAddr::V4).ok().or_else(|| {
+                let inside = host.strip_prefix('[')?.strip_suffix(']')?;
+                inside.parse().map(IpAddr::V6).ok()
+            }),
+        };
+        let Some(ip) = ip else {
+            let finding =
+                self.finding(Code::NotAnAddress, at, format!("`{}` is not an address to listen on", at.shown()));
+            let label = match text.matches(':').count() > 1 && !host.starts_with('[') {
+                true => "write IPv6 in brackets: \"[::1]:8080\"",
+                false => "an IP address goes before the port: \"0.0.0.0:8080\"",
+            };
+            self.report(finding.label(label));
+            return None;
+        };
+        Some(SocketAddr::new(ip, self.port(at, port)?))
+    }
+
+    fn trusted_proxies(&mut self, at: At<'a>, written: &ListenerSpec) -> Vec<IpNet> {
+        let list = at.key("trusted_proxies");
+        let mut networks = vec![];
+        for (i, network) in written.trusted_proxies.iter().flat_map(|list| &list.0).enumerate() {
+            let at = list.item(i);
+            let Some(network) = network else {
+                self.empty_item(at);
+                continue;
+            };
+            let parsed = network.text.parse::<IpNet>().or_else(|_| network.text.parse::<IpAddr>().map(IpNet::from));
+            match parsed {
+                Ok(network) => networks.push(network.trunc()),
+                Err(_) => {
+                    let finding = self.finding(Code::Invalid, at, format!("`{}` is not a network", at.shown()));
+                    self.report(finding.label("write it like 10.0.0.0/8, fd00::/8 or 192.0.2.7"));
+                }
+            }
+        }
+        networks.sort();
+        networks.dedup();
+        networks
+    }
+
+    pub(super) fn workers(&mut self, spec: &Spec, at: At<'a>) -> Workers {
+        let Some(workers) = &spec.workers else { return Workers::Auto };
+        if workers.text == "auto" {
+            return Workers::Auto;
+        }
+        let at = at.key("workers");
+        if workers.text.bytes().any(|byte| !byte.is_ascii_digit() && byte != b'-') {
+            let finding = self.finding(Code::NotAChoice, at, format!("`{}` is not a number of workers", at.shown()));
+            self.report(finding.label("write auto, or a number from 1 to 1024"));
+            return Workers::Auto;
+        }
+        let count = self.number(at, "workers", &workers.text, 1..=1024);
+        let count = count.and_then(|count| u16::try_from(count).ok()).and_then(NonZeroU16::new);
+        count.map_or(Workers::Auto, Workers::Count)
+    }
+
+    pub(super) fn admin(&mut self, spec: &Spec, at: At<'a>) -> Option<Placed<'a, Admin>> {
+        let default = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 9901);
+        let block = at.key("admin");
+        let (bind, at) = match &spec.admin {
+            None => (default, block),
+            Some(ShortOr::Short(short)) => {
+                self.word(block, &short.text, "`none` or the field `bind`", &[("none", ())]);
+                return None;
+            }
+            Some(ShortOr::Fields(fields)) => match &fields.bind {
+                None => (default, block),
+                Some(bind) => (self.bind(block.key("bind"), &bind.text).unwrap_or(default), block.key("bind")),
+            },
+        };
+        if !bind.ip().is_loopback() {
+            let finding = self.finding(Code::OpenAdmin, at, "admin would be open to the network without auth");
+            self.report(finding.label(format!("bind 127.0.0.1:{}", bind.port())));
+        }
+        Some(Placed { value: Admin { bind }, at })
+    }
+
+    pub(super) fn access_log(&mut self, spec: &Spec, at: At<'a>) -> Option<AccessLog> {
+        let written = spec.telemetry.as_ref()?.access_log.as_ref()?;
+        let at = at.key("telemetry").key("access_log");
+        self.choice(at, "format", written.format.as_ref(), "a format", &[("json", ())]);
+        let to = match &written.to {
+            None => Destination::Stdout,
+            Some(to) if to.text == "stdout" => Destination::Stdout,
+            Some(to) if to.text.is_empty() => {
+                let finding = self.finding(Code::Invalid, at.key("to"), "the access log goes nowhere");
+                self.report(finding.label("write stdout, or the path of a file"));
+                Destination::Stdout
+            }
+            Some(to) => Destination::File(self.folder.join(&to.text)),
+        };
+        Some(AccessLog { to })
+    }
+
+    pub(super) fn log(&mut self, spec: &Spec, at: At<'a>) -> Log {
+        let at = at.key("telemetry").key("log");
+        let Some(written) = spec.telemetry.as_ref().and_then(|telemetry| telemetry.log.as_ref()) else {
+            return Log::default();
+        };
+        let levels = [
+            ("debug", LogLevel::Debug),
+            ("info", LogLevel::Info),
+            ("warn", LogLevel::Warn),
+            ("error", LogLevel::Error),
+        ];
+        let formats = [("auto", LogFormat::Auto), ("text", LogFormat::Text), ("json", LogFormat::Json)];
+        Log {
+            level: self.choice(at, "level", written.level.as_ref(), "a log level", &levels).unwrap_or_default(),
+            format: self.choice(at, "format", written.format.as_ref(), "a log format", &formats).unwrap_or_default(),
+        }
+    }
+
+    pub(super) fn shutdown(&mut self, spec: &Spec, at: At<'a>) -> Shutdown {
+        let at = at.key("shutdown");
+        let written = spec.shutdown.as_ref();
+        let delay = written.and_then(|written| written.delay.as_ref());
+        let timeout = written.and_then(|written| written.timeout.as_ref());
+        let hour = Duration::from_secs(3_600);
+        Shutdown {
+            delay: self.duration(at, "delay", delay, Duration::ZERO..=hour).unwrap_or_default(),
+            timeout: self.duration(at, "timeout", timeout, Duration::ZERO..=DAY).unwrap_or(Duration::from_secs(30)),
+        }
+    }
+
+    pub(super) fn reload(&mut self, spec: &Spec, at: At<'a>) -> Reload {
+        let at = at.key("reload");
+        let written = spec.reload.as_ref();
+        let debounce = written.and_then(|written| written.debounce.as_ref());
+        let bounds = Duration::from_millis(10)..=Duration::from_secs(60);
+        Reload {
+            watch: self.flag(at, "watch", written.and_then(|written| written.watch.as_ref())).unwrap_or(true),
+            debounce: self.duration(at, "debounce", debounce, bounds).unwrap_or(Duration::from_millis(200)),
+        }
+    }
+}

@@ -1,0 +1,418 @@
+//! Routes: patterns, where they send, and what they start from in `defaults`.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use http::Method;
+
+use super::{Auths, Check, Known, Limits, Placed, Routes, upstream::DAY};
+use crate::{
+    base::{Name, Size, duration::Written as Shown},
+    config::{
+        diagnostics::Code,
+        plan::{Auth, Limit, LimitKey, PathPattern, Retries, RetryOn, Route, Timeouts},
+        spec::{Address, List, OneOrMany, RetriesSpec, RouteSpec, Spec, Written},
+        suggest,
+        yaml::At,
+    },
+};
+
+const MAX_BODY: Size = Size(10 << 20);
+
+/// What routes start from.
+struct Base {
+    timeouts: Timeouts,
+    retries: Retries,
+    max_body: Option<Size>,
+}
+
+/// A block's deadlines, as written in `defaults` or in a route.
+struct WrittenTimeouts {
+    connect: Option<Duration>,
+    response_header: Option<Duration>,
+    request: Option<Duration>,
+    client_body: Option<Duration>,
+}
+
+impl<'a> Check<'a> {
+    pub(super) fn routes(&mut self, spec: &'a Spec, at: At<'a>, known: Known<'_, 'a>) -> Routes<'a> {
+        let base = self.base();
+        let block = at.key("routes");
+        if spec.routes.is_none() {
+            self.missing(at, "routes", "this config", "add routes: [{ path: /*, to: HOST:PORT }]");
+        }
+        let mut routes: Vec<Placed<'a, Arc<Route>>> = vec![];
+        let mut upstreams = known.upstreams.clone();
+        let names: BTreeSet<Name> = upstreams.iter().map(|placed| placed.value.name.clone()).collect();
+        let mut inline: HashMap<Name, At<'a>> = HashMap::new();
+        for (i, written) in spec.routes.iter().flat_map(|list| &list.0).enumerate() {
+            let at = block.item(i);
+            let Some(written) = written else {
+                self.empty_item(at);
+                continue;
+            };
+            let Some(mut route) = self.route(at, written, &base, &known) else { continue };
+            match self.to(at, written, &names, &route.name) {
+                Some(To::Name(name)) => route.to = name,
+                Some(To::Inline(upstream)) => {
+                    // Two unnamed routes on one pattern clash as routes; one finding is enough.
+                    if names.contains(&route.name) {
+                        let message = format!("route `{}` and an upstream have the same name", route.name);
+                        let finding = self.finding(Code::SameName, at.key("name"), message);
+                        self.report(finding.label("its addresses would be an upstream of that name: rename one"));
+                    } else if inline.insert(route.name.clone(), at).is_none() {
+                        upstreams.push(Placed { value: Arc::new(*upstream), at });
+                    }
+                }
+                None => {}
+            }
+            routes.push(Placed { value: Arc::new(route), at });
+        }
+        Routes { routes, upstreams }
+    }
+
+    fn route(&mut self, at: At<'a>, written: &RouteSpec, base: &Base, known: &Known<'_, 'a>) -> Option<Route> {
+        let written_name = written.name.as_ref().map(|name| self.name(at.key("name"), &name.text, "a route", false));
+        let (hosts, first_host) = self.hosts(at.key("host"), written);
+        let path = match &written.path {
+            Some(path) => self.path_pattern(at.key("path"), &path.text),
+            None => {
+                let what =
+                    written.name.as_ref().map_or("this route".to_owned(), |name| format!("route `{}`", name.text));
+                self.missing(at, "path", &what, "add path: /* for every path");
+                None
+            }
+        };
+        let derived =
+            || Name::derived(format!("{first_host}{}", path.clone().unwrap_or(PathPattern::Prefix(String::new()))));
+        let name = written_name.flatten().unwrap_or_else(derived);
+        let auth = self.route_auth(at.key("auth"), written, known.auth);
+        let limits = self.route_limits(at.key("limit"), written, &name, known.limits, !auth.is_empty());
+        let timeouts = self.route_timeouts(at.key("timeouts"), written, &base.timeouts);
+        let retries = self.retries(at.key("retries"), written.retries.as_ref(), &base.retries);
+        let max_body = self.size(at, "max_body", written.max_body.as_ref()).unwrap_or(base.max_body);
+        let critical = self.flag(at, "critical", written.critical.as_ref()).unwrap_or(false);
+        let listeners = self.route_listeners(at.key("listeners"), written, known);
+        let to = name.clone();
+        Some(Route { name, hosts, path: path?, listeners, to, auth, limits, timeouts, retries, max_body, critical })
+    }
+
+    fn hosts(&mut self, at: At<'a>, written: &RouteSpec) -> (Vec<crate::config::plan::HostPattern>, String) {
+        let mut hosts = vec![];
+        match &written.host {
+            None => {}
+            Some(OneOrMany::One(host)) => hosts.extend(self.host_pattern(at, &host.text)),
+            Some(OneOrMany::Many(list)) => {
+                if list.0.is_empty() {
+                    let finding = self.finding(Code::Missing, at, "no host would match");
+                    self.report(finding.label("write one, or delete the field to match any"));
+                }
+                for (i, host) in list.0.iter().enumerate() {
+                    match host {
+                        Some(host) => hosts.extend(self.host_pattern(at.item(i), &host.text)),
+                        None => self.empty_item(at.item(i)),
+                    }
+                }
+            }
+        }
+        let first = hosts.first().map(ToString::to_string).unwrap_or_default();
+        hosts.sort();
+        hosts.dedup();
+        (hosts, first)
+    }
+
+    fn route_listeners(&mut self, at: At<'a>, written: &RouteSpec, known: &Known<'_, 'a>) -> Option<BTreeSet<Name>> {
+        let list = written.listeners.as_ref()?;
+        if list.0.is_empty() {
+            let finding = self.finding(Code::Missing, at, "no listener would serve this route");
+            self.report(finding.label("name one, or delete the field for all"));
+        }
+        let mut chosen = BTreeSet::new();
+        for (i, name) in list.0.iter().enumerate() {
+            let at = at.item(i);
+            let Some(name) = name else {
+                self.empty_item(at);
+                continue;
+            };
+            let names = || known.listeners.iter().map(|placed| &*placed.value.name);
+            match names().any(|known| known == name.text) || self.root.key("listeners").has(&name.text) {
+                true => chosen.extend([Name::derived(name.text.as_str())]),
+                false => self.unknown(at, "listeners", &name.text, names().collect()),
+            }
+        }
+        Some(chosen)
+    }
+
+    /// `auth: ipd` is not defined.
+    fn unknown(&mut self, at: At<'a>, field: &str, text: &str, defined: Vec<&str>) {
+        let finding = self.finding(Code::UnknownName, at, format!("`{field}: {}` is not defined", at.shown()));
+        let finding = match suggest::nearest(text, defined.iter().copied()) {
+            Some(near) => finding.label(format!("did you mean {near}?")).fix(near),
+            None => finding,
+        };
+        let list = if defined.is_empty() { "nothing".to_owned() } else { suggest::list(defined) };
+        self.report(finding.note(format!("defined: {list}")));
+    }
+
+    fn route_auth(&mut self, at: At<'a>, written: &RouteSpec, auth: &Auths<'a>) -> Vec<Arc<Auth>> {
+        let mut chosen: Vec<Arc<Auth>> = vec![];
+        for (at, text) in self.each(at, written.auth.as_ref()) {
+            self.used.insert(("auth", text.to_owned()));
+            match auth.get(text) {
+                Some(known) if chosen.contains(&known.value) => {}
+                Some(known) => chosen.push(Arc::clone(&known.value)),
+                None if self.root.key("auth").has(text) => {}
+                None => self.unknown(at, "auth", text, auth.keys().map(|name| &**name).collect()),
+            }
+        }
+        chosen
+    }
+
+    fn route_limits(
+        &mut self,
+        at: At<'a>,
+        written: &RouteSpec,
+        route: &Name,
+        limits: &Limits<'a>,
+        has_auth: bool,
+    ) -> Vec<Arc<Limit>> {
+        let mut chosen: Vec<Arc<Limit>> = vec![];
+        let mut inline = 0;
+        for (at, text) in self.each(at, written.limit.as_ref()) {
+            let is_name = text.starts_with(|c: char| c.is_ascii_lowercase());
+            let limit = if is_name {
+                self.used.insert(("limits", text.to_owned()));
+                match limits.get(text) {
+                    Some(known) => Some(Arc::clone(&known.value)),
+                    None if self.root.key("limits").has(text) => None,
+                    None => {
+                        self.unknown(at, "limit", text, limits.keys().map(|name| &**name).collect());
+                        None
+                    }
+                }
+            } else {
+                inline += 1;
+                self.inline_limit(at, text, Name::derived(format!("{route}#{inline}"))).map(Arc::new)
+            };
+            let Some(limit) = limit else { continue };
+            if limit.by == LimitKey::Key && !has_auth && written.auth.is_none() {
+                let message = format!("a limit by key on route `{route}`, which asks nobody who they are");
+                let finding = self.finding(Code::NobodyKnown, at, message);
+                self.report(finding.label("add `auth` to the route, or limit by ip"));
+            }
+            if !chosen.contains(&limit) {
+                chosen.push(limit);
+            }
+        }
+        chosen
+    }
+
+    /// The texts of a field that is one or a list, with their places.
+    pub(super) fn each<'w, F>(&mut self, at: At<'a>, written: Option<&'w OneOrMany<F>>) -> Vec<(At<'a>, &'w str)> {
+        match written {
+            None => vec![],
+            Some(OneOrMany::One(one)) => vec![(at, one.text.as_str())],
+            Some(OneOrMany::Many(list)) => self.items(at, list),
+        }
+    }
+
+    fn items<'w, F>(&mut self, at: At<'a>, list: &'w List<Written<F>>) -> Vec<(At<'a>, &'w str)> {
+        let mut items = vec![];
+        for (i, item) in list.0.iter().enumerate() {
+            match item {
+                Some(item) => items.push((at.item(i), item.text.as_str())),
+                None => self.empty_item(at.item(i)),
+            }
+        }
+        items
+    }
+
+    fn base(&mut self) -> Base {
+        let at = self.root.key("defaults");
+        let written = self.defaults;
+        let timeouts_at = at.key("timeouts");
+        let timeouts = written.and_then(|written| written.timeouts.as_ref());
+        if let Some(timeouts) = timeouts {
+            self.duration(timeouts_at, "idle", timeouts.idle.as_ref(), Duration::ZERO..=DAY);
+        }
+        let written_timeouts = WrittenTimeouts {
+            connect: self.deadline(timeouts_at, "connect", timeouts.and_then(|t| t.connect.as_ref())),
+            response_header: self.deadline(
+                timeouts_at,
+                "response_header",
+                timeouts.and_then(|t| t.response_header.as_ref()),
+            ),
+            request: self.deadline(timeouts_at, "request", timeouts.and_then(|t| t.request.as_ref())),
+            client_body: self.deadline(timeouts_at, "client_body", timeouts.and_then(|t| t.client_body.as_ref())),
+        };
+        let plain = Timeouts {
+            connect: Duration::from_secs(2),
+            response_header: Duration::ZERO,
+            request: Duration::from_secs(30),
+            client_body: Duration::from_secs(30),
+        };
+        let methods = [Method::DELETE, Method::GET, Method::HEAD, Method::OPTIONS, Method::PUT].to_vec();
+        let plain_retries = Retries { attempts: 1, when: [RetryOn::Connect, RetryOn::Reset].into(), methods };
+        let max_body = written.and_then(|written| written.max_body.as_ref());
+        Base {
+            timeouts: self.timeouts(timeouts_at, &written_timeouts, &plain),
+            retries: self.retries(
+                at.key("retries"),
+                written.and_then(|written| written.retries.as_ref()),
+                &plain_retries,
+            ),
+            max_body: self.size(at, "max_body", max_body).unwrap_or(Some(MAX_BODY)),
+        }
+    }
+
+    fn deadline(
+        &mut self,
+        at: At<'a>,
+        field: &str,
+        written: Option<&Written<super::super::spec::Duration>>,
+    ) -> Option<Duration> {
+        self.duration(at, field, written, Duration::ZERO..=DAY)
+    }
+
+    fn route_timeouts(&mut self, at: At<'a>, written: &RouteSpec, base: &Timeouts) -> Timeouts {
+        let Some(timeouts) = &written.timeouts else { return base.clone() };
+        let written = WrittenTimeouts {
+            connect: self.deadline(at, "connect", timeouts.connect.as_ref()),
+            response_header: self.deadline(at, "response_header", timeouts.response_header.as_ref()),
+            request: self.deadline(at, "request", timeouts.request.as_ref()),
+            client_body: self.deadline(at, "client_body", timeouts.client_body.as_ref()),
+        };
+        self.timeouts(at, &written, base)
+    }
+
+    fn timeouts(&mut self, at: At<'a>, written: &WrittenTimeouts, base: &Timeouts) -> Timeouts {
+        let timeouts = Timeouts {
+            connect: written.connect.unwrap_or(base.connect),
+            response_header: written.response_header.unwrap_or(base.response_header),
+            request: written.request.unwrap_or(base.request),
+            client_body: written.client_body.unwrap_or(base.client_body),
+        };
+        // What a block inherits may be longer than what it writes: `request` bounds all of them. What it writes itself may not.
+        for (field, part) in [("connect", written.connect), ("response_header", written.response_header)] {
+            let Some(part) = part.filter(|part| *part > timeouts.request && !timeouts.request.is_zero()) else {
+                continue;
+            };
+            let message = format!("{field} ({}) is longer than request ({})", Shown(part), Shown(timeouts.request));
+            let finding = self.finding(Code::Contradiction, at.key(field), message);
+            self.report(finding.label("the whole exchange ends before it"));
+        }
+        timeouts
+    }
+
+    fn retries(&mut self, at: At<'a>, written: Option<&RetriesSpec>, base: &Retries) -> Retries {
+        let Some(written) = written else { return base.clone() };
+        let attempts = self.count(at, "attempts", written.attempts.as_ref(), 0..=10);
+        let choices = [("connect", RetryOn::Connect), ("reset", RetryOn::Reset)];
+        let when = written.when.as_ref().map(|list| {
+            let items = self.items(at.key("when"), list);
+            items
+                .into_iter()
+                .filter_map(|(at, text)| self.word(at, text, "a failure that can be retried", &choices))
+                .collect()
+        });
+        let methods = written.methods.as_ref().map(|list| self.retry_methods(at.key("methods"), list));
+        Retries {
+            attempts: attempts.and_then(|attempts| u8::try_from(attempts).ok()).unwrap_or(base.attempts),
+            when: when.unwrap_or_else(|| base.when.clone()),
+            methods: methods.unwrap_or_else(|| base.methods.clone()),
+        }
+    }
+
+    fn retry_methods(&mut self, at: At<'a>, list: &List<Written<super::super::spec::Method>>) -> Vec<Method> {
+        let mut methods = vec![];
+        for (at, text) in self.items(at, list) {
+            let Some(method) = self.method(at, text) else { continue };
+            if matches!(method, Method::POST | Method::PATCH) {
+                let finding = self.finding(Code::RetriesPost, at, format!("retries include {method}"));
+                self.report(finding.label("a backend may do the work twice"));
+            }
+            methods.push(method);
+        }
+        methods.sort_by(|a, b| a.as_str().cmp(b.as_str()));
+        methods.dedup();
+        methods
+    }
+
+    fn to(&mut self, at: At<'a>, written: &RouteSpec, names: &BTreeSet<Name>, route: &Name) -> Option<To> {
+        let to_at = at.key("to");
+        let backends = match &written.to {
+            None => {
+                self.missing(at, "to", &format!("route `{route}`"), "add to: UPSTREAM or to: HOST:PORT");
+                return None;
+            }
+            Some(OneOrMany::One(one)) if Name::parse(&one.text).is_ok() => {
+                return self.to_name(at, &one.text, names, route);
+            }
+            Some(OneOrMany::One(one)) => self.plain_backend(to_at, &one.text).into_iter().collect(),
+            Some(OneOrMany::Many(list)) => self.to_list(to_at, list),
+        };
+        let health = self.health(at, &format!("route `{route}`"), written.health.as_ref());
+        let balance = self.balance(at, written.balance.as_ref());
+        match backends.is_empty() {
+            true => None,
+            false => Some(To::Inline(Box::new(self.anonymous_upstream(route.clone(), backends, health, balance)))),
+        }
+    }
+
+    fn to_name(&mut self, at: At<'a>, text: &str, names: &BTreeSet<Name>, route: &Name) -> Option<To> {
+        self.used.insert(("upstreams", text.to_owned()));
+        for field in ["health", "balance"].into_iter().filter(|field| at.has(field)) {
+            let message = format!("`{field}` does not belong beside `to: {text}`");
+            let mut finding = self.finding(Code::Misplaced, at.key(field), message);
+            finding.span = at.key(field).key_span();
+            self.report(finding.label(format!("it goes under upstreams.{text}")));
+        }
+        let to_at = at.key("to");
+        if names.contains(text) {
+            return Some(To::Name(Name::derived(text)));
+        }
+        if self.root.key("upstreams").has(text) {
+            return None;
+        }
+        let message = format!("route `{route}` sends to `{}`, which is not an upstream", to_at.shown());
+        let finding = self.finding(Code::UnknownUpstream, to_at, message);
+        let finding = match suggest::nearest(text, names.iter().map(|name| &**name)) {
+            Some(near) => {
+                let defined = self.root.key("upstreams").key(near).key_span();
+                finding.label(format!("did you mean `{near}`?")).fix(near).related(defined, "defined here")
+            }
+            None if names.is_empty() => finding.label("define it under upstreams; add a port to use it as an address"),
+            None => finding
+                .label("add a port to use it as an address")
+                .note(format!("upstreams: {}", suggest::list(names.iter().map(|name| &**name)))),
+        };
+        self.report(finding);
+        None
+    }
+
+    fn to_list(&mut self, at: At<'a>, list: &List<Written<Address>>) -> Vec<crate::config::plan::Backend> {
+        if list.0.is_empty() {
+            let finding = self.finding(Code::Missing, at, "this route sends to nobody");
+            self.report(finding.label("add an address: HOST:PORT"));
+        }
+        let mut backends = vec![];
+        for (at, text) in self.items(at, list) {
+            if Name::parse(text).is_ok() && self.root.key("upstreams").has(text) {
+                let finding = self.finding(Code::NotAnAddress, at, format!("`{text}` is an upstream, not an address"));
+                self.report(finding.label("a list holds addresses; one upstream is written without [ ]"));
+                continue;
+            }
+            backends.extend(self.plain_backend(at, text).map(|backend| (backend, at)));
+        }
+        self.distinct(backends)
+    }
+}
+
+/// Where a route sends.
+enum To {
+    Inline(Box<crate::config::plan::Upstream>),
+    Name(Name),
+}

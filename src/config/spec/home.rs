@@ -1,0 +1,51 @@
+//! Where a field belongs that was written one level too high or too low.
+
+const ACTIVE: &[&str] = &[
+    "type",
+    "path",
+    "method",
+    "port",
+    "headers",
+    "expect",
+    "interval",
+    "interval_changing",
+    "timeout",
+    "healthy_after",
+    "unhealthy_after",
+    "jitter",
+];
+
+/// Block (the key of the map, or of the list or the named entries that it is in), its field, and where that goes.
+const HOMES: &[(&str, &[&str], &str)] = &[
+    ("health", ACTIVE, "health.active"),
+    ("health", &["status", "body"], "health.active.expect"),
+    ("active", &["when_all_down"], "health"),
+    ("active", &["status", "body"], "health.active.expect"),
+    ("upstreams", &["interval", "interval_changing", "healthy_after", "unhealthy_after"], "health.active"),
+    ("upstreams", &["weight", "backup", "url"], "a backend: { url: …, weight: … }"),
+    ("upstreams", &["timeouts", "retries", "max_body"], "the route, or defaults"),
+    ("routes", &["connect", "request", "response_header", "client_body"], "timeouts"),
+    ("routes", &["attempts", "when"], "retries"),
+    ("routes", &["backends"], "upstreams; a route has `to`"),
+    ("routes", &["max_in_flight", "max_connections", "max_idle_connections", "max_connection_age"], "upstreams"),
+    ("timeouts", &["idle", "client_header", "client_idle"], "defaults.timeouts"),
+    ("", &["timeouts", "retries", "max_body"], "defaults"),
+    ("", &["path", "to"], "routes"),
+    ("", &["access_log", "log"], "telemetry"),
+    ("", &["bind", "trusted_proxies"], "listeners"),
+    ("", &["backends"], "upstreams"),
+    ("defaults", &["connect", "request", "idle", "client_header", "client_body"], "defaults.timeouts"),
+    ("defaults", &["attempts", "when"], "defaults.retries"),
+    ("auth", &["header", "query", "keys", "keys_file"], "api_key"),
+    ("auth", &["realm", "users", "users_file"], "basic"),
+];
+
+/// Where a field goes that its block does not have. `parents` are the keys above it.
+pub(in crate::config) fn home(parents: &[&str], field: &str) -> Option<&'static str> {
+    let block = match parents {
+        [named @ ("upstreams" | "auth"), _] => named,
+        [.., last] => last,
+        [] => "",
+    };
+    HOMES.iter().find(|(within, fields, _)| *within == block && fields.contains(&field)).map(|(.., home)| *home)
+}

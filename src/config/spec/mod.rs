@@ -1,0 +1,60 @@
+//! The config as written: one struct per block of the file.
+//!
+//! Doc comments here are written for operators: they become the JSON Schema and `config/reference.md`. Every field is optional
+//! to serde, because "it is missing" is a finding like every other; every scalar is a [`Written`] text that the check parses.
+//! Field names follow the rules of the file: nouns, units in values, no repeated namespace.
+
+mod access;
+mod home;
+mod process;
+mod route;
+mod upstream;
+mod written;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+pub(super) use access::{ApiKeySpec, AuthSpec, BasicSpec, LimitSpec};
+pub(super) use home::home;
+pub(super) use process::{AdminSpec, ListenerSpec, ReloadSpec, ShutdownSpec, TelemetrySpec};
+pub(super) use route::{Defaults, RetriesSpec, RouteSpec};
+pub(super) use upstream::{ActiveSpec, BackendSpec, HealthSpec, UpstreamSpec};
+pub(super) use written::{
+    AccessFormat, Address, AdminShort, Any, Balance, Bind, By, Cidr, Count, Duration, File, Flag, Form, HealthShort,
+    HostHeader, HostPattern, KeyHash, LimitRef, List, Listen, LogFormat, LogLevel, Method, Name, Named, OneOrMany,
+    PasswordHash, PathPattern, Percent, ProbeType, Rate, RetryOn, ShortOr, SizeOrNone, Status, Version, WhenAllDown,
+    Workers, Written,
+};
+
+/// A Tidegate config. Keys that start with `x-` are free space for YAML anchors.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, expecting = "the fields of a config")]
+#[schemars(rename = "Config", extend("patternProperties" = { "^x-": true }))]
+pub(super) struct Spec {
+    /// The version of this format. Default `1`, the only one.
+    pub(super) version: Option<Written<Version>>,
+    /// The short form of `listeners` with one listener named `main`: a port on all IPv4 addresses, or an address.
+    pub(super) listen: Option<Written<Listen>>,
+    /// Addresses that accept clients, by name.
+    pub(super) listeners: Option<Named<ListenerSpec>>,
+    /// Threads that carry traffic: `auto` (one per core that the process may use) or 1 to 1024. Default `auto`. Needs a restart.
+    pub(super) workers: Option<Written<Workers>>,
+    /// What every route starts from.
+    pub(super) defaults: Option<Defaults>,
+    /// Named groups of interchangeable backends.
+    pub(super) upstreams: Option<Named<UpstreamSpec>>,
+    /// Which requests, and what happens to them. The most specific route wins; the order means nothing.
+    pub(super) routes: Option<List<RouteSpec>>,
+    /// Ways to say who a client is, by name. A route asks for them with `auth`.
+    pub(super) auth: Option<Named<AuthSpec>>,
+    /// Rate limits, by name. Routes that name the same limit share its buckets.
+    pub(super) limits: Option<Named<LimitSpec>>,
+    /// Where the gateway answers for itself, or `none`. Needs a restart.
+    pub(super) admin: Option<ShortOr<AdminShort, AdminSpec>>,
+    /// Logs.
+    pub(super) telemetry: Option<TelemetrySpec>,
+    /// How the process stops.
+    pub(super) shutdown: Option<ShutdownSpec>,
+    /// How edits of this file are picked up.
+    pub(super) reload: Option<ReloadSpec>,
+}

@@ -1,0 +1,99 @@
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::{
+    Address, Balance, Count, Duration, Flag, HealthShort, HealthSpec, HostPattern, LimitRef, List, Method, Name,
+    OneOrMany, PathPattern, RetryOn, ShortOr, SizeOrNone, Written,
+};
+
+/// Which requests, and what happens to them.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, expecting = "the fields of a route")]
+#[schemars(rename = "Route")]
+pub(in crate::config) struct RouteSpec {
+    /// Its name in logs and metrics. Default: its host and path, like `api.example.com/orders/*`.
+    pub(in crate::config) name: Option<Written<Name>>,
+    /// Hosts: `api.example.com`, `"*.example.com"`, or a list. Default: any.
+    pub(in crate::config) host: Option<OneOrMany<HostPattern>>,
+    /// The path: `/a` matches exactly, `/a/*` matches `/a` and everything below it, `/*` everything.
+    pub(in crate::config) path: Option<Written<PathPattern>>,
+    /// The listeners that it serves. Default: all.
+    pub(in crate::config) listeners: Option<List<Written<Name>>>,
+    /// Where requests go: the name of an upstream, an address, or a list of addresses.
+    pub(in crate::config) to: Option<OneOrMany<Address>>,
+    /// The health check of the addresses in `to`: `/path`, `tcp`, `none`, or fields.
+    pub(in crate::config) health: Option<ShortOr<HealthShort, HealthSpec>>,
+    /// How one of the addresses in `to` is chosen. Default `round_robin`.
+    pub(in crate::config) balance: Option<Written<Balance>>,
+    /// Names under the top level's `auth`; any one of them admits. Default: nobody is asked.
+    pub(in crate::config) auth: Option<OneOrMany<Name>>,
+    /// Names under `limits`, or rates like `10/s per ip`; all of them must admit. Default: no limit.
+    pub(in crate::config) limit: Option<OneOrMany<LimitRef>>,
+    /// Deadlines of this route.
+    pub(in crate::config) timeouts: Option<RouteTimeouts>,
+    /// What may be tried again.
+    pub(in crate::config) retries: Option<RetriesSpec>,
+    /// The largest request body, or `none`. Default `10MiB`, or what `defaults` says.
+    pub(in crate::config) max_body: Option<Written<SizeOrNone>>,
+    /// Whether `/health` is unhealthy as soon as this route's upstream is down. Default `false`.
+    pub(in crate::config) critical: Option<Written<Flag>>,
+}
+
+/// What every route starts from.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, expecting = "the fields of defaults")]
+pub(in crate::config) struct Defaults {
+    /// Deadlines.
+    pub(in crate::config) timeouts: Option<DefaultTimeouts>,
+    /// What may be tried again.
+    pub(in crate::config) retries: Option<RetriesSpec>,
+    /// The largest request body, or `none`. Default `10MiB`.
+    pub(in crate::config) max_body: Option<Written<SizeOrNone>>,
+}
+
+/// Deadlines of every route, and of connections. Up to `1d`; `0s` switches one off.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, expecting = "the fields of timeouts")]
+pub(in crate::config) struct DefaultTimeouts {
+    /// For a connection to a backend, the wait for a free one included. Default `2s`.
+    pub(in crate::config) connect: Option<Written<Duration>>,
+    /// From the end of the request to the head of the response, per attempt. Default `0s`.
+    pub(in crate::config) response_header: Option<Written<Duration>>,
+    /// The whole exchange, retries and bodies included. Default `30s`.
+    pub(in crate::config) request: Option<Written<Duration>>,
+    /// How long an idle connection to a backend is kept. Default `60s`.
+    pub(in crate::config) idle: Option<Written<Duration>>,
+    /// From the first byte of a client's request to the end of its head. Default `10s`.
+    pub(in crate::config) client_header: Option<Written<Duration>>,
+    /// How long a client's connection may be silent between requests. Default `75s`.
+    pub(in crate::config) client_idle: Option<Written<Duration>>,
+    /// Between two reads of a client's body. Default `30s`.
+    pub(in crate::config) client_body: Option<Written<Duration>>,
+}
+
+/// Deadlines of one route. Up to `1d`; `0s` switches one off. Default: what `defaults` says.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, expecting = "the fields of timeouts")]
+pub(in crate::config) struct RouteTimeouts {
+    /// For a connection to a backend, the wait for a free one included.
+    pub(in crate::config) connect: Option<Written<Duration>>,
+    /// From the end of the request to the head of the response, per attempt.
+    pub(in crate::config) response_header: Option<Written<Duration>>,
+    /// The whole exchange, retries and bodies included.
+    pub(in crate::config) request: Option<Written<Duration>>,
+    /// Between two reads of a client's body.
+    pub(in crate::config) client_body: Option<Written<Duration>>,
+}
+
+/// What may be tried again, on another backend when there is one.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, expecting = "the fields of retries")]
+#[schemars(rename = "Retries")]
+pub(in crate::config) struct RetriesSpec {
+    /// Extra attempts, 0 to 10. Default `1`.
+    pub(in crate::config) attempts: Option<Written<Count>>,
+    /// Failures that allow one: `connect`, `reset`. Default: both.
+    pub(in crate::config) when: Option<List<Written<RetryOn>>>,
+    /// Methods that allow one. Default: `GET`, `HEAD`, `OPTIONS`, `PUT`, `DELETE`.
+    pub(in crate::config) methods: Option<List<Written<Method>>>,
+}

@@ -1,0 +1,57 @@
+//! "Did you mean": the nearest of the words that would be right.
+
+/// What users of other gateways write, and what it is called here.
+const SYNONYMS: &[(&str, &[&str])] = &[
+    ("backend", &["backends", "to"]),
+    ("servers", &["backends", "to"]),
+    ("targets", &["backends", "to"]),
+    ("endpoints", &["backends", "to"]),
+    ("url", &["backends", "to"]),
+    ("upstream", &["to", "upstreams"]),
+    ("service", &["to", "upstreams"]),
+    ("services", &["upstreams"]),
+    ("clusters", &["upstreams"]),
+    ("address", &["url", "bind"]),
+    ("addr", &["url", "bind"]),
+    ("rule", &["path"]),
+    ("match", &["path"]),
+    ("prefix", &["path"]),
+    ("hosts", &["host"]),
+    ("ratelimit", &["limit", "limits"]),
+    ("rate_limit", &["limit", "limits"]),
+    ("check", &["health"]),
+    ("health_check", &["health"]),
+    ("healthcheck", &["health"]),
+    ("retry", &["retries"]),
+    ("timeout", &["timeouts"]),
+    ("port", &["listen", "bind"]),
+    ("entrypoints", &["listeners"]),
+    ("logging", &["telemetry"]),
+];
+
+/// The candidate that was probably meant: a synonym, else the nearest within two edits (one for short words).
+pub(super) fn nearest<'a>(written: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let lower = written.to_ascii_lowercase().replace('-', "_");
+    let candidates: Vec<&str> = candidates.into_iter().collect();
+    let meant = SYNONYMS.iter().find(|(synonym, _)| *synonym == lower).map_or(&[][..], |(_, words)| words);
+    if let Some(word) = meant.iter().find_map(|word| candidates.iter().find(|candidate| *candidate == word)) {
+        return Some(word);
+    }
+    let most_edits = if lower.chars().count() <= 3 { 1 } else { 2 };
+    candidates
+        .into_iter()
+        .map(|candidate| (strsim::damerau_levenshtein(&lower, &candidate.replace('-', "_")), candidate))
+        .filter(|(edits, _)| *edits <= most_edits)
+        .min_by_key(|(edits, _)| *edits)
+        .map(|(_, candidate)| candidate)
+}
+
+/// `a, b, c, …`, at most twelve.
+pub(super) fn list<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
+    let mut words: Vec<&str> = words.into_iter().collect();
+    if words.len() > 12 {
+        words.truncate(12);
+        words.push("…");
+    }
+    words.join(", ")
+}

@@ -1,0 +1,273 @@
+//! Text to spec: the only file that names `serde_yaml`.
+//!
+//! Two parsers read the text. `index` (saphyr-parser) knows where everything stands and refuses what is ambiguous; `serde_yaml`
+//! makes the tree of values. The two must agree, node by node: a text that two parsers read differently is refused. Every scalar
+//! of the tree is then replaced by its text *as written*, with `${…}` expanded, so that no value is reinterpreted on its
+//! way (`1.10`, `0644`, `no`) and the check can quote it.
+//!
+//! serde stops at the first structural error. [`Document::read`] records it, takes the offending entry out of the tree and
+//! reads again, so that one run reports them all.
+
+mod index;
+mod interpolate;
+mod syntax;
+
+use std::{path::PathBuf, sync::Arc};
+
+use serde::de::DeserializeOwned;
+use serde_path_to_error::Segment;
+use serde_yaml::Value;
+
+pub(super) use index::{At, Index};
+pub(super) use interpolate::{Failure, Sources, expand, read_text};
+
+use super::{
+    diagnostics::{Code, Diagnostic},
+    suggest,
+};
+
+/// The largest config that is read.
+pub(super) const LARGEST: usize = 4 << 20;
+/// Structural errors after which reading stops.
+const MOST_ERRORS: usize = 50;
+
+/// A parsed text.
+#[derive(Debug)]
+pub(super) struct Document {
+    pub(super) index: Index,
+    tree: Value,
+}
+
+impl Document {
+    /// Parses a text, both ways.
+    pub(super) fn parse(text: &str) -> Result<Self, Vec<Diagnostic>> {
+        if text.len() > LARGEST {
+            let message = format!("the file is larger than {}", crate::base::Size(LARGEST as u64));
+            return Err(vec![Diagnostic::new(Code::NotYaml, 0..0, message)]);
+        }
+        let text: Arc<str> = text.into();
+        let index = Index::read(&text)?;
+        let tree = serde_yaml::from_str(&text).map_err(|error| {
+            let at = error.location().map_or(0, |location| location.index()).min(text.len());
+            let at = (0..=at).rev().find(|at| text.is_char_boundary(*at)).unwrap_or_default();
+            vec![syntax::explain(&text, at, &error.to_string())]
+        })?;
+        match as_written(tree, index.root()) {
+            Some(tree) => Ok(Self { index, tree }),
+            None => Err(vec![
+                Diagnostic::new(Code::NotYaml, 0..0, "YAML parsers disagree about what this file says")
+                    .label("write it more plainly: quote texts, one field per line"),
+            ]),
+        }
+    }
+
+    /// Replaces every `${…}` in values. `verbatim` says which places are left alone.
+    pub(super) fn expand(
+        &mut self,
+        sources: &Sources<'_>,
+        files: &mut Vec<PathBuf>,
+        verbatim: fn(&[&str]) -> bool,
+    ) -> Vec<Diagnostic> {
+        let mut walk = Walk { sources, files, verbatim, findings: vec![], expanded: vec![], keys: vec![] };
+        walk.value(&mut self.tree, self.index.root());
+        let (findings, expanded) = (walk.findings, walk.expanded);
+        for node in expanded {
+            self.index.mark_expanded(node);
+        }
+        findings
+    }
+
+    /// Reads the tree as a `T`, without what does not fit, and says what that was.
+    pub(super) fn read<T: DeserializeOwned + Default>(&mut self) -> (T, Vec<Diagnostic>) {
+        let mut findings = vec![];
+        if let Value::Mapping(map) = &mut self.tree {
+            map.retain(|key, _| !key.as_str().is_some_and(|key| key.starts_with("x-")));
+        }
+        if self.tree.is_null() {
+            return (T::default(), findings);
+        }
+        while findings.len() < MOST_ERRORS {
+            let error = match serde_path_to_error::deserialize::<_, T>(&self.tree) {
+                Ok(spec) => return (spec, findings),
+                Err(error) => error,
+            };
+            let path: Vec<Segment> = error.path().iter().cloned().collect();
+            findings.push(structural(self.index.root(), &path, &error.inner().to_string()));
+            if !remove(&mut self.tree, &path) {
+                break;
+            }
+        }
+        (T::default(), findings)
+    }
+}
+
+/// The tree with every scalar as text. `None` where it has another shape than the index.
+fn as_written(value: Value, at: At<'_>) -> Option<Value> {
+    Some(match value {
+        Value::Mapping(map) => {
+            let keys = at.keys();
+            if keys.len() != map.len() || at.scalar().is_some() {
+                return None;
+            }
+            let entries = map.into_iter().zip(keys).map(|((written, value), key)| {
+                if written.as_str().is_some_and(|written| written != &**key) {
+                    return None;
+                }
+                Some((Value::String(key.to_string()), as_written(value, at.key(key))?))
+            });
+            Value::Mapping(entries.collect::<Option<_>>()?)
+        }
+        Value::Sequence(items) => {
+            if at.len() != Some(items.len()) {
+                return None;
+            }
+            let items = items.into_iter().enumerate().map(|(i, item)| as_written(item, at.item(i)));
+            Value::Sequence(items.collect::<Option<_>>()?)
+        }
+        Value::Null if at.describe() == "nothing" => Value::Null,
+        Value::Bool(_) | Value::Number(_) => Value::String(at.scalar()?.to_owned()),
+        Value::String(text) if at.scalar() == Some(&text) => Value::String(text),
+        Value::Null | Value::String(_) | Value::Tagged(_) => return None,
+    })
+}
+
+struct Walk<'a> {
+    sources: &'a Sources<'a>,
+    files: &'a mut Vec<PathBuf>,
+    verbatim: fn(&[&str]) -> bool,
+    findings: Vec<Diagnostic>,
+    expanded: Vec<usize>,
+    keys: Vec<Arc<str>>,
+}
+
+impl Walk<'_> {
+    fn value(&mut self, value: &mut Value, at: At<'_>) {
+        match value {
+            Value::Mapping(map) => {
+                for (key, value) in map.iter_mut() {
+                    let key = key.as_str().unwrap_or_default();
+                    self.keys.push(key.into());
+                    self.value(value, at.key(key));
+                    self.keys.pop();
+                }
+            }
+            Value::Sequence(items) => {
+                for (i, item) in items.iter_mut().enumerate() {
+                    self.value(item, at.item(i));
+                }
+            }
+            Value::String(text) if text.contains("${") => self.scalar(text, at),
+            Value::Bool(_) | Value::Null | Value::Number(_) | Value::String(_) | Value::Tagged(_) => {}
+        }
+    }
+
+    fn scalar(&mut self, text: &mut String, at: At<'_>) {
+        let keys: Vec<&str> = self.keys.iter().map(|key| &**key).collect();
+        if (self.verbatim)(&keys) {
+            return;
+        }
+        match expand(text, self.sources, self.files) {
+            Ok(Some(expanded)) => {
+                *text = expanded;
+                self.expanded.push(at.node());
+            }
+            Ok(None) => {}
+            Err(failure) => self.findings.push(unexpanded(&failure, at, self.sources)),
+        }
+    }
+}
+
+fn unexpanded(failure: &Failure, at: At<'_>, sources: &Sources<'_>) -> Diagnostic {
+    let finding = match failure {
+        Failure::Form(written) => {
+            Diagnostic::new(Code::Unset, at.part(written), format!("`{written}` is not a variable"))
+                .label("write ${NAME}, ${NAME:-default} or ${file:PATH}; $${ for a literal ${")
+        }
+        Failure::Unset(name) => {
+            Diagnostic::new(Code::Unset, at.part(&format!("${{{name}}}")), format!("`${{{name}}}` is not set"))
+                .label(format!("export it, give a default with ${{{name}:-…}}, or list it in the unit's Environment="))
+        }
+        Failure::Unreadable(path, why) => unreadable(at, path, sources.folder, why),
+    };
+    finding.path(at.path())
+}
+
+/// A file named in the config that cannot be read.
+pub(super) fn unreadable(at: At<'_>, path: &std::path::Path, folder: &std::path::Path, why: &str) -> Diagnostic {
+    let (shown, label) = match path.strip_prefix(folder) {
+        Ok(relative) if folder.as_os_str().is_empty() => (relative, Some("looked in the current folder".to_owned())),
+        Ok(relative) => (relative, Some(format!("looked in {} (the folder of the config)", folder.display()))),
+        Err(_) => (path, None),
+    };
+    let mut finding = Diagnostic::new(Code::Unreadable, at.span(), format!("cannot read {}: {why}", shown.display()));
+    finding.label = label;
+    finding.path(at.path())
+}
+
+/// A structural error in an operator's words.
+fn structural(root: At<'_>, path: &[Segment], serde_says: &str) -> Diagnostic {
+    let mut at = root;
+    let mut keys = vec![];
+    for segment in path {
+        match segment {
+            Segment::Map { key } => {
+                keys.push(key.as_str());
+                at = at.key(key);
+            }
+            Segment::Seq { index } => at = at.item(*index),
+            Segment::Enum { .. } | Segment::Unknown => {}
+        }
+    }
+    if let Some(list) = serde_says.strip_prefix("unknown field ") {
+        let allowed: Vec<&str> = list.split('`').skip(3).step_by(2).collect();
+        return unknown_field(at, &keys, &allowed).path(at.path());
+    }
+    let expected = serde_says.rsplit_once(", expected ").map_or("something else", |(_, expected)| expected);
+    let subject = keys.last().map(|key| format!("`{key}`: ")).unwrap_or_default();
+    let found = at.describe();
+    Diagnostic::new(Code::WrongType, at.span(), format!("{subject}expected {expected}, found {found}")).path(at.path())
+}
+
+fn unknown_field(at: At<'_>, keys: &[&str], allowed: &[&str]) -> Diagnostic {
+    let (field, parents) = keys.split_last().map_or(("", &[][..]), |(field, parents)| (*field, parents));
+    let parent = parents.last().copied().unwrap_or_default();
+    if let Some(home) = super::spec::home(parents, field) {
+        let within = if parent.is_empty() { "the top level".to_owned() } else { format!("`{parent}`") };
+        let message = format!("`{field}` does not belong in {within}");
+        return Diagnostic::new(Code::Misplaced, at.key_span(), message).label(format!("it goes under {home}"));
+    }
+    let finding = Diagnostic::new(Code::UnknownField, at.key_span(), format!("unknown field `{field}`"));
+    let finding = match suggest::nearest(field, allowed.iter().copied()) {
+        Some(near) => finding.label(format!("did you mean `{near}`?")).fix(near),
+        None => finding,
+    };
+    finding.note(format!("fields here: {}", suggest::list(allowed.iter().copied())))
+}
+
+/// Takes the entry out that did not fit. An item becomes null, so that those after it keep their numbers.
+fn remove(tree: &mut Value, path: &[Segment]) -> bool {
+    let Some((last, parents)) = path.split_last() else { return false };
+    let mut value = tree;
+    for segment in parents {
+        let next = match segment {
+            Segment::Map { key } => value.get_mut(key.as_str()),
+            Segment::Seq { index } => value.get_mut(*index),
+            Segment::Enum { .. } | Segment::Unknown => return false,
+        };
+        value = match next {
+            Some(next) => next,
+            None => return false,
+        };
+    }
+    match (last, value) {
+        (Segment::Map { key }, Value::Mapping(map)) => map.remove(key.as_str()).is_some(),
+        (Segment::Seq { index }, Value::Sequence(items)) => match items.get_mut(*index) {
+            Some(item) if !item.is_null() => {
+                *item = Value::Null;
+                true
+            }
+            _ => false,
+        },
+        _ => false,
+    }
+}
