@@ -16,7 +16,7 @@ use std::{
 use arc_swap::ArcSwap;
 use tokio::{
     sync::{Semaphore, watch},
-    task::{Id, JoinError, JoinHandle, JoinSet},
+    task::{Id, JoinError, JoinSet},
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 
@@ -56,7 +56,6 @@ pub struct Monitor {
     edits: watch::Sender<Edit>,
     shared: Arc<Shared>,
     first_round: watch::Receiver<bool>,
-    task: JoinHandle<()>,
 }
 
 impl Monitor {
@@ -97,7 +96,9 @@ impl Monitor {
         };
         task.apply(edit.clone());
         let (edits, edited) = watch::channel(edit);
-        Self { edits, shared, first_round: first_round_seen, task: tokio::spawn(task.run(edited)) }
+        // The task ends, and its probes with it, when it finds the sender gone.
+        tokio::spawn(task.run(edited));
+        Self { edits, shared, first_round: first_round_seen }
     }
 
     /// Takes a reload in. Never waits; the task acts on the last edit that it finds.
@@ -133,12 +134,6 @@ impl Monitor {
             // An error says that the task is gone: there is nothing to wait for any more.
             let _ = first_round.wait_for(|done| *done).await;
         }
-    }
-}
-
-impl Drop for Monitor {
-    fn drop(&mut self) {
-        self.task.abort();
     }
 }
 
