@@ -130,3 +130,115 @@ const fn implied(kind: Kind) -> Option<Verdict> {
         Kind::Inconclusive => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use Kind::{Degraded, Fail, Inconclusive, Pass};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn machine(healthy_after: u16, unhealthy_after: u16, verdict: Verdict) -> Machine {
+        Machine::new(Thresholds { healthy_after, unhealthy_after }, verdict)
+    }
+
+    fn verdicts(machine: &mut Machine, kinds: &[Kind]) -> Vec<Verdict> {
+        let now = Instant::now();
+        let mut see = |kind: &Kind| {
+            machine.observe(now, *kind);
+            machine.verdict()
+        };
+        kinds.iter().map(&mut see).collect()
+    }
+
+    #[test]
+    fn the_first_conclusive_outcome_decides() {
+        for (kind, verdict) in [(Pass, Verdict::Up), (Degraded, Verdict::Degraded), (Fail, Verdict::Down)] {
+            for start in [Verdict::Checking, Verdict::Unchecked] {
+                assert_eq!(verdicts(&mut machine(5, 5, start), &[Inconclusive, kind]), [start, verdict]);
+            }
+        }
+    }
+
+    #[test]
+    fn three_failures_in_a_row_take_out_and_two_passes_bring_back() {
+        let mut machine = machine(2, 3, Verdict::Up);
+        let seen = verdicts(&mut machine, &[Fail, Fail, Pass, Fail, Fail, Inconclusive, Fail, Pass, Fail, Pass, Pass]);
+        let (up, down) = (Verdict::Up, Verdict::Down);
+        assert_eq!(seen, [up, up, up, up, up, up, down, down, down, down, up]);
+    }
+
+    #[test]
+    fn a_transition_tells_the_streak_and_how_long_it_took() {
+        let mut machine = machine(2, 3, Verdict::Up);
+        let start = Instant::now();
+        assert_eq!(machine.observe(start, Fail), None);
+        assert_eq!(machine.observe(start + Duration::from_secs(1), Fail), None);
+        let over = Duration::from_millis(1_900);
+        let transition = Transition { from: Verdict::Up, to: Verdict::Down, streak: 3, over };
+        assert_eq!(machine.observe(start + over, Fail), Some(transition));
+    }
+
+    #[test]
+    fn a_verdict_is_pending_while_the_last_outcome_argues_against_it() {
+        let mut machine = machine(2, 3, Verdict::Checking);
+        let mut pending = |kind| {
+            machine.observe(Instant::now(), kind);
+            machine.is_pending()
+        };
+        let kinds = [Inconclusive, Pass, Fail, Inconclusive, Pass, Fail, Fail, Fail, Fail, Pass, Pass, Degraded];
+        let expected = [true, false, true, true, false, true, true, false, false, true, false, true];
+        assert_eq!(kinds.map(&mut pending), expected);
+    }
+
+    #[test]
+    fn a_seeded_machine_keeps_its_verdict_and_starts_to_count() {
+        let mut machine = machine(2, 3, Verdict::Down);
+        assert!(!machine.is_pending());
+        assert_eq!((machine.good(), machine.bad()), (0, 0));
+        assert_eq!(verdicts(&mut machine, &[Pass, Degraded]), [Verdict::Down, Verdict::Degraded]);
+    }
+
+    // The same rules, told by looking back over the whole history.
+    fn reference(history: &[Kind], before: Verdict, healthy_after: usize, unhealthy_after: usize) -> Verdict {
+        let ending = |fits: fn(Kind) -> bool| history.iter().rev().take_while(|kind| fits(**kind)).count();
+        let last = match history.last() {
+            Some(Pass) => Verdict::Up,
+            Some(Degraded) => Verdict::Degraded,
+            _ => Verdict::Down,
+        };
+        let enough = match (before, last) {
+            (Verdict::Checking, _) => true,
+            (_, Verdict::Down) => ending(|kind| kind == Fail) >= unhealthy_after,
+            (Verdict::Down, _) => ending(|kind| kind != Fail) >= healthy_after,
+            (_, Verdict::Degraded) => ending(|kind| kind == Degraded) >= unhealthy_after,
+            _ => ending(|kind| kind == Pass) >= healthy_after,
+        };
+        if enough { last } else { before }
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_the_reference(
+            kinds in prop::collection::vec(prop::sample::select(vec![Pass, Pass, Degraded, Fail, Fail, Inconclusive]), 0..60),
+            healthy_after in 1_u16..5,
+            unhealthy_after in 1_u16..5,
+        ) {
+            let mut machine = machine(healthy_after, unhealthy_after, Verdict::Checking);
+            let (mut history, mut verdict) = (Vec::new(), Verdict::Checking);
+            for kind in kinds {
+                let before = verdict;
+                if kind != Inconclusive {
+                    history.push(kind);
+                    verdict = reference(&history, before, healthy_after.into(), unhealthy_after.into());
+                }
+                let transition = machine.observe(Instant::now(), kind);
+                prop_assert_eq!(machine.verdict(), verdict);
+                prop_assert_eq!(transition.map(|t| (t.from, t.to)), (before != verdict).then_some((before, verdict)));
+                let fails = history.iter().rev().take_while(|kind| **kind == Fail).count();
+                prop_assert_eq!(machine.bad() as usize, fails);
+                prop_assert!(machine.good() == 0 || machine.bad() == 0);
+            }
+        }
+    }
+}

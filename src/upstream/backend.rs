@@ -213,3 +213,72 @@ fn take_below(count: &AtomicU32, max: Option<u32>) -> bool {
         Some(max) => count.fetch_update(AcqRel, Acquire, |n| (n < max).then_some(n + 1)).is_ok(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn backend(verdict: Verdict) -> Backend {
+        Backend::new(Slot(7), "127.0.0.1:9001".parse().unwrap(), verdict, 1)
+    }
+
+    #[test]
+    fn a_verdict_is_read_as_it_was_written() {
+        let backend = backend(Verdict::Checking);
+        for verdict in [Verdict::Up, Verdict::Degraded, Verdict::Down, Verdict::Unchecked, Verdict::Checking] {
+            backend.set_verdict(verdict);
+            assert_eq!(backend.verdict(), verdict);
+            assert_eq!(backend.shown(), verdict.as_str());
+        }
+    }
+
+    #[test]
+    fn draining_is_shown_before_the_verdict_and_keeps_it() {
+        let backend = backend(Verdict::Up);
+        backend.set_draining(true);
+        assert_eq!((backend.shown(), backend.verdict()), ("draining", Verdict::Up));
+        backend.set_draining(false);
+        assert_eq!(backend.shown(), "up");
+    }
+
+    #[test]
+    fn since_moves_only_with_a_change() {
+        let backend = backend(Verdict::Up);
+        let since = backend.since();
+        while Timestamp::now() == since {}
+        backend.set_verdict(Verdict::Up);
+        backend.set_draining(false);
+        assert_eq!(backend.since(), since);
+        backend.set_verdict(Verdict::Down);
+        assert!(backend.since() > since);
+    }
+
+    #[test]
+    fn a_limit_holds_under_contention() {
+        let backend = backend(Verdict::Up);
+        std::thread::scope(|threads| {
+            for _ in 0..4 {
+                threads.spawn(|| {
+                    for _ in 0..2_000 {
+                        let has_begun = backend.begin(Some(3));
+                        assert!(backend.in_flight() <= 3);
+                        if has_begun {
+                            backend.end();
+                        }
+                    }
+                });
+            }
+        });
+        assert_eq!(backend.in_flight(), 0);
+    }
+
+    #[test]
+    fn connections_are_counted_up_to_their_limit() {
+        let backend = backend(Verdict::Up);
+        assert!(backend.connect(Some(1)));
+        assert!(!backend.connect(Some(1)));
+        assert_eq!(backend.connections(), 1);
+        backend.disconnected();
+        assert!(backend.connect(None));
+    }
+}

@@ -40,7 +40,7 @@ pub(super) async fn probe(attempt: &mut Attempt, question: &Question, probe: &Ht
     beside(connection, exchange(attempt, sender, request, &probe.expect)).await
 }
 
-fn request(question: &Question, probe: &HttpProbe) -> Result<Request<Empty<Bytes>>, Failure> {
+pub(super) fn request(question: &Question, probe: &HttpProbe) -> Result<Request<Empty<Bytes>>, Failure> {
     let mut headers: HeaderMap = probe.headers.iter().cloned().fold(HeaderMap::new(), |mut headers, (name, value)| {
         headers.append(name, value);
         headers

@@ -4,6 +4,9 @@
 //! and its probes; dropping it ends both. Each probe is a task that sleeps until it is due, waits for one of the permits
 //! that the whole process shares, and asks; so a backend that hangs holds up nobody's schedule but its own.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
@@ -13,7 +16,7 @@ use std::{
 use arc_swap::ArcSwap;
 use tokio::{
     sync::{Semaphore, watch},
-    task::{Id, JoinError, JoinHandle, JoinSet},
+    task::{Id, JoinError, JoinSet},
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 
@@ -53,7 +56,6 @@ pub struct Monitor {
     edits: watch::Sender<Edit>,
     shared: Arc<Shared>,
     first_round: watch::Receiver<bool>,
-    task: JoinHandle<()>,
 }
 
 impl Monitor {
@@ -80,7 +82,7 @@ impl Monitor {
             probe_durations: Histogram::default(),
         });
         let (first_round, first_round_seen) = watch::channel(false);
-        let mut watch = Watch {
+        let mut task = Task {
             ask: Arc::new(ask),
             prober: prober.clone(),
             shared: Arc::clone(&shared),
@@ -92,9 +94,11 @@ impl Monitor {
             some_leave: false,
             check_is_suspect: false,
         };
-        watch.apply(edit.clone());
+        task.apply(edit.clone());
         let (edits, edited) = watch::channel(edit);
-        Self { edits, shared, first_round: first_round_seen, task: tokio::spawn(watch.run(edited)) }
+        // The task ends, and its probes with it, when it finds the sender gone.
+        tokio::spawn(task.run(edited));
+        Self { edits, shared, first_round: first_round_seen }
     }
 
     /// Takes a reload in. Never waits; the task acts on the last edit that it finds.
@@ -133,12 +137,6 @@ impl Monitor {
     }
 }
 
-impl Drop for Monitor {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
 /// How a question is put; the tests put it without sockets.
 pub(super) trait Ask: Send + Sync + 'static {
     fn ask(&self, question: &Question) -> impl Future<Output = Outcome> + Send;
@@ -174,7 +172,7 @@ struct Cast {
 }
 
 // The state of the task.
-struct Watch<A> {
+struct Task<A> {
     ask: Arc<A>,
     prober: Prober,
     shared: Arc<Shared>,
@@ -194,10 +192,10 @@ type Ended = Result<(Id, Answer), JoinError>;
 /// How often a removed backend is looked at for requests that it still has.
 const LEAVING_LOOK: Duration = Duration::from_secs(1);
 
-/// Outcomes that are taken in before the slice is published once for all of them.
+/// Further outcomes that are taken in with one, the slice being published once for all of them.
 const BATCH: usize = 256;
 
-impl<A: Ask> Watch<A> {
+impl<A: Ask> Task<A> {
     async fn run(mut self, mut edited: watch::Receiver<Edit>) {
         let mut look = interval(LEAVING_LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -244,16 +242,9 @@ impl<A: Ask> Watch<A> {
 
     /// Takes outcomes in, this one and those that are there as well: verdicts, one slice, an event per change.
     fn take(&mut self, first: Ended) {
-        let mut shifts = Vec::new();
-        let mut next = Some(first);
-        for _ in 0..BATCH {
-            let Some(ended) = next else { break };
-            shifts.extend(self.observe(ended));
-            next = self.probes.try_join_next_with_id();
-        }
-        if let Some(beyond) = next {
-            shifts.extend(self.observe(beyond));
-        }
+        let others = std::iter::from_fn(|| self.probes.try_join_next_with_id()).take(BATCH);
+        let ended: Vec<Ended> = std::iter::once(first).chain(others).collect();
+        let shifts: Vec<Shift> = ended.into_iter().filter_map(|ended| self.observe(ended)).collect();
         if !shifts.is_empty() {
             self.publish(shifts);
             self.suspect_check();
