@@ -15,7 +15,7 @@ use std::{
 use futures_util::FutureExt as _;
 use tokio::{
     net::{TcpListener, TcpStream},
-    runtime::{Builder, LocalOptions, LocalRuntime},
+    runtime::{Builder, LocalOptions},
     sync::{Notify, mpsc, oneshot},
     task::spawn_local,
     time::{MissedTickBehavior, interval, sleep},
@@ -85,13 +85,16 @@ impl Fleet {
         let workers = (0..count).map(|number| {
             let (mailbox, commands) = mpsc::channel(MAILBOX);
             let (id, setup, bells) = (WorkerId(number), setup.clone(), Arc::clone(&bells));
-            // A first runtime here, so that a lack of descriptors is an error of the start and not a dead thread.
-            drop(local_runtime()?);
-            let body = move || {
-                let runtime = local_runtime().expect("a runtime was built a moment ago");
-                runtime.block_on(run(id, setup, bells, commands));
+            let (started, start) = std::sync::mpsc::sync_channel(1);
+            let body = move || match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
+                Ok(runtime) => {
+                    let _ = started.send(Ok(()));
+                    runtime.block_on(run(id, setup, bells, commands));
+                }
+                Err(error) => drop(started.send(Err(error))),
             };
             let thread = thread::Builder::new().name(format!("worker-{number}")).spawn(body)?;
+            start.recv().map_err(io::Error::other)??;
             Ok(Handle { mailbox, thread })
         });
         Ok(Self { workers: workers.collect::<io::Result<_>>()? })
@@ -160,10 +163,6 @@ impl Fleet {
             let _ = thread.join();
         }
     }
-}
-
-fn local_runtime() -> io::Result<LocalRuntime> {
-    Builder::new_current_thread().enable_all().build_local(LocalOptions::default())
 }
 
 impl Handle {
