@@ -10,7 +10,7 @@ use super::{Auths, Check, Limits, Listeners, Placed, Routes, Spans};
 use crate::{
     base::Name,
     config::{
-        diagnostics::Code,
+        diagnostics::{Code, Severity},
         plan::{Admin, Host, HostPattern, PathPattern, Route},
         yaml::At,
     },
@@ -160,7 +160,11 @@ impl<'a> Check<'a> {
             .span()
     }
 
+    /// What no route names. With errors about, the route that names it may just not have been understood.
     pub(super) fn unused(&mut self, routes: &Routes<'a>, auth: &Auths<'a>, limits: &Limits<'a>) {
+        if self.findings.diagnostics.iter().any(|finding| finding.code.severity() == Severity::Error) {
+            return;
+        }
         let upstreams = routes.upstreams.iter().filter(|placed| !placed.value.anonymous);
         let named = upstreams.map(|placed| ("upstreams", "an upstream", &placed.value.name, placed.at));
         let auth = auth.iter().map(|(name, placed)| ("auth", "an auth", name, placed.at));

@@ -58,14 +58,13 @@ pub(super) fn check(spec: &Spec, at: At<'_>, folder: &Path) -> (Plan, Findings, 
     let routes = check.routes(spec, at, Known { listeners: &listeners, upstreams, auth: &auth, limits: &limits });
     let admin = check.admin(spec, at);
     let spans = check.across(&listeners, &routes, admin.as_ref());
-    check.unused(&routes, &auth, &limits);
 
-    let arcs = |name: &Name| name.clone();
+    check.unused(&routes, &auth, &limits);
     let plan = Plan {
         workers: check.workers(spec, at),
-        listeners: listeners.into_iter().map(|placed| (arcs(&placed.value.name), placed.value)).collect(),
-        upstreams: routes.upstreams.into_iter().map(|placed| (arcs(&placed.value.name), placed.value)).collect(),
-        routes: routes.routes.into_iter().map(|placed| (arcs(&placed.value.name), placed.value)).collect(),
+        listeners: by_name(listeners, |listener| &listener.name),
+        upstreams: by_name(routes.upstreams, |upstream| &upstream.name),
+        routes: by_name(routes.routes, |route| &route.name),
         admin: admin.map(|placed| placed.value),
         access_log: check.access_log(spec, at),
         log: check.log(spec, at),
@@ -73,6 +72,10 @@ pub(super) fn check(spec: &Spec, at: At<'_>, folder: &Path) -> (Plan, Findings, 
         reload: check.reload(spec, at),
     };
     (plan, check.findings, spans)
+}
+
+fn by_name<T>(placed: Vec<Placed<'_, Arc<T>>>, name: fn(&T) -> &Name) -> BTreeMap<Name, Arc<T>> {
+    placed.into_iter().map(|placed| (name(&placed.value).clone(), placed.value)).collect()
 }
 
 /// A part of the plan and the place that it came from.

@@ -211,7 +211,11 @@ impl<'a> Check<'a> {
         let (bind, at) = match &spec.admin {
             None => (default, block),
             Some(ShortOr::Short(short)) => {
-                self.word(block, &short.text, "`none` or the field `bind`", &[("none", ())]);
+                if short.text != "none" {
+                    let message = format!("`{}` is not an admin setting", block.shown());
+                    let finding = self.finding(Code::NotAChoice, block, message);
+                    self.report(finding.label("write none, or { bind: \"127.0.0.1:9901\" }"));
+                }
                 return None;
             }
             Some(ShortOr::Fields(fields)) => match &fields.bind {

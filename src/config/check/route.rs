@@ -54,7 +54,7 @@ impl<'a> Check<'a> {
                 self.empty_item(at);
                 continue;
             };
-            let Some(mut route) = self.route(at, written, &base, &known) else { continue };
+            let (mut route, has_patterns) = self.route(at, written, &base, &known);
             match self.to(at, written, &names, &route.name) {
                 Some(To::Name(name)) => route.to = name,
                 Some(To::Inline(upstream)) => {
@@ -69,12 +69,15 @@ impl<'a> Check<'a> {
                 }
                 None => {}
             }
-            routes.push(Placed { value: Arc::new(route), at });
+            // Without its patterns it would be compared as what it is not.
+            if has_patterns {
+                routes.push(Placed { value: Arc::new(route), at });
+            }
         }
         Routes { routes, upstreams }
     }
 
-    fn route(&mut self, at: At<'a>, written: &RouteSpec, base: &Base, known: &Known<'_, 'a>) -> Option<Route> {
+    fn route(&mut self, at: At<'a>, written: &RouteSpec, base: &Base, known: &Known<'_, 'a>) -> (Route, bool) {
         let written_name = written.name.as_ref().map(|name| self.name(at.key("name"), &name.text, "a route", false));
         let (hosts, first_host) = self.hosts(at.key("host"), written);
         let path = match &written.path {
@@ -97,7 +100,10 @@ impl<'a> Check<'a> {
         let critical = self.flag(at, "critical", written.critical.as_ref()).unwrap_or(false);
         let listeners = self.route_listeners(at.key("listeners"), written, known);
         let to = name.clone();
-        Some(Route { name, hosts, path: path?, listeners, to, auth, limits, timeouts, retries, max_body, critical })
+        let has_patterns = path.is_some() && (!hosts.is_empty() || !at.has("host"));
+        let path = path.unwrap_or(PathPattern::Prefix(String::new()));
+        let route = Route { name, hosts, path, listeners, to, auth, limits, timeouts, retries, max_body, critical };
+        (route, has_patterns)
     }
 
     fn hosts(&mut self, at: At<'a>, written: &RouteSpec) -> (Vec<crate::config::plan::HostPattern>, String) {

@@ -219,7 +219,8 @@ impl<'a> Check<'a> {
         match &fields.active {
             Some(active) => (self.active(health_at.key("active"), active), when),
             None => {
-                if !health_at.has("active") {
+                // A field that belongs in `active` was found misplaced: that is one mistake, not two.
+                if health_at.keys().iter().all(|key| &**key == "when_all_down") {
                     self.no_health(health_at, whose);
                 }
                 (None, when)
@@ -392,7 +393,11 @@ impl<'a> Check<'a> {
                     checked.push((header, value));
                     continue;
                 }
-                (Err(_), _) => self.finding(Code::Invalid, at, format!("`{name}` is not the name of a header")),
+                (Err(_), _) => {
+                    let mut finding = self.finding(Code::Invalid, at, format!("`{name}` is not the name of a header"));
+                    finding.span = at.key_span();
+                    finding
+                }
                 (_, Err(_)) => self
                     .finding(Code::Invalid, at, format!("the value of `{name}` cannot be sent in a header"))
                     .label("printable ASCII only"),

@@ -78,7 +78,7 @@ fn interpolation(text: &str, at: usize) -> Option<Diagnostic> {
 
 fn unclosed_quote(text: &str, at: usize, parser_says: &str) -> Option<Diagnostic> {
     let quote = text[at..].chars().next().filter(|c| matches!(c, '"' | '\''))?;
-    if !parser_says.contains("end of stream") {
+    if parser_says.contains("escape") {
         return None;
     }
     let finding = Diagnostic::new(Code::Unclosed, at..at + 1, format!("this `{quote}` is never closed"));
@@ -142,7 +142,7 @@ fn other(text: &str, at: usize, parser_says: &str) -> Diagnostic {
         ("this line does not fit the lines above".to_owned(), "check its indentation, and that a field ends with `:`")
     } else if says("unexpected character") || says("cannot start any token") {
         (format!("text cannot start with `{here}`"), "quote it")
-    } else if says("',' or") {
+    } else if says("',' or") || !open_brackets(text, at).is_empty() {
         ("a comma is missing before this".to_owned(), "fields and items in brackets are separated by commas")
     } else if says("bracket") {
         (format!("this `{here}` closes nothing"), "delete it, or quote the text")
