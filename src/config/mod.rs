@@ -120,13 +120,13 @@ pub fn load(source: &Source, env: &dyn Fn(&str) -> Option<String>) -> Result<Loa
 
     let mut document = match yaml::Document::parse(text) {
         Ok(document) => document,
-        Err(findings) => return fail(findings, &[]),
+        Err(findings) => return fail(findings, &yaml::secrets(text)),
     };
     let mut files = vec![];
     let mut findings = document.expand(&yaml::Sources { env, folder }, &mut files, is_hash);
     let (spec, structural) = document.read::<spec::Spec>();
     findings.extend(structural);
-    let (plan, checked, spans) = check::check(&spec, document.index.root(), folder);
+    let (plan, checked, spans) = check::check(&spec, document.index.root(), folder, &findings);
     findings.extend(checked.diagnostics);
     if findings.iter().any(|finding| finding.code.severity() == Severity::Error) {
         return fail(findings, &checked.masked);

@@ -235,8 +235,8 @@ fn sha_is_that_of_the_text() {
 
 #[test]
 fn a_byte_order_mark_moves_no_place() {
-    let report = read("\u{feff}listen: 8080\nroute: []\n").unwrap_err();
-    assert!(report.short().starts_with("tidegate.yaml:1:1: error[E0209]"), "{}", report.short());
+    let report = read("\u{feff}listne: 8080\nlimitz: []\n").unwrap_err();
+    assert!(report.short().starts_with("tidegate.yaml:1:1: error[E0201]"), "{}", report.short());
     assert!(report.short().contains("tidegate.yaml:2:1: error[E0201]"), "{}", report.short());
 }
 
@@ -312,7 +312,7 @@ fn every_field_has_a_description() {
         }
         match value {
             serde_json::Value::Object(fields) => {
-                fields.iter().for_each(|(key, value)| walk(&format!("{path}/{key}"), value))
+                fields.iter().for_each(|(key, value)| walk(&format!("{path}/{key}"), value));
             }
             serde_json::Value::Array(items) => items.iter().for_each(|item| walk(path, item)),
             _ => {}
@@ -388,3 +388,58 @@ proptest! {
 }
 
 const FULL: &str = include_str!("../../config/tidegate.yaml");
+
+#[test]
+fn yaml_of_every_style_is_read() {
+    let plain = plan("listen: 8080\nroutes:\n  - path: /*\n    to: 10.0.0.1:80\n    health: /healthz\n");
+    let same = [
+        "---\nlisten: 8080\nroutes:\n- path: /*\n  to: 10.0.0.1:80\n  health: /healthz\n...\n",
+        "listen: 8080\r\nroutes:\r\n  - path: /*\r\n    to: 10.0.0.1:80\r\n    health: /healthz\r\n",
+        "%YAML 1.2\n---\nlisten: 8080\nroutes: [{path: /*, to: \"10.0.0.1:80\", health: /healthz}]",
+        "{ \"listen\": 8080, \"routes\": [ { \"path\": \"\\/*\", \"to\": [\"10.0.0.1:80\"], \"health\": \"\\x2fhealthz\" } ] }",
+        "# c\nlisten: 8080 # c\n\nroutes:   # c\n  -   path: '/*'   # c\n      to: >-\n        10.0.0.1:80\n      health: |-\n        /healthz\n",
+        "routes:\n  - health: /healthz\n    to:\n      - 10.0.0.1:80\n    path:\n      /*\nlisten:\n  8080\n",
+        "x-a: &a [é, ü, {b: [1, 1.0, true, null, ~, 0x1F, 1e3, 2001-01-01, 0644]}]\nx-b: *a\nlisten: 8080\nroutes: &r\n  - &s { path: /*, to: &t 10.0.0.1:80, health: !!str /healthz }\n",
+    ];
+    for text in same {
+        match read(text) {
+            Ok(loaded) => assert_eq!(*loaded.plan, plain, "{text}"),
+            Err(report) => assert!(text.contains("!!str"), "{}", report.text(Style::Plain)),
+        }
+    }
+}
+
+#[test]
+fn bombs_are_refused() {
+    let mut billion = "x-0: &x0 [a, a, a, a, a, a, a, a, a, a]\n".to_owned();
+    for i in 1..12 {
+        let before = i - 1;
+        billion.push_str(&format!("x-{i}: &x{i} [{}]\n", vec![format!("*x{before}"); 10].join(", ")));
+    }
+    for text in [
+        billion,
+        format!("a: {}", "[".repeat(20_000)),
+        format!("{}b", "a: {".repeat(100)),
+        (0..200).map(|i| format!("{}a:\n", "  ".repeat(i))).collect(),
+        "a: &a [*a]".to_owned(),
+        "a: x".repeat(2 << 20),
+    ] {
+        let report = read(&text).unwrap_err();
+        assert!(report.errors() > 0);
+        assert!(report.text(Style::Plain).len() < 1 << 20);
+    }
+}
+
+#[test]
+fn secrets_in_a_text_that_is_not_yaml_are_not_shown() {
+    for text in [
+        "auth:\n  a:\n    basic:\n      users:\n        bob: hunter2\n\t\tamy: hunter2\n",
+        "auth: { a: { basic: { users: { bob: hunter2 } }\n",
+        "auth:\n  a: { api_key: { header: x, keys: { bob: hunter2, bob: hunter2 } } }\n",
+        "routes:\n  - health: { active: { headers: { Authorization: Bearer hunter2 } }\n",
+        "auth:\n  a:\n    basic:\n      users:\n        hunter2\n        bob: hunter2: hunter2\n",
+    ] {
+        let report = read(text).unwrap_err();
+        assert!(!report.text(Style::Plain).contains("hunter2"), "{}", report.text(Style::Plain));
+    }
+}

@@ -25,6 +25,7 @@ use super::{
     diagnostics::{Code, Diagnostic},
     plan::{Auth, Limit, Listener, Plan, Route, Upstream},
     spec::{Defaults, Spec},
+    suggest,
     yaml::At,
 };
 use crate::base::Name;
@@ -48,14 +49,16 @@ pub(super) struct Spans {
 }
 
 /// Checks a whole spec.
-pub(super) fn check(spec: &Spec, at: At<'_>, folder: &Path) -> (Plan, Findings, Spans) {
-    let mut check = Check::new(spec, at, folder);
+///
+/// `known` is what reading it has found: a field that was misspelt is not also missing.
+pub(super) fn check(spec: &Spec, at: At<'_>, folder: &Path, known: &[Diagnostic]) -> (Plan, Findings, Spans) {
+    let mut check = Check::new(spec, at, folder, known);
     check.version(spec, at);
     let listeners = check.listeners(spec, at);
     let upstreams = check.upstreams(spec, at);
     let auth = check.auth(spec, at);
     let limits = check.limits(spec, at);
-    let routes = check.routes(spec, at, Known { listeners: &listeners, upstreams, auth: &auth, limits: &limits });
+    let routes = check.routes(spec, at, &Known { listeners: &listeners, upstreams, auth: &auth, limits: &limits });
     let admin = check.admin(spec, at);
     let spans = check.across(&listeners, &routes, admin.as_ref());
 
@@ -110,13 +113,17 @@ struct Check<'a> {
     root: At<'a>,
     defaults: Option<&'a Defaults>,
     findings: Findings,
+    /// Where reading found something, as first bytes.
+    known: BTreeSet<usize>,
     /// Names that something refers to, for "nothing uses it".
     used: BTreeSet<(&'static str, String)>,
 }
 
 impl<'a> Check<'a> {
-    fn new(spec: &'a Spec, root: At<'a>, folder: &'a Path) -> Self {
-        Self { folder, root, defaults: spec.defaults.as_ref(), findings: Findings::default(), used: BTreeSet::new() }
+    fn new(spec: &'a Spec, root: At<'a>, folder: &'a Path, known: &[Diagnostic]) -> Self {
+        let known = known.iter().map(|finding| finding.span.start).collect();
+        let findings = Findings::default();
+        Self { folder, root, defaults: spec.defaults.as_ref(), findings, known, used: BTreeSet::new() }
     }
 
     fn report(&mut self, finding: Diagnostic) {
@@ -128,9 +135,12 @@ impl<'a> Check<'a> {
         Diagnostic::new(code, at.span(), message).path(at.path())
     }
 
-    /// Says that a field is missing from a block, unless it is written and was already found wrong.
+    /// Says that a field is missing from a block, unless it is written and was already found wrong, or misspelt.
     fn missing(&mut self, at: At<'a>, field: &str, what: &str, label: &str) {
-        if !at.has(field) {
+        let is_misspelt = |key: &Arc<str>| {
+            self.known.contains(&at.key(key).key_span().start) && suggest::nearest(key, [field]).is_some()
+        };
+        if !at.has(field) && !at.keys().iter().any(is_misspelt) {
             let finding = self.finding(Code::Missing, at, format!("{what} has no `{field}`")).label(label);
             self.report(finding);
         }

@@ -121,7 +121,7 @@ impl<'a> Check<'a> {
             match written {
                 None => self.empty_item(at),
                 Some(ShortOr::Short(address)) => {
-                    backends.extend(self.plain_backend(at, &address.text).map(|b| (b, at)))
+                    backends.extend(self.plain_backend(at, &address.text).map(|b| (b, at)));
                 }
                 Some(ShortOr::Fields(fields)) => backends.extend(self.backend(at, fields).map(|b| (b, at))),
             }

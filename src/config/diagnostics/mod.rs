@@ -131,7 +131,7 @@ impl Report {
     /// Sorts the findings by position. `masked` are spans of the text that are not shown.
     #[must_use]
     pub fn new(file: &Path, text: &str, mut findings: Vec<Diagnostic>, masked: &[Range<usize>]) -> Self {
-        findings.sort_by(|a, b| (a.span.start, a.code).cmp(&(b.span.start, b.code)));
+        findings.sort_by_key(|finding| (finding.span.start, finding.code));
         findings.dedup();
         let hidden = findings.len().saturating_sub(Self::CAP);
         // Errors are never pushed out by warnings.

@@ -56,6 +56,9 @@ pub(in crate::config) fn expand(
 }
 
 fn lookup(inside: &str, sources: &Sources<'_>, files: &mut Vec<PathBuf>) -> Result<String, Failure> {
+    if inside.contains("${") {
+        return Err(Failure::Form(format!("${{{inside}}}")));
+    }
     if let Some(path) = inside.strip_prefix("file:") {
         let path = sources.folder.join(path);
         files.push(path.clone());

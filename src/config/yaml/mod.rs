@@ -20,6 +20,7 @@ use serde_yaml::Value;
 
 pub(super) use index::{At, Index};
 pub(super) use interpolate::{Failure, Sources, expand, read_text};
+pub(super) use syntax::secrets;
 
 use super::{
     diagnostics::{Code, Diagnostic},
