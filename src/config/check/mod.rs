@@ -15,7 +15,7 @@ mod upstream;
 mod value;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
@@ -115,6 +115,8 @@ struct Check<'a> {
     findings: Findings,
     /// Where reading found something, as first bytes.
     known: BTreeSet<usize>,
+    /// Where backends are written, by upstream and name.
+    backend_places: HashMap<(Name, Name), At<'a>>,
     /// Names that something refers to, for "nothing uses it".
     used: BTreeSet<(&'static str, String)>,
 }
@@ -122,8 +124,15 @@ struct Check<'a> {
 impl<'a> Check<'a> {
     fn new(spec: &'a Spec, root: At<'a>, folder: &'a Path, known: &[Diagnostic]) -> Self {
         let known = known.iter().map(|finding| finding.span.start).collect();
-        let findings = Findings::default();
-        Self { folder, root, defaults: spec.defaults.as_ref(), findings, known, used: BTreeSet::new() }
+        Self {
+            folder,
+            root,
+            defaults: spec.defaults.as_ref(),
+            findings: Findings::default(),
+            known,
+            backend_places: HashMap::new(),
+            used: BTreeSet::new(),
+        }
     }
 
     fn report(&mut self, finding: Diagnostic) {

@@ -13,7 +13,7 @@ use crate::{
     base::{Name, Size, duration::Written as Shown},
     config::{
         diagnostics::Code,
-        plan::{Auth, Limit, LimitKey, PathPattern, Retries, RetryOn, Route, Timeouts},
+        plan::{Auth, Backend, HostPattern, Limit, LimitKey, PathPattern, Retries, RetryOn, Route, Timeouts, Upstream},
         spec::{Address, List, OneOrMany, RetriesSpec, RouteSpec, Spec, Written},
         suggest,
         yaml::At,
@@ -110,7 +110,7 @@ impl<'a> Check<'a> {
         (route, has_patterns)
     }
 
-    fn hosts(&mut self, at: At<'a>, written: &RouteSpec) -> (Vec<crate::config::plan::HostPattern>, String) {
+    fn hosts(&mut self, at: At<'a>, written: &RouteSpec) -> (Vec<HostPattern>, String) {
         let mut hosts = vec![];
         match &written.host {
             None => {}
@@ -368,9 +368,12 @@ impl<'a> Check<'a> {
             Some(OneOrMany::One(one)) if Name::parse(&one.text).is_ok() => {
                 return self.upstream_named(at, &one.text, names, whose);
             }
-            Some(OneOrMany::One(one)) => self.plain_backend(to_at, &one.text).into_iter().collect(),
+            Some(OneOrMany::One(one)) => {
+                self.plain_backend(to_at, &one.text).map(|one| (one, to_at)).into_iter().collect()
+            }
             Some(OneOrMany::Many(list)) => self.addresses(to_at, list),
         };
+        let backends = self.distinct(route, backends);
         let health = self.health(at, whose, written.health.as_ref());
         let balance = self.balance(at, written.balance.as_ref());
         match backends.is_empty() {
@@ -410,7 +413,7 @@ impl<'a> Check<'a> {
         None
     }
 
-    fn addresses(&mut self, at: At<'a>, list: &List<Written<Address>>) -> Vec<crate::config::plan::Backend> {
+    fn addresses(&mut self, at: At<'a>, list: &List<Written<Address>>) -> Vec<(Backend, At<'a>)> {
         if list.0.is_empty() {
             let finding = self.finding(Code::Missing, at, "this route sends to nobody");
             self.report(finding.label("add an address: HOST:PORT"));
@@ -424,12 +427,12 @@ impl<'a> Check<'a> {
             }
             backends.extend(self.plain_backend(at, text).map(|backend| (backend, at)));
         }
-        self.distinct(backends)
+        backends
     }
 }
 
 /// Where a route sends.
 enum To {
-    Inline(Box<crate::config::plan::Upstream>),
+    Inline(Box<Upstream>),
     Name(Name),
 }
