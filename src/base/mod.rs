@@ -11,6 +11,8 @@ mod rate;
 mod secret;
 mod size;
 mod timestamp;
+#[cfg(test)]
+mod tests;
 
 pub use name::{Name, NameError};
 pub use percent::{Percent, PercentError};

@@ -116,30 +116,30 @@ pub struct Places {
 pub fn load(source: &Source, env: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Report> {
     let text = source.text.strip_prefix('\u{feff}').unwrap_or(&source.text);
     let folder = source.path.parent().unwrap_or(Path::new(""));
-    let fail = |findings, masked: &[_]| Err(Report::new(&source.path, text, findings, masked));
+    let report = |findings, masked: &[_]| Report::new(&source.path, text, findings, masked);
 
     let mut document = match yaml::Document::parse(text) {
         Ok(document) => document,
-        Err(findings) => return fail(findings, &[]),
+        Err(findings) => return Err(report(findings, &yaml::secrets(text))),
     };
     let mut files = vec![];
     let mut findings = document.expand(&yaml::Sources { env, folder }, &mut files, is_hash);
     let (spec, structural) = document.read::<spec::Spec>();
     findings.extend(structural);
-    let (plan, checked, spans) = check::check(&spec, document.index.root(), folder);
+    let (plan, checked, spans) = check::check(&spec, document.index.root(), folder, &findings);
     findings.extend(checked.diagnostics);
-    if findings.iter().any(|finding| finding.code.severity() == Severity::Error) {
-        return fail(findings, &checked.masked);
-    }
-
     files.extend(checked.files);
     files.sort();
     files.dedup();
+    if findings.iter().any(|finding| finding.code.severity() == Severity::Error) {
+        return Err(report(findings, &checked.masked).with_files(files));
+    }
+
     let lines = Lines::of(text);
     let placed = |spans: BTreeMap<Name, usize>| spans.into_iter().map(|(name, at)| (name, lines.line(at).0)).collect();
     Ok(Loaded {
         plan: Arc::new(plan),
-        warnings: Report::new(&source.path, text, findings, &checked.masked),
+        warnings: report(findings, &checked.masked),
         sha: Sha::of(&source.text),
         places: Places {
             listeners: placed(spans.listeners),

@@ -29,7 +29,8 @@ const SYNONYMS: &[(&str, &[&str])] = &[
     ("logging", &["telemetry"]),
 ];
 
-/// The candidate that was probably meant: a synonym, else the nearest within two edits (one for short words).
+/// The candidate that was probably meant: a synonym, else the nearest within two edits (one for short words), else one that
+/// goes on where the other stops.
 pub(super) fn nearest<'a>(written: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let lower = written.to_ascii_lowercase().replace('-', "_");
     let candidates: Vec<&str> = candidates.into_iter().collect();
@@ -37,13 +38,18 @@ pub(super) fn nearest<'a>(written: &str, candidates: impl IntoIterator<Item = &'
     if let Some(word) = meant.iter().find_map(|word| candidates.iter().find(|candidate| *candidate == word)) {
         return Some(word);
     }
+    let starts_same = |candidate: &&str| {
+        let short = candidate.len().min(lower.len());
+        short >= 3 && candidate.as_bytes().get(..short) == lower.as_bytes().get(..short)
+    };
     let most_edits = if lower.chars().count() <= 3 { 1 } else { 2 };
     candidates
-        .into_iter()
+        .iter()
         .map(|candidate| (strsim::damerau_levenshtein(&lower, &candidate.replace('-', "_")), candidate))
         .filter(|(edits, _)| *edits <= most_edits)
         .min_by_key(|(edits, _)| *edits)
-        .map(|(_, candidate)| candidate)
+        .map(|(_, candidate)| *candidate)
+        .or_else(|| candidates.iter().copied().find(starts_same))
 }
 
 /// `a, b, c, …`, at most twelve.

@@ -1,1 +1,445 @@
+use std::path::Path;
 
+use proptest::prelude::*;
+
+use super::{Loaded, Report, Source, Style, diff, load, plan::*, reference, schema};
+use crate::base::Name;
+
+fn read(text: &str) -> Result<Loaded, Report> {
+    let env = |name: &str| match name {
+        "PORT" => Some("8080".to_owned()),
+        "INJECT" => Some("x\nlisten: 1 # \"}".to_owned()),
+        "LITERAL" => Some("${PORT}".to_owned()),
+        "EMPTY" => Some(String::new()),
+        _ => None,
+    };
+    load(&Source { path: "tidegate.yaml".into(), text: text.to_owned() }, &env)
+}
+
+fn loaded(text: &str) -> Loaded {
+    read(text).unwrap_or_else(|report| panic!("{}", report.text(Style::Plain)))
+}
+
+fn plan(text: &str) -> Plan {
+    (*loaded(text).plan).clone()
+}
+
+fn one_upstream(text: &str) -> Upstream {
+    let plan = plan(text);
+    (**plan.upstreams.values().next().unwrap()).clone()
+}
+
+const MINIMAL: &str = "listen: 8080
+routes:
+  - path: /*
+    to: [127.0.0.1:9001, 127.0.0.1:9002]
+    health: /healthz
+";
+
+#[test]
+fn minimal_file_means_what_the_defaults_say() {
+    insta::assert_debug_snapshot!(plan(MINIMAL));
+}
+
+#[test]
+fn short_and_long_forms_mean_the_same() {
+    let pairs = [
+        ("listen: 8080\nroutes: []", "listeners: { main: { bind: '0.0.0.0:8080' } }\nroutes: []"),
+        ("listen: '127.0.0.1:8080'\nroutes: []", "listeners: { main: { bind: 'localhost:8080' } }\nroutes: []"),
+        ("admin: {}\nlisten: 1\nroutes: []", "listen: 1\nroutes: []\nadmin: { bind: '127.0.0.1:9901' }"),
+        (
+            MINIMAL,
+            "listen: 8080\nroutes: [{ path: '/*', to: ['http://localhost:9001', '127.0.0.1:9002/'], health: { active: { path: /healthz } } }]",
+        ),
+    ];
+    for (short, long) in pairs {
+        assert_eq!(plan(short), plan(long.replace("9002/", "9002").as_str()), "{short}");
+    }
+    let route = |fields: &str| format!("{LIMITS}routes:\n  - {{ path: /x, to: '10.0.0.1:80', {fields} }}\n");
+    let pairs = [
+        ("health: tcp", "health: { active: { type: tcp } }"),
+        (
+            "health: /p",
+            "health: { active: { type: http, path: /p, method: GET, expect: { status: 200-399 }, interval: 10s, interval_changing: 1s, timeout: 2s, healthy_after: 2, unhealthy_after: 3, jitter: 10% }, when_all_down: fail }",
+        ),
+        ("host: a.example, health: tcp", "host: [A.Example.], health: tcp"),
+        ("auth: ops, health: tcp", "auth: [ops], health: tcp"),
+        ("limit: slow, health: tcp", "limit: [slow], health: tcp"),
+        ("limit: 10/s, health: tcp", "limit: [10/s per ip], health: tcp"),
+        (
+            "health: tcp",
+            "health: tcp, balance: round_robin, critical: false, max_body: 10MiB, timeouts: { connect: 2s, request: 30s, response_header: 0s, client_body: 30s }, retries: { attempts: 1, when: [reset, connect], methods: [PUT, GET, HEAD, OPTIONS, DELETE] }",
+        ),
+    ];
+    for (short, long) in pairs {
+        assert_eq!(plan(&route(short)), plan(&route(long)), "{short}");
+    }
+}
+
+const LIMITS: &str = "listen: 8080
+limits: { slow: { rate: 1/s, burst: 5, by: global } }
+auth: { ops: { basic: { users: { amy: $2y$12$R9h/cIPz0gi.URNNX3kh2OPST9/PgBkqquzi.Ss7KIUgO2t0jWMUW } } } }
+";
+
+#[test]
+fn defaults_reach_routes_listeners_and_upstreams() {
+    let plan = plan(
+        "listen: 8080
+defaults:
+  timeouts: { connect: 1s, idle: 5s, client_header: 3s, client_idle: 4s, request: 20s }
+  retries: { attempts: 3, methods: [GET] }
+  max_body: none
+routes:
+  - { path: /a, to: '10.0.0.1:80', health: tcp }
+  - { path: /b, to: '10.0.0.1:80', health: tcp, timeouts: { request: 0s }, retries: { attempts: 0 }, max_body: 1kB }
+",
+    );
+    let (a, b) = (&plan.routes["/a"], &plan.routes["/b"]);
+    assert_eq!((a.timeouts.connect.as_secs(), a.timeouts.request.as_secs()), (1, 20));
+    assert_eq!((b.timeouts.connect.as_secs(), b.timeouts.request.as_secs()), (1, 0));
+    assert_eq!((a.retries.attempts, b.retries.attempts), (3, 0));
+    assert_eq!(b.retries.methods, [http::Method::GET]);
+    assert_eq!((a.max_body, b.max_body.map(|size| size.0)), (None, Some(1000)));
+    let main = &plan.listeners["main"];
+    assert_eq!((main.client_header.as_secs(), main.client_idle.as_secs()), (3, 4));
+    assert_eq!(plan.upstreams["/a"].idle.as_secs(), 5);
+}
+
+#[test]
+fn names_come_from_host_and_path() {
+    let plan = plan(
+        "listen: 8080
+routes:
+  - { host: ['*.Example.com', api.example.com], path: /orders/*, to: '10.0.0.1:80', health: tcp }
+  - { path: /%7euser, to: 'orders.internal:80', health: tcp }
+",
+    );
+    let names: Vec<&str> = plan.routes.keys().map(|name| &**name).collect();
+    assert_eq!(names, ["*.example.com/orders/*", "/~user"]);
+    assert_eq!(plan.routes["/~user"].to, Name::derived("/~user"));
+    let backend = &plan.upstreams["/~user"].backends[0];
+    assert_eq!(
+        (&*backend.name, backend.host.clone()),
+        ("orders.internal:80", Host::Dns(Name::derived("orders.internal")))
+    );
+}
+
+#[test]
+fn a_short_interval_keeps_its_timeout_shorter() {
+    let upstream =
+        one_upstream("listen: 1\nroutes: [{ path: /, to: '10.0.0.1:80', health: { active: { interval: 100ms } } }]");
+    let check = upstream.health.unwrap();
+    assert_eq!((check.interval_changing.as_millis(), check.timeout.as_millis()), (100, 50));
+}
+
+#[test]
+fn variables_are_expanded_once_and_add_no_structure() {
+    let loaded = loaded(
+        "listen: 80
+routes:
+  - path: /*
+    to: '127.0.0.1:${PORT:-1}'
+    health:
+      active: { expect: { body: \"${INJECT}|${LITERAL}|$${PORT}|${EMPTY:-d}|${EMPTY}\" }, port: \"${PORT}\" }
+",
+    );
+    assert_eq!(loaded.plan.listeners["main"].bind.port(), 80);
+    let upstream = &loaded.plan.upstreams["/*"];
+    assert_eq!(upstream.backends[0].authority(), "127.0.0.1:8080");
+    let check = upstream.health.as_ref().unwrap();
+    assert_eq!(check.port, Some(8080));
+    let ProbeKind::Http(probe) = &check.kind else { panic!("an http probe") };
+    let body = probe.expect.body.as_deref();
+    assert_eq!(body, Some("x\nlisten: 1 # \"}|${PORT}|${PORT}|d|"));
+}
+
+#[test]
+fn aliases_stand_for_values() {
+    let plan = plan(
+        "x-nets: &nets [10.0.0.1/8, 192.0.2.7]
+listeners:
+  a: { bind: '0.0.0.0:1', trusted_proxies: *nets }
+  b: { bind: '0.0.0.0:2', trusted_proxies: *nets }
+routes: []
+",
+    );
+    let shown = |name: &str| plan.listeners[name].trusted_proxies.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(shown("a"), ["10.0.0.0/8", "192.0.2.7/32"]);
+    assert_eq!(shown("a"), shown("b"));
+}
+
+#[test]
+fn keys_and_users_come_from_files_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    let (one, two) = ("0".repeat(64), "1".repeat(64));
+    write("keys.yaml", &format!("# comment\nbob: sha256:{one}\namy: [sha256:{two}, sha256:{}]\n", "2".repeat(64)));
+    write("users", "# comment\n\namy:$2y$12$R9h/cIPz0gi.URNNX3kh2OPST9/PgBkqquzi.Ss7KIUgO2t0jWMUW\n");
+    write("port", "8080\n");
+    write(
+        "tidegate.yaml",
+        "listen: ${file:port}
+auth:
+  keys: { api_key: { query: key, keys_file: keys.yaml } }
+  ops: { basic: { users_file: users } }
+routes: [{ path: /*, to: '10.0.0.1:80', health: tcp, auth: [keys, ops], limit: 1/s per key }]
+",
+    );
+    let source = Source::read(folder.path().join("tidegate.yaml")).unwrap();
+    let loaded = load(&source, &|_| None).unwrap_or_else(|report| panic!("{}", report.text(Style::Plain)));
+    let AuthMethod::ApiKey(keys) = &loaded.plan.routes["/*"].auth[0].method else { panic!("an api key") };
+    let names: Vec<&str> = keys.consumers.iter().map(|consumer| &*consumer.name).collect();
+    assert_eq!(names, ["amy", "amy", "bob"]);
+    assert_eq!(keys.consumers[2].digest, [0; 32]);
+    let AuthMethod::Basic(users) = &loaded.plan.routes["/*"].auth[1].method else { panic!("basic") };
+    assert_eq!(users.users.len(), 1);
+    let files: Vec<_> = loaded.files.iter().map(|file| file.strip_prefix(folder.path()).unwrap()).collect();
+    assert_eq!(files, [Path::new("keys.yaml"), Path::new("port"), Path::new("users")]);
+}
+
+#[test]
+fn wrong_lines_of_other_files_are_named_without_their_secrets() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    write("keys.yaml", "bob: hunter2\n");
+    write("broken.yaml", "bob: {hunter2\n");
+    write("users", "amy:hunter2\nhunter2\n");
+    let text = "listen: 1
+auth:
+  a: { api_key: { header: x, keys_file: keys.yaml } }
+  b: { api_key: { header: x, keys_file: broken.yaml } }
+  c: { basic: { users_file: users } }
+routes: [{ path: /*, to: '10.0.0.1:80', health: tcp, auth: [a, b, c] }]
+";
+    let source = Source { path: folder.path().join("t.yaml"), text: text.to_owned() };
+    let report = load(&source, &|_| None).unwrap_err();
+    let short = report.short().replace(&folder.path().display().to_string(), "");
+    insta::assert_snapshot!(short);
+    assert!(!report.text(Style::Plain).contains("hunter2"));
+}
+
+#[test]
+fn places_are_lines() {
+    let loaded = loaded(
+        "# first\nlisten: 8080\nupstreams:\n  api: { backends: ['10.0.0.1:80'], health: tcp }\nroutes:\n  - path: /*\n    to: api\n",
+    );
+    let lines = (loaded.places.listeners["main"], loaded.places.upstreams["api"], loaded.places.routes["/*"]);
+    assert_eq!(lines, (2, 4, 6));
+}
+
+#[test]
+fn sha_is_that_of_the_text() {
+    assert_eq!(super::Sha::of("").to_string(), "e3b0c44");
+    assert_eq!(super::Sha::of("abc").to_string(), "ba7816b");
+}
+
+#[test]
+fn a_byte_order_mark_moves_no_place() {
+    let report = read("\u{feff}listne: 8080\nlimitz: []\n").unwrap_err();
+    assert!(report.short().starts_with("tidegate.yaml:1:1: error[E0201]"), "{}", report.short());
+    assert!(report.short().contains("tidegate.yaml:2:1: error[E0201]"), "{}", report.short());
+}
+
+#[test]
+fn diff_is_by_entity() {
+    let old = plan(&format!(
+        "{LIMITS}{}",
+        "routes: [{ name: a, path: /a, to: '10.0.0.1:80', health: tcp }, { name: b, path: /b, to: '10.0.0.1:80', health: tcp }]"
+    ));
+    assert!(diff(&old, &old.clone()).is_empty());
+    assert_eq!(diff(&old, &old).summary(), "no change");
+    let new = plan(
+        "listen: 8081
+workers: 2
+admin: none
+shutdown: { timeout: 5s }
+routes:
+  - { name: a, path: /a, to: '10.0.0.2:80', health: tcp }
+  - { name: c, path: /c, to: '10.0.0.1:80', health: tcp }
+",
+    );
+    let changes = diff(&old, &new);
+    assert_eq!(
+        changes.summary(),
+        "+1 upstream, +1 route, ~1 listener, ~1 upstream, -1 upstream, -1 route, ~shutdown, ~workers, ~admin"
+    );
+    assert_eq!(changes.restart, ["workers", "admin"]);
+    assert_eq!(changes.upstreams.changed, [Name::derived("a")]);
+    assert_eq!(diff(&new, &old).routes.added, [Name::derived("b")]);
+}
+
+#[test]
+fn examples_load_without_findings() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+    let mut files = vec![root.join("tidegate.yaml")];
+    files.extend(std::fs::read_dir(root.join("examples")).unwrap().map(|entry| entry.unwrap().path()));
+    let files: Vec<_> = files.into_iter().filter(|file| file.extension().is_some_and(|ext| ext == "yaml")).collect();
+    assert!(files.len() > 8, "{files:?}");
+    for file in files {
+        let source = Source::read(&file).unwrap();
+        let report = match load(&source, &|_| None) {
+            Ok(loaded) => loaded.warnings,
+            Err(report) => report,
+        };
+        assert!(report.is_empty(), "{}", report.text(Style::Plain));
+    }
+}
+
+/// Compares a generated file with the committed one; `UPDATE_GENERATED=1` writes it instead.
+fn is_fresh(name: &str, text: &str, command: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(name);
+    if std::env::var_os("UPDATE_GENERATED").is_some() {
+        std::fs::write(&path, text).unwrap();
+    }
+    let committed = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(committed == text, "config/{name} is stale: run `{command} > config/{name}`");
+}
+
+#[test]
+fn schema_and_reference_are_fresh() {
+    is_fresh("tidegate.schema.json", &schema(), "tidegate schema");
+    is_fresh("reference.md", &reference(), "tidegate reference");
+}
+
+#[test]
+fn every_field_has_a_description() {
+    fn walk(path: &str, value: &serde_json::Value) {
+        let properties = value.get("properties").and_then(|properties| properties.as_object());
+        for (name, field) in properties.into_iter().flatten() {
+            let described =
+                field.get("description").and_then(|text| text.as_str()).is_some_and(|text| !text.is_empty());
+            assert!(described, "{path}.{name}: {field}");
+        }
+        match value {
+            serde_json::Value::Object(fields) => {
+                fields.iter().for_each(|(key, value)| walk(&format!("{path}/{key}"), value));
+            }
+            serde_json::Value::Array(items) => items.iter().for_each(|item| walk(path, item)),
+            _ => {}
+        }
+    }
+    walk("", &super::schema::schema_value());
+}
+
+/// A pass that is quadratic in the number of routes or findings would take minutes here.
+#[test]
+fn thousands_of_routes_load() {
+    let text = |to: &str| {
+        let mut text = "listen: 8080\nroutes:\n".to_owned();
+        for i in 0..5_000 {
+            text.push_str(&format!(
+                "  - path: /service-{i}/*\n    to: [{to}]\n    health: /healthz\n    timeouts: {{ request: 5s }}\n"
+            ));
+        }
+        text
+    };
+    let loaded = loaded(&text("10.0.0.1:80"));
+    assert_eq!((loaded.plan.routes.len(), loaded.plan.upstreams.len()), (5_000, 5_000));
+    assert_eq!(loaded.places.routes["/service-4999/*"], 2 + 4 * 4_999 + 1);
+    assert_eq!(read(&text("nowhere")).unwrap_err().errors(), Report::CAP);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn no_text_makes_the_loader_panic(text in "[ -~\\n\\t\u{e4}\u{feff}]{0,200}") {
+        let _ = read(&text).map_err(|report| (report.text(Style::Plain), report.json()));
+    }
+
+    #[test]
+    fn no_edit_of_a_config_makes_the_loader_panic(
+        edits in prop::collection::vec((any::<prop::sample::Index>(), 0_usize..8, "[ -~\\n\u{e4}*&!{}\\[\\]:]{0,6}"), 1..6),
+    ) {
+        let mut text = FULL.to_owned();
+        for (at, cut, insert) in edits {
+            let bounds: Vec<usize> = text.char_indices().map(|(i, _)| i).collect();
+            let from = at.index(bounds.len());
+            let to = bounds.get(from + cut).copied().unwrap_or(text.len());
+            text.replace_range(bounds[from]..to, &insert);
+        }
+        match read(&text) {
+            Ok(loaded) => drop(loaded.warnings.text(Style::Plain)),
+            Err(report) => {
+                prop_assert!(report.errors() > 0);
+                for form in [report.text(Style::Plain), report.short(), report.json(), report.github()] {
+                    prop_assert!(!form.is_empty());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn text_without_a_variable_is_left_alone(text in "[^$]{0,40}") {
+        let sources = super::yaml::Sources { env: &|_| None, folder: Path::new("") };
+        prop_assert_eq!(super::yaml::expand(&text, &sources, &mut vec![]), Ok(None));
+    }
+
+    #[test]
+    fn a_variable_is_replaced_by_its_value_whatever_that_is(before in "[a-z$ ]{0,8}", value in ".{0,20}", after in "[a-z}$ ]{0,8}") {
+        prop_assume!(!before.ends_with('$'));
+        let env = |name: &str| (name == "X_1").then(|| value.clone());
+        let sources = super::yaml::Sources { env: &env, folder: Path::new("") };
+        let text = format!("{before}${{X_1}}{after}");
+        prop_assert_eq!(super::yaml::expand(&text, &sources, &mut vec![]), Ok(Some(format!("{before}{value}{after}"))));
+        let text = format!("{before}$${{X_1}}{after}");
+        prop_assert_eq!(super::yaml::expand(&text, &sources, &mut vec![]), Ok(Some(format!("{before}${{X_1}}{after}"))));
+    }
+}
+
+const FULL: &str = include_str!("../../config/tidegate.yaml");
+
+#[test]
+fn yaml_of_every_style_is_read() {
+    let plain = plan("listen: 8080\nroutes:\n  - path: /*\n    to: 10.0.0.1:80\n    health: /healthz\n");
+    let same = [
+        "---\nlisten: 8080\nroutes:\n- path: /*\n  to: 10.0.0.1:80\n  health: /healthz\n...\n",
+        "listen: 8080\r\nroutes:\r\n  - path: /*\r\n    to: 10.0.0.1:80\r\n    health: /healthz\r\n",
+        "%YAML 1.2\n---\nlisten: 8080\nroutes: [{path: /*, to: \"10.0.0.1:80\", health: /healthz}]",
+        "{ \"listen\": 8080, \"routes\": [ { \"path\": \"\\/*\", \"to\": [\"10.0.0.1:80\"], \"health\": \"\\x2fhealthz\" } ] }",
+        "# c\nlisten: 8080 # c\n\nroutes:   # c\n  -   path: '/*'   # c\n      to: >-\n        10.0.0.1:80\n      health: |-\n        /healthz\n",
+        "routes:\n  - health: /healthz\n    to:\n      - 10.0.0.1:80\n    path:\n      /*\nlisten:\n  8080\n",
+        "x-a: &a [é, ü, {b: [1, 1.0, true, null, ~, 0x1F, 1e3, 2001-01-01, 0644]}]\nx-b: *a\nlisten: 8080\nroutes: &r\n  - &s { path: /*, to: &t 10.0.0.1:80, health: !!str /healthz }\n",
+    ];
+    for text in same {
+        match read(text) {
+            Ok(loaded) => assert_eq!(*loaded.plan, plain, "{text}"),
+            Err(report) => assert!(text.contains("!!str"), "{}", report.text(Style::Plain)),
+        }
+    }
+}
+
+#[test]
+fn bombs_are_refused() {
+    let mut billion = "x-0: &x0 [a, a, a, a, a, a, a, a, a, a]\n".to_owned();
+    for i in 1..12 {
+        let before = i - 1;
+        billion.push_str(&format!("x-{i}: &x{i} [{}]\n", vec![format!("*x{before}"); 10].join(", ")));
+    }
+    for text in [
+        billion,
+        format!("a: {}", "[".repeat(20_000)),
+        format!("{}b", "a: {".repeat(100)),
+        (0..200).map(|i| format!("{}a:\n", "  ".repeat(i))).collect(),
+        "a: &a [*a]".to_owned(),
+        "a: x".repeat(2 << 20),
+    ] {
+        let report = read(&text).unwrap_err();
+        assert!(report.errors() > 0);
+        assert!(report.text(Style::Plain).len() < 1 << 20);
+    }
+}
+
+#[test]
+fn secrets_in_a_text_that_is_not_yaml_are_not_shown() {
+    for text in [
+        "auth:\n  a:\n    basic:\n      users:\n        bob: hunter2\n\t\tamy: hunter2\n",
+        "auth: { a: { basic: { users: { bob: hunter2 } }\n",
+        "auth:\n  a: { api_key: { header: x, keys: { bob: hunter2, bob: hunter2 } } }\n",
+        "routes:\n  - health: { active: { headers: { Authorization: Bearer hunter2 } }\n",
+        "auth:\n  a:\n    basic:\n      users:\n        hunter2\n        bob: hunter2: hunter2\n",
+    ] {
+        let report = read(text).unwrap_err();
+        assert!(!report.text(Style::Plain).contains("hunter2"), "{}", report.text(Style::Plain));
+    }
+}

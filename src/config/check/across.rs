@@ -10,8 +10,8 @@ use super::{Auths, Check, Limits, Listeners, Placed, Routes, Spans};
 use crate::{
     base::Name,
     config::{
-        diagnostics::Code,
-        plan::{Admin, Host, HostPattern, PathPattern, Route},
+        diagnostics::{Code, Diagnostic, Severity},
+        plan::{Admin, Host, HostPattern, Listener, PathPattern, Route},
         yaml::At,
     },
 };
@@ -35,37 +35,30 @@ impl<'a> Check<'a> {
     }
 
     fn same_bind(&mut self, listeners: &Listeners<'a>, admin: Option<&Placed<'a, Admin>>) {
-        let mut binds: Vec<(String, SocketAddr, At<'a>)> =
-            listeners.iter().map(|placed| (format!("`{}`", placed.value.name), placed.value.bind, placed.at)).collect();
-        binds.sort_by_key(|(_, _, at)| at.span().start);
-        let listeners = binds.len();
-        binds.extend(admin.map(|admin| ("`admin`".to_owned(), admin.value.bind, admin.at)));
-        let mut by_port: HashMap<u16, Vec<usize>> = HashMap::new();
-        for (i, (name, bind, at)) in binds.iter().enumerate() {
-            if bind.port() == 0 {
-                continue;
-            }
-            let others = by_port.entry(bind.port()).or_default();
-            if let Some((first, first_bind, first_at)) =
-                others.iter().map(|other| &binds[*other]).find(|(_, other, _)| overlap(*bind, *other))
-            {
-                let what = if i < listeners { "listeners " } else { "" };
-                let message = match first_bind == bind {
-                    true => format!("{what}{first} and {name} both bind {bind}"),
-                    false => format!("{what}{first} ({first_bind}) and {name} ({bind}) bind the same port"),
-                };
-                let place = |at: At<'a>| if at.has("bind") { at.key("bind").span() } else { at.span() };
-                let mut finding = self.finding(Code::SameBind, *at, message);
-                finding.span = place(*at);
-                // Admin's default is written nowhere.
-                let here = if i >= listeners && !self.root.has("admin") { place(*first_at) } else { place(*at) };
-                finding.span = here.clone();
-                let finding = finding.label("take another port");
-                let finding =
-                    if here == place(*first_at) { finding } else { finding.related(place(*first_at), "first here") };
-                self.report(finding);
-            }
-            others.push(i);
+        let place = |at: At<'a>| if at.has("bind") { at.key("bind") } else { at };
+        let mut bounds: Vec<Bound<'_, 'a>> = listeners
+            .iter()
+            .map(|placed| Bound { listener: Some(&placed.value.name), bind: placed.value.bind, at: place(placed.at) })
+            .chain(admin.map(|admin| Bound { listener: None, bind: admin.value.bind, at: admin.at }))
+            .collect();
+        // The default of `admin` is written nowhere and sorts first: what is written gives way to it.
+        bounds.sort_by_key(|bound| bound.at.span().start);
+        for (i, second) in bounds.iter().enumerate().filter(|(_, bound)| bound.bind.port() != 0) {
+            let Some(first) = bounds[..i].iter().find(|first| overlap(first.bind, second.bind)) else { continue };
+            let who = match (first.listener, second.listener) {
+                (Some(a), Some(b)) => format!("listeners `{a}` and `{b}`"),
+                (Some(one), None) | (None, Some(one)) => format!("admin and listener `{one}`"),
+                (None, None) => continue,
+            };
+            let message = match first.bind == second.bind {
+                true => format!("{who} both bind {}", first.bind),
+                false => format!("{who} bind the same port: {} and {}", first.bind, second.bind),
+            };
+            let finding = self.finding(Code::SameBind, second.at, message).label("take another port");
+            self.report(match first.listener.is_none() && !self.root.has("admin") {
+                true => finding.note(format!("admin binds {} unless it says otherwise", first.bind)),
+                false => finding.related(first.at.span(), "first here"),
+            });
         }
     }
 
@@ -140,27 +133,21 @@ impl<'a> Check<'a> {
                 let own = ours.get(&backend.port).and_then(|ours| ours.iter().find(|(bind, _)| reaches(ip, *bind)));
                 let Some((_, listener)) = own else { continue };
                 let message = format!("backend {} is this gateway's own listener", backend.authority());
-                let place = self.backend_place(upstream.at, &backend.authority());
-                let mut finding = self.finding(Code::Loop, upstream.at, message);
-                finding.span = place;
+                let key = (upstream.value.name.clone(), backend.name.clone());
+                let at = self.backend_places.get(&key).copied().unwrap_or(upstream.at);
+                let at = if at.has("url") { at.key("url") } else { at };
+                let finding = self.finding(Code::Loop, at, message);
                 self.report(finding.label("requests would loop").note(format!("it is listener `{listener}`")));
             }
         }
     }
 
-    /// Where a backend's address is written, in an upstream or in a route's `to`.
-    fn backend_place(&self, at: At<'a>, authority: &str) -> std::ops::Range<usize> {
-        let list = if at.has("backends") { at.key("backends") } else { at.key("to") };
-        let items = (0..list.len().unwrap_or(0)).map(|i| list.item(i));
-        let port = authority.rsplit_once(':').map_or(authority, |(_, port)| port);
-        items
-            .map(|item| if item.has("url") { item.key("url") } else { item })
-            .find(|item| item.shown().trim_end_matches('/').ends_with(port))
-            .unwrap_or(list)
-            .span()
-    }
-
+    /// What no route names. With errors about, the route that names it may just not have been understood.
     pub(super) fn unused(&mut self, routes: &Routes<'a>, auth: &Auths<'a>, limits: &Limits<'a>) {
+        let is_error = |finding: &Diagnostic| finding.code.severity() == Severity::Error;
+        if !self.known.is_empty() || self.findings.diagnostics.iter().any(is_error) {
+            return;
+        }
         let upstreams = routes.upstreams.iter().filter(|placed| !placed.value.anonymous);
         let named = upstreams.map(|placed| ("upstreams", "an upstream", &placed.value.name, placed.at));
         let auth = auth.iter().map(|(name, placed)| ("auth", "an auth", name, placed.at));
@@ -176,6 +163,13 @@ impl<'a> Check<'a> {
             self.report(finding);
         }
     }
+}
+
+/// An address that a listener binds, or admin.
+struct Bound<'p, 'a> {
+    listener: Option<&'p Name>,
+    bind: SocketAddr,
+    at: At<'a>,
 }
 
 /// Whether a connection to the first could mean the second.

@@ -23,7 +23,7 @@ impl<'a> Check<'a> {
             (None, Some(port)) => Some(port),
             (None, None) => {
                 self.no_port(at, host);
-                None
+                return None;
             }
         };
         Some((self.host(at, host)?, port?))

@@ -15,7 +15,7 @@ mod upstream;
 mod value;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
@@ -25,6 +25,7 @@ use super::{
     diagnostics::{Code, Diagnostic},
     plan::{Auth, Limit, Listener, Plan, Route, Upstream},
     spec::{Defaults, Spec},
+    suggest,
     yaml::At,
 };
 use crate::base::Name;
@@ -48,24 +49,25 @@ pub(super) struct Spans {
 }
 
 /// Checks a whole spec.
-pub(super) fn check(spec: &Spec, at: At<'_>, folder: &Path) -> (Plan, Findings, Spans) {
-    let mut check = Check::new(spec, at, folder);
+///
+/// `known` is what reading it has found: a field that was misspelt is not also missing.
+pub(super) fn check(spec: &Spec, at: At<'_>, folder: &Path, known: &[Diagnostic]) -> (Plan, Findings, Spans) {
+    let mut check = Check::new(spec, at, folder, known);
     check.version(spec, at);
     let listeners = check.listeners(spec, at);
     let upstreams = check.upstreams(spec, at);
     let auth = check.auth(spec, at);
     let limits = check.limits(spec, at);
-    let routes = check.routes(spec, at, Known { listeners: &listeners, upstreams, auth: &auth, limits: &limits });
+    let routes = check.routes(spec, at, &Known { listeners: &listeners, upstreams, auth: &auth, limits: &limits });
     let admin = check.admin(spec, at);
     let spans = check.across(&listeners, &routes, admin.as_ref());
-    check.unused(&routes, &auth, &limits);
 
-    let arcs = |name: &Name| name.clone();
+    check.unused(&routes, &auth, &limits);
     let plan = Plan {
         workers: check.workers(spec, at),
-        listeners: listeners.into_iter().map(|placed| (arcs(&placed.value.name), placed.value)).collect(),
-        upstreams: routes.upstreams.into_iter().map(|placed| (arcs(&placed.value.name), placed.value)).collect(),
-        routes: routes.routes.into_iter().map(|placed| (arcs(&placed.value.name), placed.value)).collect(),
+        listeners: by_name(listeners, |listener| &listener.name),
+        upstreams: by_name(routes.upstreams, |upstream| &upstream.name),
+        routes: by_name(routes.routes, |route| &route.name),
         admin: admin.map(|placed| placed.value),
         access_log: check.access_log(spec, at),
         log: check.log(spec, at),
@@ -73,6 +75,10 @@ pub(super) fn check(spec: &Spec, at: At<'_>, folder: &Path) -> (Plan, Findings, 
         reload: check.reload(spec, at),
     };
     (plan, check.findings, spans)
+}
+
+fn by_name<T>(placed: Vec<Placed<'_, Arc<T>>>, name: fn(&T) -> &Name) -> BTreeMap<Name, Arc<T>> {
+    placed.into_iter().map(|placed| (name(&placed.value).clone(), placed.value)).collect()
 }
 
 /// A part of the plan and the place that it came from.
@@ -107,13 +113,26 @@ struct Check<'a> {
     root: At<'a>,
     defaults: Option<&'a Defaults>,
     findings: Findings,
+    /// Where reading found something, as first bytes.
+    known: BTreeSet<usize>,
+    /// Where backends are written, by upstream and name.
+    backend_places: HashMap<(Name, Name), At<'a>>,
     /// Names that something refers to, for "nothing uses it".
     used: BTreeSet<(&'static str, String)>,
 }
 
 impl<'a> Check<'a> {
-    fn new(spec: &'a Spec, root: At<'a>, folder: &'a Path) -> Self {
-        Self { folder, root, defaults: spec.defaults.as_ref(), findings: Findings::default(), used: BTreeSet::new() }
+    fn new(spec: &'a Spec, root: At<'a>, folder: &'a Path, known: &[Diagnostic]) -> Self {
+        let known = known.iter().map(|finding| finding.span.start).collect();
+        Self {
+            folder,
+            root,
+            defaults: spec.defaults.as_ref(),
+            findings: Findings::default(),
+            known,
+            backend_places: HashMap::new(),
+            used: BTreeSet::new(),
+        }
     }
 
     fn report(&mut self, finding: Diagnostic) {
@@ -125,9 +144,12 @@ impl<'a> Check<'a> {
         Diagnostic::new(code, at.span(), message).path(at.path())
     }
 
-    /// Says that a field is missing from a block, unless it is written and was already found wrong.
+    /// Says that a field is missing from a block, unless it is written and was already found wrong, or misspelt.
     fn missing(&mut self, at: At<'a>, field: &str, what: &str, label: &str) {
-        if !at.has(field) {
+        let is_misspelt = |key: &Arc<str>| {
+            self.known.contains(&at.key(key).key_span().start) && suggest::nearest(key, [field]).is_some()
+        };
+        if !at.has(field) && !at.keys().iter().any(is_misspelt) {
             let finding = self.finding(Code::Missing, at, format!("{what} has no `{field}`")).label(label);
             self.report(finding);
         }

@@ -54,8 +54,8 @@ impl<'a> Check<'a> {
         let block = at.key("listeners");
         for (name, written) in spec.listeners.iter().flat_map(|named| &named.0) {
             let at = block.key(name);
-            let name = self.name(at, name, "a listener", true);
-            if name.as_deref() == Some("main") && spec.listen.is_some() {
+            let name = self.name(at, name, "a listener", true).unwrap_or_else(|| Name::derived(name.as_str()));
+            if &*name == "main" && spec.listen.is_some() {
                 let mut finding =
                     self.finding(Code::SameName, at, "`listen` is a listener named `main`, and so is this");
                 finding.span = at.key_span();
@@ -68,7 +68,7 @@ impl<'a> Check<'a> {
             let Some(bind) = self.bind_of(at, written) else { continue };
             let max_connections = self.count(at, "max_connections", written.max_connections.as_ref(), 1..=10_000_000);
             let listener = Listener {
-                name: name.unwrap_or_else(|| Name::derived("?")),
+                name,
                 bind,
                 max_connections: max_connections.unwrap_or(65_536),
                 trusted_proxies: self.trusted_proxies(at, written),
@@ -211,7 +211,11 @@ impl<'a> Check<'a> {
         let (bind, at) = match &spec.admin {
             None => (default, block),
             Some(ShortOr::Short(short)) => {
-                self.word(block, &short.text, "`none` or the field `bind`", &[("none", ())]);
+                if short.text != "none" {
+                    let message = format!("`{}` is not an admin setting", block.shown());
+                    let finding = self.finding(Code::NotAChoice, block, message);
+                    self.report(finding.label("write none, or { bind: \"127.0.0.1:9901\" }"));
+                }
                 return None;
             }
             Some(ShortOr::Fields(fields)) => match &fields.bind {

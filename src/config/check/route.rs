@@ -13,7 +13,7 @@ use crate::{
     base::{Name, Size, duration::Written as Shown},
     config::{
         diagnostics::Code,
-        plan::{Auth, Limit, LimitKey, PathPattern, Retries, RetryOn, Route, Timeouts},
+        plan::{Auth, Backend, HostPattern, Limit, LimitKey, PathPattern, Retries, RetryOn, Route, Timeouts, Upstream},
         spec::{Address, List, OneOrMany, RetriesSpec, RouteSpec, Spec, Written},
         suggest,
         yaml::At,
@@ -38,7 +38,7 @@ struct WrittenTimeouts {
 }
 
 impl<'a> Check<'a> {
-    pub(super) fn routes(&mut self, spec: &'a Spec, at: At<'a>, known: Known<'_, 'a>) -> Routes<'a> {
+    pub(super) fn routes(&mut self, spec: &'a Spec, at: At<'a>, known: &Known<'_, 'a>) -> Routes<'a> {
         let base = self.base();
         let block = at.key("routes");
         if spec.routes.is_none() {
@@ -54,8 +54,12 @@ impl<'a> Check<'a> {
                 self.empty_item(at);
                 continue;
             };
-            let Some(mut route) = self.route(at, written, &base, &known) else { continue };
-            match self.to(at, written, &names, &route.name) {
+            let (mut route, has_patterns) = self.route(at, written, &base, known);
+            let whose = match has_patterns || written.name.is_some() {
+                true => format!("route `{}`", route.name),
+                false => "this route".to_owned(),
+            };
+            match self.destination(at, written, &names, &route.name, &whose) {
                 Some(To::Name(name)) => route.to = name,
                 Some(To::Inline(upstream)) => {
                     // Two unnamed routes on one pattern clash as routes; one finding is enough.
@@ -69,12 +73,15 @@ impl<'a> Check<'a> {
                 }
                 None => {}
             }
-            routes.push(Placed { value: Arc::new(route), at });
+            // Without its patterns it would be compared as what it is not.
+            if has_patterns {
+                routes.push(Placed { value: Arc::new(route), at });
+            }
         }
         Routes { routes, upstreams }
     }
 
-    fn route(&mut self, at: At<'a>, written: &RouteSpec, base: &Base, known: &Known<'_, 'a>) -> Option<Route> {
+    fn route(&mut self, at: At<'a>, written: &RouteSpec, base: &Base, known: &Known<'_, 'a>) -> (Route, bool) {
         let written_name = written.name.as_ref().map(|name| self.name(at.key("name"), &name.text, "a route", false));
         let (hosts, first_host) = self.hosts(at.key("host"), written);
         let path = match &written.path {
@@ -97,10 +104,13 @@ impl<'a> Check<'a> {
         let critical = self.flag(at, "critical", written.critical.as_ref()).unwrap_or(false);
         let listeners = self.route_listeners(at.key("listeners"), written, known);
         let to = name.clone();
-        Some(Route { name, hosts, path: path?, listeners, to, auth, limits, timeouts, retries, max_body, critical })
+        let has_patterns = path.is_some() && (!hosts.is_empty() || !at.has("host"));
+        let path = path.unwrap_or(PathPattern::Prefix(String::new()));
+        let route = Route { name, hosts, path, listeners, to, auth, limits, timeouts, retries, max_body, critical };
+        (route, has_patterns)
     }
 
-    fn hosts(&mut self, at: At<'a>, written: &RouteSpec) -> (Vec<crate::config::plan::HostPattern>, String) {
+    fn hosts(&mut self, at: At<'a>, written: &RouteSpec) -> (Vec<HostPattern>, String) {
         let mut hosts = vec![];
         match &written.host {
             None => {}
@@ -341,20 +351,30 @@ impl<'a> Check<'a> {
         methods
     }
 
-    fn to(&mut self, at: At<'a>, written: &RouteSpec, names: &BTreeSet<Name>, route: &Name) -> Option<To> {
+    fn destination(
+        &mut self,
+        at: At<'a>,
+        written: &RouteSpec,
+        names: &BTreeSet<Name>,
+        route: &Name,
+        whose: &str,
+    ) -> Option<To> {
         let to_at = at.key("to");
         let backends = match &written.to {
             None => {
-                self.missing(at, "to", &format!("route `{route}`"), "add to: UPSTREAM or to: HOST:PORT");
+                self.missing(at, "to", whose, "add to: UPSTREAM or to: HOST:PORT");
                 return None;
             }
             Some(OneOrMany::One(one)) if Name::parse(&one.text).is_ok() => {
-                return self.to_name(at, &one.text, names, route);
+                return self.upstream_named(at, &one.text, names, whose);
             }
-            Some(OneOrMany::One(one)) => self.plain_backend(to_at, &one.text).into_iter().collect(),
-            Some(OneOrMany::Many(list)) => self.to_list(to_at, list),
+            Some(OneOrMany::One(one)) => {
+                self.plain_backend(to_at, &one.text).map(|one| (one, to_at)).into_iter().collect()
+            }
+            Some(OneOrMany::Many(list)) => self.addresses(to_at, list),
         };
-        let health = self.health(at, &format!("route `{route}`"), written.health.as_ref());
+        let backends = self.distinct(route, backends);
+        let health = self.health(at, whose, written.health.as_ref());
         let balance = self.balance(at, written.balance.as_ref());
         match backends.is_empty() {
             true => None,
@@ -362,7 +382,7 @@ impl<'a> Check<'a> {
         }
     }
 
-    fn to_name(&mut self, at: At<'a>, text: &str, names: &BTreeSet<Name>, route: &Name) -> Option<To> {
+    fn upstream_named(&mut self, at: At<'a>, text: &str, names: &BTreeSet<Name>, whose: &str) -> Option<To> {
         self.used.insert(("upstreams", text.to_owned()));
         for field in ["health", "balance"].into_iter().filter(|field| at.has(field)) {
             let message = format!("`{field}` does not belong beside `to: {text}`");
@@ -377,7 +397,7 @@ impl<'a> Check<'a> {
         if self.root.key("upstreams").has(text) {
             return None;
         }
-        let message = format!("route `{route}` sends to `{}`, which is not an upstream", to_at.shown());
+        let message = format!("{whose} sends to `{}`, which is not an upstream", to_at.shown());
         let finding = self.finding(Code::UnknownUpstream, to_at, message);
         let finding = match suggest::nearest(text, names.iter().map(|name| &**name)) {
             Some(near) => {
@@ -393,7 +413,7 @@ impl<'a> Check<'a> {
         None
     }
 
-    fn to_list(&mut self, at: At<'a>, list: &List<Written<Address>>) -> Vec<crate::config::plan::Backend> {
+    fn addresses(&mut self, at: At<'a>, list: &List<Written<Address>>) -> Vec<(Backend, At<'a>)> {
         if list.0.is_empty() {
             let finding = self.finding(Code::Missing, at, "this route sends to nobody");
             self.report(finding.label("add an address: HOST:PORT"));
@@ -407,12 +427,12 @@ impl<'a> Check<'a> {
             }
             backends.extend(self.plain_backend(at, text).map(|backend| (backend, at)));
         }
-        self.distinct(backends)
+        backends
     }
 }
 
 /// Where a route sends.
 enum To {
-    Inline(Box<crate::config::plan::Upstream>),
+    Inline(Box<Upstream>),
     Name(Name),
 }

@@ -1,6 +1,6 @@
 //! Upstreams, their backends, and how their health is asked.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use http::{HeaderName, HeaderValue, Method, uri::PathAndQuery};
 
@@ -121,12 +121,12 @@ impl<'a> Check<'a> {
             match written {
                 None => self.empty_item(at),
                 Some(ShortOr::Short(address)) => {
-                    backends.extend(self.plain_backend(at, &address.text).map(|b| (b, at)))
+                    backends.extend(self.plain_backend(at, &address.text).map(|b| (b, at)));
                 }
                 Some(ShortOr::Fields(fields)) => backends.extend(self.backend(at, fields).map(|b| (b, at))),
             }
         }
-        self.distinct(backends)
+        self.distinct(upstream, backends)
     }
 
     /// A backend that is only an address.
@@ -154,22 +154,20 @@ impl<'a> Check<'a> {
     }
 
     /// Without those whose name is taken, which are reported.
-    pub(super) fn distinct(&mut self, backends: Vec<(Backend, At<'a>)>) -> Vec<Backend> {
-        let mut seen: std::collections::HashMap<Name, At<'a>> = std::collections::HashMap::new();
+    pub(super) fn distinct(&mut self, upstream: &Name, backends: Vec<(Backend, At<'a>)>) -> Vec<Backend> {
+        let mut seen: HashMap<Name, At<'a>> = HashMap::new();
         let mut distinct = vec![];
         for (backend, at) in backends {
-            match seen.get(&backend.name) {
-                Some(first) => {
-                    let message = format!("two backends of one upstream are `{}`", backend.name);
-                    let finding = self.finding(Code::SameName, at, message);
-                    let finding = finding.label("delete one, raise its weight, or give it a `name`");
-                    self.report(finding.related(first.span(), "first here"));
-                }
-                None => {
-                    seen.insert(backend.name.clone(), at);
-                    distinct.push(backend);
-                }
+            if let Some(first) = seen.get(&backend.name) {
+                let message = format!("two backends of one upstream are `{}`", backend.name);
+                let finding = self.finding(Code::SameName, at, message);
+                let finding = finding.label("delete one, raise its weight, or give it a `name`");
+                self.report(finding.related(first.span(), "first here"));
+                continue;
             }
+            seen.insert(backend.name.clone(), at);
+            self.backend_places.insert((upstream.clone(), backend.name.clone()), at);
+            distinct.push(backend);
         }
         distinct
     }
@@ -219,7 +217,8 @@ impl<'a> Check<'a> {
         match &fields.active {
             Some(active) => (self.active(health_at.key("active"), active), when),
             None => {
-                if !health_at.has("active") {
+                // A field that belongs in `active` was found misplaced: that is one mistake, not two.
+                if health_at.keys().iter().all(|key| &**key == "when_all_down") {
                     self.no_health(health_at, whose);
                 }
                 (None, when)
@@ -392,7 +391,11 @@ impl<'a> Check<'a> {
                     checked.push((header, value));
                     continue;
                 }
-                (Err(_), _) => self.finding(Code::Invalid, at, format!("`{name}` is not the name of a header")),
+                (Err(_), _) => {
+                    let mut finding = self.finding(Code::Invalid, at, format!("`{name}` is not the name of a header"));
+                    finding.span = at.key_span();
+                    finding
+                }
                 (_, Err(_)) => self
                     .finding(Code::Invalid, at, format!("the value of `{name}` cannot be sent in a header"))
                     .label("printable ASCII only"),
@@ -421,9 +424,8 @@ impl<'a> Check<'a> {
                 ranges
             }
         };
-        let mut seen = BTreeSet::new();
         ranges.sort_by_key(|range| (range.first, range.last));
-        ranges.retain(|range| seen.insert((range.first, range.last)));
+        ranges.dedup();
         ranges
     }
 

@@ -89,15 +89,13 @@ impl<'a> Check<'a> {
         let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         if !digits || at.is_quoted() {
             let negative = text.strip_prefix('-').is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_digit()));
+            let shown = if digits { format!("\"{text}\"") } else { at.shown() };
             let finding = match negative {
-                true => {
-                    self.finding(Code::OutOfRange, at, format!("`{what}: {}` is below {}", at.shown(), bounds.start()))
+                true => self.finding(Code::OutOfRange, at, format!("`{what}: {shown}` is below {}", bounds.start())),
+                false => {
+                    let message = format!("`{what}`: expected a whole number, found `{shown}`");
+                    self.finding(Code::WrongType, at, message)
                 }
-                false => self.finding(
-                    Code::WrongType,
-                    at,
-                    format!("`{what}`: expected a whole number, found `{}`", at.shown()),
-                ),
             };
             let finding = if digits { finding.label("write it without quotes").fix(text) } else { finding };
             self.report(finding);

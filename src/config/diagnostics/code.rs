@@ -21,6 +21,19 @@ impl fmt::Display for Severity {
     }
 }
 
+/// Lines of at most 100 characters, where words allow.
+fn wrap(text: &str) -> String {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        match lines.last_mut() {
+            Some(line) if line.is_empty() => line.push_str(word),
+            Some(line) if line.len() + word.len() < 100 => line.extend([" ", word]),
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines.join("\n")
+}
+
 macro_rules! codes {
     ($($name:ident $id:literal $title:literal { why: $why:literal, bad: $bad:literal, good: $good:literal $(,)? })*) => {
         /// The kind of a finding. Ids are never given to another kind.
@@ -71,6 +84,20 @@ impl Code {
     #[must_use]
     pub fn severity(self) -> Severity {
         if self.id().starts_with('W') { Severity::Warning } else { Severity::Error }
+    }
+
+    /// The whole page about it, for a terminal: what, why, a config that has it and one that has not.
+    #[must_use]
+    pub fn explain(self) -> String {
+        let indented = |yaml: &str| yaml.lines().map(|line| format!("    {line}\n")).collect::<String>();
+        format!(
+            "{}: {}\n\n{}\n\nWrong:\n\n{}\nRight:\n\n{}",
+            self.id(),
+            self.title(),
+            wrap(self.explanation()),
+            indented(self.bad()),
+            indented(self.good())
+        )
     }
 
     /// The code with this id, in either case of letters.

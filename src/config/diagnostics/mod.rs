@@ -10,7 +10,10 @@ mod render;
 #[cfg(test)]
 mod tests;
 
-use std::{ops::Range, path::Path};
+use std::{
+    ops::Range,
+    path::{Path, PathBuf},
+};
 
 pub use code::{Code, Severity};
 pub use render::Style;
@@ -92,11 +95,12 @@ impl Diagnostic {
 /// All findings of one file, by position, at most [`Report::CAP`] of them.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
-    file: String,
-    text: String,
+    file: Box<str>,
+    text: Box<str>,
     lines: Lines,
     findings: Vec<Diagnostic>,
     hidden: usize,
+    files: Vec<PathBuf>,
 }
 
 /// Where the lines of a text start.
@@ -131,7 +135,7 @@ impl Report {
     /// Sorts the findings by position. `masked` are spans of the text that are not shown.
     #[must_use]
     pub fn new(file: &Path, text: &str, mut findings: Vec<Diagnostic>, masked: &[Range<usize>]) -> Self {
-        findings.sort_by(|a, b| (a.span.start, a.code).cmp(&(b.span.start, b.code)));
+        findings.sort_by_key(|finding| (finding.span.start, finding.code));
         findings.dedup();
         let hidden = findings.len().saturating_sub(Self::CAP);
         // Errors are never pushed out by warnings.
@@ -142,7 +146,21 @@ impl Report {
         }
         let lines = Lines::of(text);
         let text = if findings.is_empty() { String::new() } else { mask(text, masked) };
-        Self { file: file.display().to_string(), text, lines, findings, hidden }
+        let (file, text) = (file.display().to_string().into(), text.into());
+        Self { file, text, lines, findings, hidden, files: vec![] }
+    }
+
+    /// Adds the other files that the config asks for.
+    #[must_use]
+    pub fn with_files(mut self, files: Vec<PathBuf>) -> Self {
+        self.files = files;
+        self
+    }
+
+    /// Other files that the config asks for, readable or not: an edit of one may put the config right.
+    #[must_use]
+    pub fn files(&self) -> &[PathBuf] {
+        &self.files
     }
 
     /// The findings in file order.

@@ -109,7 +109,7 @@ impl Report {
             .iter()
             .map(|other| AnnotationKind::Context.span(within(&other.span)).label(other.label.as_str()));
         let snippet = Snippet::source(self.text.get(window.clone()).unwrap_or_default())
-            .path(self.file.as_str())
+            .path(&*self.file)
             .line_start(self.position(window.start).line)
             .annotation(AnnotationKind::Primary.span(within(&finding.span)).label(finding.label.as_deref()))
             .annotations(related);

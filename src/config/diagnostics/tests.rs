@@ -149,3 +149,15 @@ fn all_structural_errors_are_found_in_one_run() {
         assert!(codes.contains(&expected), "{expected:?} in {codes:?}");
     }
 }
+
+#[test]
+fn a_code_explains_itself() {
+    insta::assert_snapshot!(Code::Duration.explain());
+}
+
+#[test]
+fn a_failed_load_says_which_files_it_asked_for() {
+    let text = "listen: ${file:a}\nauth: { x: { basic: { users_file: b } } }\nroutes: []\n";
+    let files: Vec<_> = report(text).files().iter().map(|file| file.display().to_string()).collect();
+    assert_eq!(files, ["a", "b"]);
+}

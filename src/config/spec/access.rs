@@ -47,7 +47,7 @@ pub(in crate::config) struct BasicSpec {
 #[serde(deny_unknown_fields, default, expecting = "the fields of a limit")]
 #[schemars(rename = "Limit")]
 pub(in crate::config) struct LimitSpec {
-    /// What is admitted in the long run: `N/s`, `N/min`, `N/h`, `N/d`.
+    /// Required. What is admitted in the long run: `N/s`, `N/min`, `N/h`, `N/d`.
     pub(in crate::config) rate: Option<Written<Rate>>,
     /// What is admitted at once, at least 1. Default: the count of the rate.
     pub(in crate::config) burst: Option<Written<Count>>,

@@ -43,7 +43,7 @@ pub(super) struct Spec {
     pub(super) defaults: Option<Defaults>,
     /// Named groups of interchangeable backends.
     pub(super) upstreams: Option<Named<UpstreamSpec>>,
-    /// Which requests, and what happens to them. The most specific route wins; the order means nothing.
+    /// Required. Which requests, and what happens to them. The most specific route wins; the order means nothing.
     pub(super) routes: Option<List<RouteSpec>>,
     /// Ways to say who a client is, by name. A route asks for them with `auth`.
     pub(super) auth: Option<Named<AuthSpec>>,

@@ -8,7 +8,7 @@ use super::{AccessFormat, Any, Bind, Cidr, Count, Duration, Flag, List, LogForma
 #[serde(deny_unknown_fields, default, expecting = "the fields of a listener")]
 #[schemars(rename = "Listener")]
 pub(in crate::config) struct ListenerSpec {
-    /// The address to listen on: `0.0.0.0:8080`, `[::]:8080`, `127.0.0.1:8080`. Port 0 takes a free one.
+    /// Required. The address to listen on: `0.0.0.0:8080`, `[::]:8080`, `127.0.0.1:8080`. Port 0 takes a free one.
     pub(in crate::config) bind: Option<Written<Bind>>,
     /// Connections open at once; those above are closed as they are accepted. 1 to 10000000. Default `65536`.
     pub(in crate::config) max_connections: Option<Written<Count>>,

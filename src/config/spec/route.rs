@@ -15,11 +15,11 @@ pub(in crate::config) struct RouteSpec {
     pub(in crate::config) name: Option<Written<Name>>,
     /// Hosts: `api.example.com`, `"*.example.com"`, or a list. Default: any.
     pub(in crate::config) host: Option<OneOrMany<HostPattern>>,
-    /// The path: `/a` matches exactly, `/a/*` matches `/a` and everything below it, `/*` everything.
+    /// Required. `/a` matches exactly, `/a/*` matches `/a` and everything below it, `/*` everything.
     pub(in crate::config) path: Option<Written<PathPattern>>,
     /// The listeners that it serves. Default: all.
     pub(in crate::config) listeners: Option<List<Written<Name>>>,
-    /// Where requests go: the name of an upstream, an address, or a list of addresses.
+    /// Required. Where requests go: the name of an upstream, an address, or a list of addresses.
     pub(in crate::config) to: Option<OneOrMany<Address>>,
     /// The health check of the addresses in `to`: `/path`, `tcp`, `none`, or fields.
     pub(in crate::config) health: Option<ShortOr<HealthShort, HealthSpec>>,

@@ -11,7 +11,7 @@ use super::{
 #[serde(deny_unknown_fields, default, expecting = "the fields of an upstream")]
 #[schemars(rename = "Upstream")]
 pub(in crate::config) struct UpstreamSpec {
-    /// Its replicas: addresses (`10.0.1.11:9001`, `http://orders.internal`), or fields. At least one.
+    /// Required. Its replicas: addresses (`10.0.1.11:9001`, `http://orders.internal`), or fields. At least one.
     pub(in crate::config) backends: Option<List<ShortOr<Address, BackendSpec>>>,
     /// How a backend is chosen: `round_robin`, weighted. Default `round_robin`.
     pub(in crate::config) balance: Option<Written<Balance>>,
@@ -34,7 +34,7 @@ pub(in crate::config) struct UpstreamSpec {
 #[serde(deny_unknown_fields, default, expecting = "the fields of a backend")]
 #[schemars(rename = "Backend")]
 pub(in crate::config) struct BackendSpec {
-    /// Where it is: `http://10.0.1.12:9001` or `10.0.1.12:9001`. A name is looked up in DNS; each address is a backend.
+    /// Required. Where it is: `http://10.0.1.12:9001` or `10.0.1.12:9001`. A name is looked up in DNS; each address is a backend.
     pub(in crate::config) url: Option<Written<Address>>,
     /// Its name in status, logs and metrics. Default: its address.
     pub(in crate::config) name: Option<Written<Name>>,

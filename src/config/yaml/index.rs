@@ -353,9 +353,15 @@ impl<'t> Builder<'t> {
         let node = match event {
             Event::Alias(anchor) => return self.alias(anchor, span),
             Event::Scalar(text, style, ..) => {
-                // An anchor's or a tag's text is part of the parser's span: the value starts after it.
-                let plain = style == ScalarStyle::Plain;
-                self.add(span.clone(), Kind::Scalar { text: text.into_owned(), plain }, parent)
+                // The parser counts the spaces after a quoted text in.
+                let written = self.text.get(span.clone()).unwrap_or_default();
+                let span = span.start..span.start + written.trim_end().len();
+                let kind = Kind::Scalar { text: text.into_owned(), plain: style == ScalarStyle::Plain };
+                let node = self.add(span.clone(), kind, parent);
+                if anchor != 0 {
+                    self.anchors.insert(anchor, node);
+                }
+                return Ok(Child { key: None, value: span, node });
             }
             Event::SequenceStart(..) => self.list(span.clone(), parent, depth)?,
             Event::MappingStart(..) => self.map(span.clone(), parent, depth)?,

@@ -56,6 +56,9 @@ pub(in crate::config) fn expand(
 }
 
 fn lookup(inside: &str, sources: &Sources<'_>, files: &mut Vec<PathBuf>) -> Result<String, Failure> {
+    if inside.contains("${") {
+        return Err(Failure::Form(format!("${{{inside}}}")));
+    }
     if let Some(path) = inside.strip_prefix("file:") {
         let path = sources.folder.join(path);
         files.push(path.clone());
@@ -86,7 +89,7 @@ fn lookup(inside: &str, sources: &Sources<'_>, files: &mut Vec<PathBuf>) -> Resu
 pub(in crate::config) fn read_text(path: &Path, largest: u64) -> Result<String, String> {
     let reason = |error: std::io::Error| match error.kind() {
         std::io::ErrorKind::NotFound => "no such file".to_owned(),
-        std::io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        std::io::ErrorKind::PermissionDenied => format!("permission denied{}", running_as()),
         std::io::ErrorKind::IsADirectory => "it is a folder".to_owned(),
         _ => error.to_string(),
     };
@@ -97,4 +100,10 @@ pub(in crate::config) fn read_text(path: &Path, largest: u64) -> Result<String, 
         return Err(format!("it is larger than {}", crate::base::Size(largest)));
     }
     String::from_utf8(bytes).map_err(|_| "it is not UTF-8 text".to_owned())
+}
+
+/// ` for uid 1000`, where the system says who that is.
+fn running_as() -> String {
+    use std::os::unix::fs::MetadataExt as _;
+    std::fs::metadata("/proc/self").map_or_else(|_| String::new(), |process| format!(" for uid {}", process.uid()))
 }

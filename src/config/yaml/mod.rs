@@ -20,6 +20,7 @@ use serde_yaml::Value;
 
 pub(super) use index::{At, Index};
 pub(super) use interpolate::{Failure, Sources, expand, read_text};
+pub(super) use syntax::secrets;
 
 use super::{
     diagnostics::{Code, Diagnostic},
@@ -141,30 +142,33 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    fn value(&mut self, value: &mut Value, at: At<'_>) {
+    /// Expands what is below, without the scalars that could not be: each was reported, and what follows from it is noise.
+    fn value(&mut self, value: &mut Value, at: At<'_>) -> bool {
         match value {
-            Value::Mapping(map) => {
-                for (key, value) in map.iter_mut() {
-                    let key = key.as_str().unwrap_or_default();
-                    self.keys.push(key.into());
-                    self.value(value, at.key(key));
-                    self.keys.pop();
-                }
-            }
+            Value::Mapping(map) => map.retain(|key, value| {
+                let key = key.as_str().unwrap_or_default();
+                self.keys.push(key.into());
+                let keep = self.value(value, at.key(key));
+                self.keys.pop();
+                keep
+            }),
             Value::Sequence(items) => {
                 for (i, item) in items.iter_mut().enumerate() {
-                    self.value(item, at.item(i));
+                    if !self.value(item, at.item(i)) {
+                        *item = Value::Null;
+                    }
                 }
             }
-            Value::String(text) if text.contains("${") => self.scalar(text, at),
+            Value::String(text) if text.contains("${") => return self.scalar(text, at),
             Value::Bool(_) | Value::Null | Value::Number(_) | Value::String(_) | Value::Tagged(_) => {}
         }
+        true
     }
 
-    fn scalar(&mut self, text: &mut String, at: At<'_>) {
+    fn scalar(&mut self, text: &mut String, at: At<'_>) -> bool {
         let keys: Vec<&str> = self.keys.iter().map(|key| &**key).collect();
         if (self.verbatim)(&keys) {
-            return;
+            return true;
         }
         match expand(text, self.sources, self.files) {
             Ok(Some(expanded)) => {
@@ -172,8 +176,12 @@ impl Walk<'_> {
                 self.expanded.push(at.node());
             }
             Ok(None) => {}
-            Err(failure) => self.findings.push(unexpanded(&failure, at, self.sources)),
+            Err(failure) => {
+                self.findings.push(unexpanded(&failure, at, self.sources));
+                return false;
+            }
         }
+        true
     }
 }
 
@@ -234,7 +242,11 @@ fn unknown_field(at: At<'_>, keys: &[&str], allowed: &[&str]) -> Diagnostic {
     if let Some(home) = super::spec::home(parents, field) {
         let within = if parent.is_empty() { "the top level".to_owned() } else { format!("`{parent}`") };
         let message = format!("`{field}` does not belong in {within}");
-        return Diagnostic::new(Code::Misplaced, at.key_span(), message).label(format!("it goes under {home}"));
+        let finding = Diagnostic::new(Code::Misplaced, at.key_span(), message).label(format!("it goes under {home}"));
+        return match (at.scalar_span(), home.chars().all(|c| c.is_ascii_alphabetic() || matches!(c, '_' | '.'))) {
+            (Some(_), true) => finding.note(format!("write {}", nested(home, field, &at.shown()))),
+            _ => finding,
+        };
     }
     let finding = Diagnostic::new(Code::UnknownField, at.key_span(), format!("unknown field `{field}`"));
     let finding = match suggest::nearest(field, allowed.iter().copied()) {
@@ -242,6 +254,13 @@ fn unknown_field(at: At<'_>, keys: &[&str], allowed: &[&str]) -> Diagnostic {
         None => finding,
     };
     finding.note(format!("fields here: {}", suggest::list(allowed.iter().copied())))
+}
+
+/// `health: { active: { interval: 5s } }`
+fn nested(home: &str, field: &str, value: &str) -> String {
+    let blocks = home.split('.').count();
+    let opened: String = home.split('.').flat_map(|block| [block, ": { "]).collect();
+    format!("{opened}{field}: {value}{}", " }".repeat(blocks))
 }
 
 /// Takes the entry out that did not fit. An item becomes null, so that those after it keep their numbers.

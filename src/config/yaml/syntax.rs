@@ -78,11 +78,52 @@ fn interpolation(text: &str, at: usize) -> Option<Diagnostic> {
 
 fn unclosed_quote(text: &str, at: usize, parser_says: &str) -> Option<Diagnostic> {
     let quote = text[at..].chars().next().filter(|c| matches!(c, '"' | '\''))?;
-    if !parser_says.contains("end of stream") {
+    if parser_says.contains("escape") {
         return None;
     }
     let finding = Diagnostic::new(Code::Unclosed, at..at + 1, format!("this `{quote}` is never closed"));
     Some(finding.label("the text that starts here has no end"))
+}
+
+/// The values that may be secrets in a text that was not understood: what stands under `users`, `keys` and in headers that
+/// carry credentials. Where a text is understood, the check knows better.
+pub(in crate::config) fn secrets(text: &str) -> Vec<Range<usize>> {
+    const BLOCKS: &[&str] = &["users", "keys"];
+    const NAMES: &[&str] = &["authorization", "cookie", "password", "secret", "token", "x-api-key"];
+    let mut spans = vec![];
+    let mut block: Option<usize> = None;
+    let mut start = 0;
+    for line in text.split_inclusive('\n') {
+        let end = start + line.trim_end().len();
+        let indent = line.len() - line.trim_start().len();
+        let lower = line.to_ascii_lowercase();
+        let is_inside = block.is_some_and(|outer| indent > outer) && !line.trim().is_empty();
+        if !is_inside && !line.trim().is_empty() {
+            block = None;
+        }
+        let after = |word: &str| {
+            let at = lower.find(&format!("{word}:")).or_else(|| lower.find(&format!("{word}\":")))?;
+            lower[at..].find(':').map(|colon| at + colon + 1)
+        };
+        let opened = BLOCKS.iter().find_map(|word| after(word));
+        let from = match opened {
+            _ if is_inside => line.find(':').map_or(Some(indent), |colon| Some(colon + 1)),
+            Some(from) => {
+                block = Some(indent);
+                Some(from)
+            }
+            None => NAMES.iter().find_map(|word| after(word)),
+        };
+        if let Some(from) = from {
+            let value = line[from..].trim_start();
+            let from = start + line.len() - value.len();
+            if from < end && !value.trim_start_matches('"').starts_with("${") {
+                spans.push(from..end);
+            }
+        }
+        start += line.len();
+    }
+    spans
 }
 
 /// The innermost bracket that is open where the parser gave up, unless it is closed on its own line.
@@ -113,7 +154,6 @@ fn open_brackets(text: &str, until: usize) -> Vec<(usize, char)> {
                 chars.next();
             }
             (Some(open_quote), _) if c == open_quote => quote = None,
-            (Some(_), _) => {}
             (None, '#') if before.is_whitespace() => while chars.next_if(|(_, c)| *c != '\n').is_some() {},
             // Brackets and quotes mean something at the start of a value, or inside brackets.
             (None, '"' | '\'') if is_start(before) => quote = Some(c),
@@ -121,7 +161,7 @@ fn open_brackets(text: &str, until: usize) -> Vec<(usize, char)> {
             (None, ']' | '}') => {
                 open.pop();
             }
-            (None, _) => {}
+            (Some(_) | None, _) => {}
         }
         before = c;
     }
@@ -142,7 +182,7 @@ fn other(text: &str, at: usize, parser_says: &str) -> Diagnostic {
         ("this line does not fit the lines above".to_owned(), "check its indentation, and that a field ends with `:`")
     } else if says("unexpected character") || says("cannot start any token") {
         (format!("text cannot start with `{here}`"), "quote it")
-    } else if says("',' or") {
+    } else if says("',' or") || !open_brackets(text, at).is_empty() {
         ("a comma is missing before this".to_owned(), "fields and items in brackets are separated by commas")
     } else if says("bracket") {
         (format!("this `{here}` closes nothing"), "delete it, or quote the text")
