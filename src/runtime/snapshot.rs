@@ -50,7 +50,7 @@ impl Snapshot {
 }
 
 /// A small number that a listening address keeps for the life of the process.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct ListenerId(pub usize);
 
 /// A listener, running.

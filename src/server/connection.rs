@@ -91,9 +91,14 @@ impl Open {
             }),
         };
         if let Some(reason) = missed {
-            self.order.set(Order::Cut(reason));
-            self.ordered.notify_one();
+            self.cut(reason);
         }
+    }
+
+    /// Ends it now.
+    pub(super) fn cut(&self, reason: Closed) {
+        self.order.set(Order::Cut(reason));
+        self.ordered.notify_one();
     }
 }
 

@@ -200,6 +200,7 @@ async fn run(id: WorkerId, setup: Setup, bells: Arc<Bells>, mut commands: mpsc::
     while let Some(command) = commands.recv().await {
         worker.obey(command);
     }
+    worker.cut_everybody().await;
     // The last lines of the log, before the thread is gone.
     worker.gateway.log_to(None);
 }
@@ -329,6 +330,16 @@ impl Worker {
         }
         // Nobody waits any more for the rest; they end with this thread.
         let _ = done.send(self.open.borrow().len());
+    }
+
+    /// Ends every connection now, so that what each was doing is still recorded.
+    async fn cut_everybody(&self) {
+        let closed = self.all_closed.notified();
+        self.open.borrow().values().for_each(|open| open.cut(Closed::DrainTimeout));
+        if !self.open.borrow().is_empty() {
+            // A turn of the thread is enough for each; a second is more than enough for all.
+            let _ = tokio::time::timeout(Duration::from_secs(1), closed).await;
+        }
     }
 
     fn warn(&self, what: &'static str, detail: String) {

@@ -1,0 +1,398 @@
+//! `tidegate run`: from a config to a serving process, and back to nothing.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    io::{self, IsTerminal as _},
+    net::SocketAddr,
+    num::NonZero,
+    process::ExitCode,
+    sync::{Arc, atomic::AtomicU64},
+    time::{Duration, Instant},
+};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::mpsc,
+    time::{sleep, timeout},
+};
+
+use super::eprint;
+use crate::{
+    admin,
+    base::Timestamp,
+    config::{
+        Loaded, Report, Style,
+        plan::{LogFormat, Plan, Workers},
+    },
+    control::{Attempt, First, Origin, Readiness, Reloader, Status, resolve},
+    health::Prober,
+    layers::PasswordPool,
+    proxy::Fault,
+    runtime::{self, ListenerId, Live, Registry, Resolved, Tokens},
+    server::{Closed, Fleet, Setup, Sockets, bind},
+    telemetry::{AccessLog, Counter, Event, EventLog, Events, events::Sink, metrics::RouteMetrics},
+};
+
+/// What to run.
+#[derive(Debug)]
+pub(super) struct Options {
+    /// Where the config is.
+    pub(super) origin: Origin,
+    /// Instead of the config's.
+    pub(super) log_format: Option<LogFormat>,
+}
+
+/// Exit codes, as the manual lists them.
+const INVALID: u8 = 1;
+const TROUBLE: u8 = 2;
+const CUT: u8 = 4;
+
+/// Probes under way at once.
+const MAX_PROBES: usize = 256;
+
+/// Passwords that may wait to be verified.
+const MAX_PASSWORDS: usize = 256;
+
+/// The longest that `/readyz` waits for the first round of probes.
+const FIRST_ROUND: Duration = Duration::from_secs(3);
+
+/// For the last lines of logs to be written.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// Runs a gateway until it is told to stop.
+pub(super) fn run(options: Options) -> ExitCode {
+    let began = Instant::now();
+    let loaded = match options.origin.load() {
+        Ok(loaded) => loaded,
+        Err(report) => {
+            eprint(format_args!("{}", report.text(Style::of_stderr())));
+            let is_missing = options.origin.text.is_none() && !options.origin.path.exists();
+            return ExitCode::from(if is_missing { TROUBLE } else { INVALID });
+        }
+    };
+    if !loaded.warnings.is_empty() {
+        eprint(format_args!("{}", loaded.warnings.text(Style::of_stderr())));
+    }
+    raise_descriptor_limit();
+    let started = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Trouble(format!("cannot start: {error}")))
+        .and_then(|runtime| runtime.block_on(serve(options, loaded, began)));
+    started.unwrap_or_else(|trouble| {
+        eprint(format_args!("error: {trouble}\n"));
+        ExitCode::from(TROUBLE)
+    })
+}
+
+/// Why a process cannot start although its config is fine.
+#[derive(Debug)]
+struct Trouble(String);
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+async fn serve(options: Options, loaded: Loaded, began: Instant) -> Result<ExitCode, Trouble> {
+    let plan = Arc::clone(&loaded.plan);
+    let format = options.log_format.unwrap_or(plan.log.format);
+    let (event_log, events) = EventLog::start(format, plan.log.level, Sink::stderr()).map_err(no_thread)?;
+    let workers = worker_count(plan.workers);
+    let passwords = PasswordPool::new(workers.div_ceil(2), MAX_PASSWORDS).map_err(no_thread)?;
+    let registry = Registry::new(workers, Tokens { faults: &Fault::REASONS, closes: &Closed::TOKENS }, passwords);
+    let resolved = resolve(&plan, &Resolved::default()).await;
+    let built = runtime::build(&registry, &plan, 1, loaded.sha, &resolved);
+
+    let sockets = bind_listeners(&built.snapshot, workers)?;
+    let admin_socket = plan.admin.as_ref().map(|admin| bind_admin(admin.bind)).transpose()?;
+    let access_log = plan.access_log.as_ref().map(|plan| AccessLog::start(plan, events.clone()).map(Arc::new));
+    let access_log = access_log.transpose().map_err(|error| Trouble(format!("cannot open the access log: {error}")))?;
+    let mut signals = Signals::new().map_err(|error| Trouble(format!("cannot listen for signals: {error}")))?;
+
+    let live = Arc::new(Live::new(built.snapshot));
+    let status = Arc::new(Status {
+        started: Timestamp::now(),
+        file: options.origin.path.clone(),
+        live: Arc::clone(&live),
+        monitors: ArcSwap::default(),
+        last_attempt: ArcSwap::from_pointee(first_attempt(&loaded.warnings)),
+        reloads_ok: AtomicU64::new(1),
+        reloads_refused: AtomicU64::new(0),
+        workers,
+        unrouted: Arc::new(RouteMetrics::new(workers, &Fault::REASONS)),
+        panics: Arc::new(Counter::new(workers)),
+        access_log: ArcSwapOption::new(access_log.clone()),
+        events: events.clone(),
+        event_log: Arc::new(event_log),
+        readiness: Readiness::default(),
+    });
+    let setup = Setup {
+        live,
+        events: events.clone(),
+        unrouted: Arc::clone(&status.unrouted),
+        panics: Arc::clone(&status.panics),
+    };
+    let fleet = Arc::new(Fleet::start(workers, &setup).map_err(no_thread)?);
+    fleet.log_to(access_log.as_ref()).await;
+    let first = First { origin: options.origin, loaded, resolved, registry: built.registry, upstreams: built.upstreams };
+    let prober = Prober::new(events.clone(), MAX_PROBES);
+    let reloader = Reloader::new(first, Arc::clone(&status), Arc::clone(&fleet), prober);
+
+    let addresses = Addresses::of(&sockets, admin_socket.as_ref());
+    for (id, sockets) in sockets {
+        fleet.accept(id, sockets).await;
+    }
+    if let Some(socket) = admin_socket {
+        tokio::spawn(admin::serve(socket, Arc::clone(&status)));
+    }
+    let (requests, edits) = mpsc::channel(1);
+    let reloading = tokio::spawn(reloader.run(edits));
+    addresses.tell(&status, format, began.elapsed());
+    tokio::spawn(become_ready(Arc::clone(&status)));
+
+    signals.until_stop(&requests, &status).await;
+    let cut = wind_down(&status, &fleet, &mut signals).await;
+
+    reloading.abort();
+    let _ = reloading.await;
+    if let Some(fleet) = Arc::into_inner(fleet) {
+        fleet.stop();
+    }
+    if let Some(log) = status.access_log.load_full() {
+        log.close(LAST_WORDS);
+    }
+    let (stage, detail) = match cut {
+        0 => ("stopped", "every request was finished".to_owned()),
+        cut => ("cut", format!("{cut} connections were still open at the deadline")),
+    };
+    status.event_log.close(Event::Process { stage, detail }, LAST_WORDS);
+    Ok(if cut == 0 { ExitCode::SUCCESS } else { ExitCode::from(CUT) })
+}
+
+fn no_thread(error: io::Error) -> Trouble {
+    Trouble(format!("the system gives no more threads: {error}"))
+}
+
+fn worker_count(workers: Workers) -> usize {
+    match workers {
+        Workers::Auto => std::thread::available_parallelism().map_or(1, NonZero::get),
+        Workers::Count(count) => usize::from(count.get()),
+    }
+}
+
+fn first_attempt(warnings: &Report) -> Attempt {
+    Attempt { at: Timestamp::now(), by: "start", findings: Arc::new(warnings.clone()), is_live: true }
+}
+
+fn bind_listeners(snapshot: &runtime::Snapshot, workers: usize) -> Result<BTreeMap<ListenerId, Sockets>, Trouble> {
+    let bound = snapshot.listeners.values().map(|listener| {
+        let address = listener.plan.bind;
+        let sockets = bind(address, workers);
+        let sockets = sockets.map_err(|error| cannot_bind(&listener.plan.name, address, &error))?;
+        Ok((listener.id, sockets))
+    });
+    bound.collect()
+}
+
+fn bind_admin(address: SocketAddr) -> Result<std::net::TcpListener, Trouble> {
+    let bound = std::net::TcpListener::bind(address).and_then(|socket| {
+        socket.set_nonblocking(true)?;
+        Ok(socket)
+    });
+    bound.map_err(|error| cannot_bind("admin", address, &error))
+}
+
+fn cannot_bind(what: &str, address: SocketAddr, error: &io::Error) -> Trouble {
+    Trouble(match error.kind() {
+        io::ErrorKind::AddrInUse => format!("`{what}`: port {} of {} is in use", address.port(), address.ip()),
+        io::ErrorKind::PermissionDenied => {
+            format!("`{what}`: not allowed to bind {address}; ports below 1024 need CAP_NET_BIND_SERVICE")
+        }
+        _ => format!("`{what}`: cannot bind {address}: {error}"),
+    })
+}
+
+/// Connections are descriptors: as many as the system allows at all, not only those that it allows unasked.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    // What cannot be raised is met when connections are accepted, and said there.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+}
+
+/// Where the process can be reached.
+struct Addresses {
+    listeners: BTreeMap<ListenerId, SocketAddr>,
+    admin: Option<SocketAddr>,
+}
+
+impl Addresses {
+    fn of(sockets: &BTreeMap<ListenerId, Sockets>, admin: Option<&std::net::TcpListener>) -> Self {
+        Self {
+            listeners: sockets.iter().map(|(id, sockets)| (*id, sockets.address)).collect(),
+            admin: admin.and_then(|socket| socket.local_addr().ok()),
+        }
+    }
+
+    fn tell(&self, status: &Status, format: LogFormat, took: Duration) {
+        let is_text = match format {
+            LogFormat::Auto => io::stderr().is_terminal(),
+            LogFormat::Json => false,
+            LogFormat::Text => true,
+        };
+        if is_text {
+            eprint(format_args!("{}", self.banner(status, took)));
+        } else {
+            self.tell_machines(status, took);
+        }
+    }
+
+    fn banner(&self, status: &Status, took: Duration) -> String {
+        let live = status.live.load();
+        let mut lines = vec![format!(
+            "tidegate {} · {} · gen {} ({})",
+            env!("CARGO_PKG_VERSION"),
+            status.file.display(),
+            live.generation,
+            live.sha
+        )];
+        for listener in live.listeners.values() {
+            let routes = live.served(listener.id).map_or(0, |_| served_routes(&live.plan, &listener.plan.name));
+            let address = self.listeners.get(&listener.id).unwrap_or(&listener.plan.bind);
+            lines.push(format!("  {:<10} {:<26} {}", "listen", format!("http://{address}"), counted(routes, "route")));
+        }
+        for (name, upstream) in &live.plan.upstreams {
+            let backends = counted(upstream.backends.len(), "backend");
+            lines.push(format!("  {:<10} {:<26} {}", "upstream", format!("{name}  {backends}"), asked(upstream)));
+        }
+        if let Some(admin) = self.admin {
+            lines.push(format!("  {:<10} {:<26} /health · /metrics · /api/v1/status", "admin", format!("http://{admin}")));
+        }
+        let edits = match live.plan.reload.watch {
+            true => format!("Edits to {} apply live. ", status.file.display()),
+            false => String::new(),
+        };
+        lines.push(format!("ready in {} ms. {edits}Ctrl-C to stop.\n\n", took.as_millis()));
+        lines.join("\n")
+    }
+
+    fn tell_machines(&self, status: &Status, took: Duration) {
+        let live = status.live.load();
+        let say = |stage, detail| status.events.emit(Event::Process { stage, detail });
+        for listener in live.listeners.values() {
+            if let Some(address) = self.listeners.get(&listener.id) {
+                say("listen", format!("{} {address}", listener.plan.name));
+            }
+        }
+        if let Some(admin) = self.admin {
+            say("admin", admin.to_string());
+        }
+        say("ready", format!("gen {} ({}) in {} ms", live.generation, live.sha, took.as_millis()));
+    }
+}
+
+fn served_routes(plan: &Plan, listener: &str) -> usize {
+    let serves = |route: &&Arc<_>| {
+        let route: &crate::config::plan::Route = route;
+        route.listeners.as_ref().is_none_or(|listeners| listeners.contains(listener))
+    };
+    plan.routes.values().filter(serves).count()
+}
+
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+fn asked(upstream: &crate::config::plan::Upstream) -> String {
+    use crate::{base::duration::Written, config::plan::ProbeKind};
+    let Some(check) = &upstream.health else { return "no health check".to_owned() };
+    let every = Written(check.interval);
+    match &check.kind {
+        ProbeKind::Http(http) => format!("{} {} every {every}", http.method, http.path),
+        ProbeKind::Tcp => format!("tcp connect every {every}"),
+    }
+}
+
+/// Traffic should come once the first probes have answered; it is taken before that, too.
+async fn become_ready(status: Arc<Status>) {
+    let rounds: Vec<_> = status.monitors.load().values().map(|monitor| monitor.first_round()).collect();
+    let all = async {
+        for round in rounds {
+            round.await;
+        }
+    };
+    let _ = timeout(FIRST_ROUND, all).await;
+    status.readiness.started();
+}
+
+/// Readiness fails, listeners close, requests finish; a second signal cuts it short. Returns how many connections were cut.
+async fn wind_down(status: &Status, fleet: &Fleet, signals: &mut Signals) -> usize {
+    let shutdown = status.live.load().plan.shutdown;
+    status.readiness.draining();
+    let detail = format!("no new connections; requests have {} to finish", crate::base::duration::Written(shutdown.timeout));
+    status.events.emit(Event::Process { stage: "draining", detail });
+    tokio::select! {
+        () = sleep(shutdown.delay) => {}
+        () = signals.stop() => return fleet.drain(Instant::now()).await,
+    }
+    tokio::select! {
+        cut = fleet.drain(Instant::now() + shutdown.timeout) => cut,
+        () = signals.stop() => fleet.drain(Instant::now()).await,
+    }
+}
+
+struct Signals {
+    hup: Signal,
+    int: Signal,
+    quit: Signal,
+    term: Signal,
+    usr1: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            hup: signal(SignalKind::hangup())?,
+            int: signal(SignalKind::interrupt())?,
+            quit: signal(SignalKind::quit())?,
+            term: signal(SignalKind::terminate())?,
+            usr1: signal(SignalKind::user_defined1())?,
+        })
+    }
+
+    /// INT, QUIT (what container images built for nginx send) and TERM mean the same.
+    async fn stop(&mut self) {
+        tokio::select! {
+            _ = self.int.recv() => {}
+            _ = self.quit.recv() => {}
+            _ = self.term.recv() => {}
+        }
+    }
+
+    /// Obeys HUP (reload) and USR1 (reopen the access log) until one comes that stops the process.
+    async fn until_stop(&mut self, edits: &mpsc::Sender<&'static str>, status: &Status) {
+        loop {
+            tokio::select! {
+                _ = self.int.recv() => return,
+                _ = self.quit.recv() => return,
+                _ = self.term.recv() => return,
+                // One that waits already will read the same file.
+                _ = self.hup.recv() => drop(edits.try_send("SIGHUP")),
+                _ = self.usr1.recv() => reopen(status, &status.events),
+            }
+        }
+    }
+}
+
+fn reopen(status: &Status, events: &Events) {
+    if let Some(log) = status.access_log.load_full()
+        && let Err(error) = log.reopen()
+    {
+        let detail = format!("cannot reopen, the old file goes on: {error}");
+        events.emit(Event::Warning { what: "access_log", detail });
+    }
+}

@@ -1,0 +1,306 @@
+//! A config edit, in one straight line: [`Reloader::apply`].
+//!
+//! read → parse and check → diff → look names up → build → bind → **swap** → probe → drain → tell. Whatever can fail stands
+//! before the swap; a refused edit has had no effect but to be told.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    path::PathBuf,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::{Duration, Instant},
+};
+
+use tokio::sync::mpsc;
+
+use super::{Attempt, Status, Watch};
+use crate::{
+    base::{Name, Timestamp},
+    config::{self, Changes, Code, Diagnostic, Loaded, Report, Source, plan::Plan},
+    health::{self, Monitor, Prober},
+    runtime::{self, Built, ListenerId, Registry, Resolved, UpstreamId},
+    server::{Fleet, Sockets, bind},
+    telemetry::{AccessLog, Event},
+};
+
+/// What an edit is read from.
+#[derive(Debug)]
+pub struct Origin {
+    /// The file, or a name for the text of a gateway that runs without one.
+    pub path: PathBuf,
+    /// The text of a gateway that runs without a file: nothing to watch or to read again.
+    pub text: Option<String>,
+    /// Where `${NAME}` is looked up.
+    pub env: fn(&str) -> Option<String>,
+}
+
+impl Origin {
+    /// Reads and checks the config.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it; a file that cannot be read among it.
+    pub fn load(&self) -> Result<Loaded, Report> {
+        let source = match &self.text {
+            Some(text) => Source { path: self.path.clone(), text: text.clone() },
+            None => Source::read(&self.path).map_err(|error| unreadable(&self.path, &error))?,
+        };
+        config::load(&source, &self.env)
+    }
+}
+
+fn unreadable(path: &std::path::Path, error: &io::Error) -> Report {
+    let message = format!("cannot read {}: {error}", path.display());
+    Report::new(path, "", vec![Diagnostic::new(Code::Unreadable, 0..0, message)], &[])
+}
+
+/// Applies edits, one after the other. The only one that changes what is in force.
+#[derive(Debug)]
+pub struct Reloader {
+    origin: Origin,
+    status: Arc<Status>,
+    fleet: Arc<Fleet>,
+    prober: Prober,
+    registry: Registry,
+    resolved: Resolved,
+    watch: Watch,
+    monitors: BTreeMap<UpstreamId, Arc<Monitor>>,
+}
+
+/// What a reloader starts from: the first config, built.
+#[derive(Debug)]
+pub struct First {
+    /// Where it was read.
+    pub origin: Origin,
+    /// The config.
+    pub loaded: Loaded,
+    /// What the names in it stand for.
+    pub resolved: Resolved,
+    /// What has the memory.
+    pub registry: Registry,
+    /// Which upstream each name is.
+    pub upstreams: BTreeMap<Name, UpstreamId>,
+}
+
+/// For DNS while an edit is applied: an edit does not wait longer for names than that.
+const LOOKUP: Duration = Duration::from_secs(2);
+
+/// How often names are looked up again. The system's resolver does not tell how long its answers hold.
+const LOOKUP_AGAIN: Duration = Duration::from_secs(10);
+
+/// How often buckets that are full again are forgotten.
+const SWEEP: Duration = Duration::from_secs(5);
+
+impl Reloader {
+    /// Starts the health tasks of the first config.
+    #[must_use]
+    pub fn new(first: First, status: Arc<Status>, fleet: Arc<Fleet>, prober: Prober) -> Self {
+        let watch = Watch::new(&first.origin, &first.loaded);
+        let First { origin, resolved, registry, upstreams, .. } = first;
+        let mut reloader =
+            Self { origin, status, fleet, prober, registry, resolved, watch, monitors: BTreeMap::default() };
+        reloader.probe(&upstreams);
+        reloader
+    }
+
+    /// Applies an edit whenever the file changes or somebody asks, until nobody can ask any more.
+    pub async fn run(mut self, mut requests: mpsc::Receiver<&'static str>) {
+        let mut sweep = tokio::time::interval(SWEEP);
+        let mut lookup = tokio::time::interval(LOOKUP_AGAIN);
+        lookup.reset();
+        loop {
+            tokio::select! {
+                request = requests.recv() => match request {
+                    Some(by) => self.apply(by).await,
+                    None => return,
+                },
+                () = self.watch.changed() => self.apply("file watch").await,
+                _ = sweep.tick() => self.registry.limiters().for_each(|limiter| limiter.sweep()),
+                _ = lookup.tick() => self.look_up_again().await,
+            }
+        }
+    }
+
+    /// The straight line of an edit.
+    async fn apply(&mut self, by: &'static str) {
+        let loaded = match self.origin.load() {
+            Ok(loaded) => loaded,
+            Err(report) => return self.refuse(report, by),
+        };
+        let live = self.status.live.load();
+        let changes = config::diff(&live.plan, &loaded.plan);
+        if changes.is_empty() && loaded.sha == live.sha {
+            self.watch.follow(&loaded.files);
+            return self.tell(live.generation, "nothing changed".to_owned(), loaded.warnings, by);
+        }
+        let resolved = resolve(&loaded.plan, &self.resolved).await;
+        let built = runtime::build(&self.registry, &loaded.plan, live.generation + 1, loaded.sha, &resolved);
+        let opened = match self.open(&built, &live.plan, &loaded.plan) {
+            Ok(opened) => opened,
+            Err(finding) => return self.refuse(Report::new(&self.origin.path, "", vec![finding], &[]), by),
+        };
+
+        let generation = built.snapshot.generation;
+        let before = listener_ids(&live);
+        self.swap(built, resolved);
+        self.watch.follow(&loaded.files);
+        self.switch_sockets(opened.sockets, &before, &changes).await;
+        self.switch_logs(opened.access_log, &loaded.plan).await;
+        self.tell(generation, summary(&changes), loaded.warnings, by);
+    }
+
+    /// Binds and opens what is new. Dropped, it is as if it had never been.
+    fn open(&self, built: &Built, old: &Plan, new: &Plan) -> Result<Opened, Diagnostic> {
+        let before: BTreeSet<ListenerId> = listener_ids(&self.status.live.load());
+        let added = built.snapshot.listeners.values().filter(|listener| !before.contains(&listener.id));
+        let bound = added.map(|listener| {
+            let address = listener.plan.bind;
+            let sockets = bind(address, self.fleet.len());
+            let sockets = sockets.map_err(|error| {
+                let what = format!("listener `{}` cannot bind {address}: {error}", listener.plan.name);
+                Diagnostic::new(Code::SameBind, 0..0, what)
+            });
+            Ok((listener.id, sockets?))
+        });
+        let sockets = bound.collect::<Result<Vec<_>, Diagnostic>>()?;
+        let access_log = match (&new.access_log, new.access_log == old.access_log) {
+            (_, true) => None,
+            (None, false) => Some(None),
+            (Some(plan), false) => {
+                let log = AccessLog::start(plan, self.status.events.clone());
+                let log = log.map_err(|error| {
+                    Diagnostic::new(Code::Unreadable, 0..0, format!("cannot open the access log: {error}"))
+                });
+                Some(Some(Arc::new(log?)))
+            }
+        };
+        Ok(Opened { sockets, access_log })
+    }
+
+    fn swap(&mut self, built: Built, resolved: Resolved) {
+        self.status.live.replace(built.snapshot);
+        self.registry = built.registry;
+        self.resolved = resolved;
+        self.probe(&built.upstreams);
+    }
+
+    /// Hands every upstream's health task what is in force now; starts those that are new and ends those that are gone.
+    fn probe(&mut self, upstreams: &BTreeMap<Name, UpstreamId>) {
+        let live = self.status.live.load();
+        let mut by_name = BTreeMap::new();
+        let mut monitors = BTreeMap::new();
+        for (name, id) in upstreams {
+            let Some(upstream) = live.upstreams.get(name) else { continue };
+            let (plan, members) = (Arc::clone(&upstream.plan), upstream.members.clone());
+            let monitor = match self.monitors.remove(id) {
+                Some(monitor) => {
+                    monitor.update(plan, members);
+                    monitor
+                }
+                None => Arc::new(Monitor::start(&self.prober, Arc::clone(&upstream.live), plan, members)),
+            };
+            by_name.insert(name.clone(), Arc::clone(&monitor));
+            monitors.insert(*id, monitor);
+        }
+        self.monitors = monitors;
+        self.status.monitors.store(Arc::new(by_name));
+    }
+
+    async fn switch_sockets(
+        &self,
+        opened: Vec<(ListenerId, Sockets)>,
+        before: &BTreeSet<ListenerId>,
+        changes: &Changes,
+    ) {
+        for (id, sockets) in opened {
+            self.fleet.accept(id, sockets).await;
+        }
+        let live = self.status.live.load();
+        let deadline = Instant::now() + live.plan.shutdown.timeout;
+        for id in before.difference(&listener_ids(&live)) {
+            self.fleet.refuse(*id).await;
+            self.fleet.retire(*id, deadline).await;
+        }
+        let changed = changes.listeners.changed.iter().filter_map(|name| live.listeners.get(name));
+        for listener in changed.filter(|listener| before.contains(&listener.id)) {
+            self.fleet.retire(listener.id, deadline).await;
+        }
+    }
+
+    async fn switch_logs(&self, access_log: Option<Option<Arc<AccessLog>>>, plan: &Plan) {
+        self.status.event_log.set_level(plan.log.level);
+        self.status.event_log.set_format(plan.log.format);
+        if let Some(log) = access_log {
+            self.fleet.log_to(log.as_ref()).await;
+            self.status.access_log.store(log);
+        }
+    }
+
+    fn tell(&self, generation: u64, summary: String, warnings: Report, by: &'static str) {
+        self.status.reloads_ok.fetch_add(1, Relaxed);
+        self.attempted(warnings, true, by);
+        self.status.events.emit(Event::Reloaded { generation, summary, by });
+    }
+
+    fn refuse(&self, report: Report, by: &'static str) {
+        self.status.reloads_refused.fetch_add(1, Relaxed);
+        let event = Event::Refused {
+            file: self.origin.path.display().to_string(),
+            generation: self.status.live.load().generation,
+            errors: report.errors(),
+            findings: report.short().lines().map(str::to_owned).collect(),
+            by,
+        };
+        self.attempted(report, false, by);
+        self.status.events.emit(event);
+    }
+
+    fn attempted(&self, findings: Report, is_live: bool, by: &'static str) {
+        let attempt = Attempt { at: Timestamp::now(), by, findings: Arc::new(findings), is_live };
+        self.status.last_attempt.store(Arc::new(attempt));
+    }
+
+    /// Names may have got other addresses. What does not resolve any more keeps those that it had.
+    async fn look_up_again(&mut self) {
+        let live = self.status.live.load();
+        if runtime::names(&live.plan).is_empty() {
+            return;
+        }
+        let resolved = resolve(&live.plan, &self.resolved).await;
+        if resolved != self.resolved {
+            let built = runtime::build(&self.registry, &live.plan, live.generation, live.sha, &resolved);
+            self.swap(built, resolved);
+        }
+    }
+}
+
+struct Opened {
+    sockets: Vec<(ListenerId, Sockets)>,
+    // `Some` where it changes: to another one, or to none.
+    access_log: Option<Option<Arc<AccessLog>>>,
+}
+
+fn listener_ids(snapshot: &runtime::Snapshot) -> BTreeSet<ListenerId> {
+    snapshot.listeners.values().map(|listener| listener.id).collect()
+}
+
+fn summary(changes: &Changes) -> String {
+    match changes.restart.is_empty() {
+        true => changes.summary(),
+        false => format!("{} ({} needs a restart)", changes.summary(), changes.restart.join(", ")),
+    }
+}
+
+/// What the names of a plan stand for. One that does not resolve now keeps the addresses that `known` has for it.
+pub async fn resolve(plan: &Plan, known: &Resolved) -> Resolved {
+    let names = runtime::names(plan);
+    let results = health::resolve(&names, LOOKUP).await;
+    let merged = names.into_iter().zip(results).map(|(name, result)| {
+        let result = match (result, known.get(&name)) {
+            (Ok(addresses), _) => Ok(addresses),
+            (Err(_), Some(Ok(addresses))) => Ok(addresses.clone()),
+            (Err(error), _) => Err(error.to_string()),
+        };
+        (name, result)
+    });
+    merged.collect()
+}

@@ -1,0 +1,133 @@
+use std::{
+    collections::BTreeMap,
+    hash::{BuildHasher as _, RandomState},
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+use tokio::{
+    sync::mpsc,
+    time::{sleep, timeout},
+};
+
+use super::Origin;
+use crate::config::Loaded;
+
+/// Tells when the config file, or another file that it reads, has other content.
+///
+/// The folders are watched, not the files: editors replace a file by another, and Kubernetes swaps a symlink beside it. A
+/// notice only makes this look; what counts is the content. Every two seconds it looks unasked, because notices get lost, on
+/// network file systems above all.
+#[derive(Debug)]
+pub struct Watch {
+    is_on: bool,
+    debounce: Duration,
+    files: BTreeMap<PathBuf, Seen>,
+    main: PathBuf,
+    notices: mpsc::Receiver<()>,
+    watcher: Option<RecommendedWatcher>,
+    hasher: RandomState,
+}
+
+// What a file was when it was last looked at.
+#[derive(Clone, Debug, Eq, PartialEq)]
+struct Seen {
+    stamp: Option<(SystemTime, u64)>,
+    content: Option<u64>,
+}
+
+const UNASKED: Duration = Duration::from_secs(2);
+
+/// A change that never comes to rest is looked at all the same after this many quiet times.
+const LONGEST_DEBOUNCE: u32 = 10;
+
+impl Watch {
+    /// Watches what this config was read from. One without a file is never changed.
+    #[must_use]
+    pub fn new(origin: &Origin, loaded: &Loaded) -> Self {
+        // One notice is as good as many.
+        let (notify, notices) = mpsc::channel(1);
+        let watcher = notify::recommended_watcher(move |_| {
+            let _ = notify.try_send(());
+        });
+        let mut watch = Self {
+            is_on: loaded.plan.reload.watch && origin.text.is_none(),
+            debounce: loaded.plan.reload.debounce,
+            files: BTreeMap::new(),
+            main: origin.path.clone(),
+            notices,
+            watcher: watcher.ok(),
+            hasher: RandomState::new(),
+        };
+        watch.follow(&loaded.files);
+        watch
+    }
+
+    /// Watches these files beside the main one from now on.
+    pub fn follow(&mut self, others: &[PathBuf]) {
+        let mut files = BTreeMap::new();
+        for path in others.iter().chain([&self.main]) {
+            let seen = self.files.remove(path).unwrap_or_else(|| self.look(path));
+            files.insert(path.clone(), seen);
+        }
+        self.files = files;
+        let Some(watcher) = &mut self.watcher else { return };
+        let folder = |path: &PathBuf| path.parent().map_or(PathBuf::from("."), Path::to_path_buf);
+        for path in self.files.keys() {
+            let folder = Some(folder(path)).filter(|folder| !folder.as_os_str().is_empty());
+            // Watching a folder twice is watching it once. One that cannot be watched is looked at unasked.
+            let _ = watcher.watch(&folder.unwrap_or_else(|| PathBuf::from(".")), RecursiveMode::NonRecursive);
+        }
+    }
+
+    /// Returns when the content of a file is another than when this last returned. May be dropped and called again.
+    pub async fn changed(&mut self) {
+        if !self.is_on {
+            return std::future::pending().await;
+        }
+        loop {
+            let noticed = timeout(UNASKED, self.notices.recv()).await.is_ok();
+            if !noticed && !self.is_stamped_anew() {
+                continue;
+            }
+            for _ in 0..LONGEST_DEBOUNCE {
+                sleep(self.debounce).await;
+                if self.notices.try_recv().is_err() {
+                    break;
+                }
+            }
+            if self.has_other_content() {
+                return;
+            }
+        }
+    }
+
+    fn is_stamped_anew(&self) -> bool {
+        self.files.iter().any(|(path, seen)| stamp(path) != seen.stamp)
+    }
+
+    fn has_other_content(&mut self) -> bool {
+        let paths: Vec<PathBuf> = self.files.keys().cloned().collect();
+        let mut is_other = false;
+        for path in paths {
+            let seen = self.look(&path);
+            let before = self.files.insert(path, seen.clone());
+            is_other |= before.is_none_or(|before| before.content != seen.content);
+        }
+        is_other
+    }
+
+    fn look(&self, path: &Path) -> Seen {
+        // The stamp first: what changes in between is then looked at again.
+        let stamp = stamp(path);
+        let content = std::fs::read(path).ok().map(|bytes| self.hasher.hash_one(bytes));
+        Seen { stamp, content }
+    }
+}
+
+// Follows symlinks.
+fn stamp(path: &Path) -> Option<(SystemTime, u64)> {
+    let metadata = std::fs::metadata(path).ok()?;
+    Some((metadata.modified().ok()?, metadata.len()))
+}
