@@ -1,1 +1,7 @@
-fn main() {}
+//! The `tidegate` program: its command line is `tidegate::cli`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tidegate::cli::main()
+}

@@ -21,7 +21,7 @@ mod tests;
 use std::{
     collections::BTreeMap,
     fmt,
-    io::{Error, ErrorKind, Read as _},
+    io::{Error, ErrorKind, Read},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -51,15 +51,23 @@ impl Source {
     /// What the system says, or `InvalidData` for a file that is not UTF-8 or larger than 4 MiB.
     pub fn read(path: impl Into<PathBuf>) -> Result<Self, Error> {
         let path = path.into();
-        let mut bytes = vec![];
         let file = std::fs::File::open(&path)?;
-        file.take(yaml::LARGEST as u64 + 1).read_to_end(&mut bytes)?;
+        Self::from_reader(path, file)
+    }
+
+    /// Reads a text to its end, under a name.
+    ///
+    /// # Errors
+    /// What the reader says, or `InvalidData` for a text that is not UTF-8 or larger than 4 MiB.
+    pub fn from_reader(path: impl Into<PathBuf>, reader: impl Read) -> Result<Self, Error> {
+        let mut bytes = vec![];
+        reader.take(yaml::LARGEST as u64 + 1).read_to_end(&mut bytes)?;
         if bytes.len() > yaml::LARGEST {
             return Err(Error::new(ErrorKind::InvalidData, "the file is larger than 4MiB"));
         }
         let text =
             String::from_utf8(bytes).map_err(|_| Error::new(ErrorKind::InvalidData, "the file is not UTF-8 text"))?;
-        Ok(Self { path, text })
+        Ok(Self { path: path.into(), text })
     }
 }
 

@@ -1,0 +1,202 @@
+//! What can be typed. Doc comments here are the help texts.
+
+use std::{path::PathBuf, time::Duration};
+
+use anstream::ColorChoice;
+use clap::{Args, Parser, Subcommand, ValueEnum, builder::PossibleValue};
+
+use crate::{base::duration, config::plan::LogFormat};
+
+/// An API gateway with built-in upstream health checking: one binary, one YAML file, live edits.
+#[derive(Debug, Parser)]
+#[command(name = "tidegate", version, max_term_width = 120)]
+pub(super) struct Cli {
+    /// Whether output is coloured
+    #[arg(long, global = true, value_enum, default_value_t = Color::Auto, value_name = "WHEN")]
+    pub(super) color: Color,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Serve, and apply edits of the config as they are saved
+    #[command(after_help = SEARCH)]
+    Run(RunArgs),
+    /// Say everything that is wrong with a config; contacts nothing
+    #[command(after_help = SEARCH)]
+    Check(CheckArgs),
+    /// Show an ejection and a recovery on sample backends
+    Demo(DemoArgs),
+    /// Print the JSON Schema of the config, for editors
+    Schema {
+        /// Write it to a file
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Print the reference of every field of the config, as Markdown
+    Reference,
+    /// Explain a code of `check`, such as E0201
+    ExplainError {
+        /// The code
+        code: String,
+    },
+    /// Hash an API key for the config; reads it from standard input
+    HashKey,
+    /// Hash a password for the config; reads it from standard input
+    HashPassword,
+    /// Print the version
+    Version {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+const SEARCH: &str = "Without a file: $TIDEGATE_CONFIG, then ./tidegate.yaml, then /etc/tidegate/tidegate.yaml.";
+
+/// Arguments of `tidegate run`.
+#[derive(Args, Debug)]
+pub(crate) struct RunArgs {
+    /// The config
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Send everything to this address, without a config; may be given several times
+    #[arg(long, value_name = "ADDR", conflicts_with = "config")]
+    pub(crate) to: Vec<String>,
+    /// With --to: the port or address to listen on [default: 8080]
+    #[arg(long, value_name = "ADDR", requires = "to")]
+    pub(crate) listen: Option<String>,
+    /// Apply edits on SIGHUP only
+    #[arg(long)]
+    pub(crate) no_watch: bool,
+    /// The form of log lines, instead of what the config says
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub(crate) log_format: Option<LogFormat>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct CheckArgs {
+    /// The config; `-` is standard input
+    pub(super) file: Option<PathBuf>,
+    /// Count warnings as errors
+    #[arg(long)]
+    pub(super) strict: bool,
+    /// How findings are written
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(super) format: Format,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct DemoArgs {
+    /// Stop after this time; exit 0 only if an ejection and a recovery were seen and no request failed
+    #[arg(long = "for", value_name = "TIME", value_parser = time)]
+    pub(super) lasts: Option<Duration>,
+    /// Print one JSON document at the end; what happens goes to standard error
+    #[arg(long)]
+    pub(super) json: bool,
+    /// The gateway's port [default: 8080, or a free one]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(super) port: Option<u16>,
+}
+
+fn time(text: &str) -> Result<Duration, String> {
+    match duration::parse(text) {
+        Ok(Duration::ZERO) => Err("is no time at all".to_owned()),
+        parsed => parsed.map_err(|why| format!("{why}; write 30s or 5m")),
+    }
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(super) enum Format {
+    /// With source lines, for people
+    Text,
+    /// `file:line:col: message`, for editors
+    Short,
+    /// An object per line
+    Json,
+    /// Workflow annotations
+    Github,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(super) enum Color {
+    Always,
+    Never,
+    /// If the stream is a terminal and the environment does not object
+    Auto,
+}
+
+impl Color {
+    pub(super) const fn choice(self) -> ColorChoice {
+        match self {
+            Self::Always => ColorChoice::Always,
+            Self::Never => ColorChoice::Never,
+            Self::Auto => ColorChoice::Auto,
+        }
+    }
+}
+
+impl ValueEnum for LogFormat {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Auto, Self::Text, Self::Json]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(match self {
+            Self::Auto => PossibleValue::new("auto").help("Text on a terminal, JSON elsewhere"),
+            Self::Text => PossibleValue::new("text").help("For people"),
+            Self::Json => PossibleValue::new("json").help("An object per line"),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Command, clap::error::ErrorKind> {
+        Cli::try_parse_from(line.split_whitespace()).map(|cli| cli.command).map_err(|why| why.kind())
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn run_takes_a_file_or_addresses() {
+        let Ok(Command::Run(args)) = parse("tidegate run --to :9001 --to :9002 --listen 8081 --log-format json") else {
+            panic!("not a run");
+        };
+        assert_eq!(args.to, [":9001", ":9002"]);
+        assert_eq!(args.listen.as_deref(), Some("8081"));
+        assert_eq!(args.log_format, Some(LogFormat::Json));
+        assert!(args.config.is_none() && !args.no_watch);
+
+        assert_eq!(parse("tidegate run -c a.yaml --to :9001").err(), Some(clap::error::ErrorKind::ArgumentConflict));
+        let alone = parse("tidegate run --listen 8081").err();
+        assert_eq!(alone, Some(clap::error::ErrorKind::MissingRequiredArgument));
+    }
+
+    #[test]
+    fn check_takes_a_form() {
+        let Ok(Command::Check(args)) = parse("tidegate check - --strict --format github --color never") else {
+            panic!("not a check");
+        };
+        assert_eq!(args.file, Some(PathBuf::from("-")));
+        assert!(args.strict);
+        assert_eq!(args.format, Format::Github);
+    }
+
+    #[test]
+    fn a_demo_lasts_for_a_time_with_a_unit() {
+        let Ok(Command::Demo(args)) = parse("tidegate demo --for 30s --json --port 8081") else { panic!("not a demo") };
+        assert_eq!((args.lasts, args.json, args.port), (Some(Duration::from_secs(30)), true, Some(8081)));
+        for wrong in ["--for 30", "--for 0s", "--port 0", "--port 65536"] {
+            assert!(parse(&format!("tidegate demo {wrong}")).is_err(), "{wrong}");
+        }
+    }
+}

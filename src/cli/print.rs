@@ -1,0 +1,48 @@
+//! Where commands write. A reader that has gone away (`| head`) is no trouble: it has seen what it wanted.
+
+use std::{
+    io::{self, ErrorKind, Write},
+    path::Path,
+    process::ExitCode,
+};
+
+use super::Trouble;
+
+/// Writes a command's result to standard output. Styles stay if colours are wanted there.
+pub(super) fn print(text: &str) -> Result<ExitCode, Trouble> {
+    print_with(|out| out.write_all(text.as_bytes()).map(|()| ExitCode::SUCCESS)).map(|code| code.unwrap_or_default())
+}
+
+/// The same for a result that is written in parts. `None`: nobody reads.
+pub(super) fn print_with<T>(write: impl FnOnce(&mut dyn Write) -> io::Result<T>) -> Result<Option<T>, Trouble> {
+    let mut out = anstream::stdout().lock();
+    match write(&mut out).and_then(|value| out.flush().map(|()| value)) {
+        Ok(value) => Ok(Some(value)),
+        Err(why) if why.kind() == ErrorKind::BrokenPipe => Ok(None),
+        Err(why) => Err(Trouble(format!("cannot write to standard output: {why}"))),
+    }
+}
+
+/// Says something beside the result, on standard error.
+pub(super) fn say(text: &str) {
+    // There is no better place to complain about standard error.
+    let _ = anstream::stderr().lock().write_all(text.as_bytes());
+}
+
+/// Writes a command's result to a file.
+pub(super) fn write_file(path: &Path, text: &str) -> Result<ExitCode, Trouble> {
+    match std::fs::write(path, text) {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(why) => Err(Trouble(format!("cannot write {}: {}", path.display(), reason(&why)))),
+    }
+}
+
+/// What the system says, in words.
+pub(super) fn reason(why: &io::Error) -> String {
+    match why.kind() {
+        ErrorKind::NotFound => "no such file".to_owned(),
+        ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        ErrorKind::IsADirectory => "it is a directory".to_owned(),
+        _ => why.to_string(),
+    }
+}
