@@ -38,7 +38,7 @@ pub fn main() -> ExitCode {
 
 fn answer(command: Command) -> Result<ExitCode, Trouble> {
     match command {
-        Command::Run(args) => Ok(run::run(&args)),
+        Command::Run(args) => run::run(&args),
         Command::Check(args) => check::check(&args),
         Command::Demo(args) => demo::demo(&args),
         Command::Schema { out: None } => print(&config::schema()),

@@ -30,6 +30,8 @@ pub struct Origin {
     pub path: PathBuf,
     /// The text of a gateway that runs without a file: nothing to watch or to read again.
     pub text: Option<String>,
+    /// Whether edits of the file apply by themselves; the file may say no, too.
+    pub watch: bool,
     /// Where `${NAME}` is looked up.
     pub env: fn(&str) -> Option<String>,
 }
