@@ -168,6 +168,7 @@ async fn serve(
     Ok(if cut == 0 { ExitCode::SUCCESS } else { ExitCode::from(CUT) })
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "the shape that `map_err` wants")]
 fn no_thread(error: io::Error) -> Trouble {
     Trouble(format!("the system gives no more threads: {error}"))
 }
