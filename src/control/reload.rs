@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use super::{Attempt, Status, Watch};
 use crate::{
     base::{Name, Timestamp},
-    config::{self, Changes, Code, Diagnostic, Loaded, Report, Source, plan::Plan},
+    config::{self, Changes, Code, Diagnostic, Loaded, Report, Sha, Source, plan::Plan},
     health::{self, Monitor, Prober},
     runtime::{self, Built, ListenerId, Registry, Resolved, UpstreamId},
     server::{Fleet, Sockets, bind},
@@ -47,6 +47,11 @@ impl Origin {
             None => Source::read(&self.path).map_err(|error| unreadable(&self.path, &error))?,
         };
         config::load(&source, &self.env)
+    }
+
+    fn differs_from(&self, sha: Sha) -> bool {
+        let source = || Source::read(&self.path).ok();
+        self.watch && self.text.is_none() && source().is_some_and(|source| Sha::of(&source.text) != sha)
     }
 }
 
@@ -109,6 +114,10 @@ impl Reloader {
         let mut sweep = tokio::time::interval(SWEEP);
         let mut lookup = tokio::time::interval(LOOKUP_AGAIN);
         lookup.reset();
+        if self.origin.differs_from(self.status.live.load().sha) {
+            // Edited while the process started, before anybody watched.
+            self.apply("file watch").await;
+        }
         loop {
             tokio::select! {
                 request = requests.recv() => match request {
