@@ -138,7 +138,8 @@ async fn serve(options: Options, loaded: Loaded, began: Instant) -> Result<ExitC
     };
     let fleet = Arc::new(Fleet::start(workers, &setup).map_err(no_thread)?);
     fleet.log_to(access_log.as_ref()).await;
-    let first = First { origin: options.origin, loaded, resolved, registry: built.registry, upstreams: built.upstreams };
+    let first =
+        First { origin: options.origin, loaded, resolved, registry: built.registry, upstreams: built.upstreams };
     let prober = Prober::new(events.clone(), MAX_PROBES);
     let reloader = Reloader::new(first, Arc::clone(&status), Arc::clone(&fleet), prober);
 
@@ -270,7 +271,11 @@ impl Addresses {
             lines.push(format!("  {:<10} {:<26} {}", "upstream", format!("{name}  {backends}"), asked(upstream)));
         }
         if let Some(admin) = self.admin {
-            lines.push(format!("  {:<10} {:<26} /health · /metrics · /api/v1/status", "admin", format!("http://{admin}")));
+            lines.push(format!(
+                "  {:<10} {:<26} /health · /metrics · /api/v1/status",
+                "admin",
+                format!("http://{admin}")
+            ));
         }
         let edits = match live.plan.reload.watch {
             true => format!("Edits to {} apply live. ", status.file.display()),
@@ -333,7 +338,8 @@ async fn become_ready(status: Arc<Status>) {
 async fn wind_down(status: &Status, fleet: &Fleet, signals: &mut Signals) -> usize {
     let shutdown = status.live.load().plan.shutdown;
     status.readiness.draining();
-    let detail = format!("no new connections; requests have {} to finish", crate::base::duration::Written(shutdown.timeout));
+    let detail =
+        format!("no new connections; requests have {} to finish", crate::base::duration::Written(shutdown.timeout));
     status.events.emit(Event::Process { stage: "draining", detail });
     tokio::select! {
         () = sleep(shutdown.delay) => {}
