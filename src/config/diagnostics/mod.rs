@@ -18,6 +18,8 @@ use std::{
 pub use code::{Code, Severity};
 pub use render::Style;
 
+use crate::base::Secret;
+
 /// One finding.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Diagnostic {
@@ -99,8 +101,33 @@ pub struct Report {
     text: Box<str>,
     lines: Lines,
     findings: Vec<Diagnostic>,
-    hidden: usize,
+    more: usize,
     files: Vec<PathBuf>,
+}
+
+/// What a report does not show.
+#[derive(Clone, Debug, Default)]
+pub struct Hidden {
+    /// Parts of the text that are shown as stars.
+    pub spans: Vec<Range<usize>>,
+    /// Values of `${…}`, and what is written for them.
+    pub values: Vec<(Secret, String)>,
+}
+
+impl Hidden {
+    /// Shorter values are in many words by chance, and guessed as fast as read.
+    const SHORTEST: usize = 4;
+
+    fn scrub(&self, finding: &mut Diagnostic) {
+        let texts = [&mut finding.message].into_iter().chain(&mut finding.label).chain(&mut finding.fix);
+        for text in texts.chain(&mut finding.notes) {
+            for (value, written) in self.values.iter().filter(|(value, _)| value.expose().len() >= Self::SHORTEST) {
+                if text.contains(value.expose()) {
+                    *text = text.replace(value.expose(), written);
+                }
+            }
+        }
+    }
 }
 
 /// Where the lines of a text start.
@@ -132,22 +159,23 @@ impl Report {
     /// The most findings that are kept.
     pub const CAP: usize = 50;
 
-    /// Sorts the findings by position. `masked` are spans of the text that are not shown.
+    /// Sorts the findings by position, and takes out of them what is not to be shown.
     #[must_use]
-    pub fn new(file: &Path, text: &str, mut findings: Vec<Diagnostic>, masked: &[Range<usize>]) -> Self {
+    pub fn new(file: &Path, text: &str, mut findings: Vec<Diagnostic>, hidden: &Hidden) -> Self {
         findings.sort_by_key(|finding| (finding.span.start, finding.code));
         findings.dedup();
-        let hidden = findings.len().saturating_sub(Self::CAP);
+        let more = findings.len().saturating_sub(Self::CAP);
         // Errors are never pushed out by warnings.
-        if hidden > 0 {
+        if more > 0 {
             findings.sort_by_key(|finding| finding.code.severity());
             findings.truncate(Self::CAP);
             findings.sort_by_key(|finding| finding.span.start);
         }
         let lines = Lines::of(text);
-        let text = if findings.is_empty() { String::new() } else { mask(text, masked) };
+        let text = if findings.is_empty() { String::new() } else { mask(text, &hidden.spans) };
+        findings.iter_mut().for_each(|finding| hidden.scrub(finding));
         let (file, text) = (file.display().to_string().into(), text.into());
-        Self { file, text, lines, findings, hidden, files: vec![] }
+        Self { file, text, lines, findings, more, files: vec![] }
     }
 
     /// Adds the other files that the config asks for.

@@ -38,8 +38,8 @@ impl Report {
         let plural = |count: usize, word: &str| format!("{count} {word}{}", if count == 1 { "" } else { "s" });
         let mut line =
             format!("{}: {}, {}", self.file, plural(self.errors(), "error"), plural(self.warnings(), "warning"));
-        if self.hidden > 0 {
-            let _ = write!(line, " ({} more not shown)", self.hidden);
+        if self.more > 0 {
+            let _ = write!(line, " ({} more not shown)", self.more);
         }
         line
     }
@@ -129,7 +129,8 @@ impl Report {
         let first = spans().map(|span| span.start).min().unwrap_or_default().min(self.text.len());
         let last = spans().map(|span| span.end).max().unwrap_or_default().min(self.text.len());
         let start = self.text.get(..first).and_then(|before| before.rfind('\n')).map_or(0, |at| at + 1);
-        let end = self.text.get(last..).and_then(|after| after.find('\n')).map_or(self.text.len(), |at| last + at);
+        let end =
+            self.text.get(last..).and_then(|after| after.find(['\r', '\n'])).map_or(self.text.len(), |at| last + at);
         start..end
     }
 }

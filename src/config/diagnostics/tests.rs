@@ -161,3 +161,10 @@ fn a_failed_load_says_which_files_it_asked_for() {
     let files: Vec<_> = report(text).files().iter().map(|file| file.display().to_string()).collect();
     assert_eq!(files, ["a", "b"]);
 }
+
+#[test]
+fn line_ends_of_windows_move_no_place() {
+    let unix = "listen: 8080\nroutes:\n  - path: /*\n    to: 127.0.0.1\n    health: tcp\n";
+    let windows = unix.replace('\n', "\r\n");
+    assert_eq!(report(unix).text(Style::Plain), report(&windows).text(Style::Plain));
+}
