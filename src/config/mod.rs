@@ -27,7 +27,7 @@ use std::{
 };
 
 use diagnostics::Lines;
-pub use diagnostics::{Code, Diagnostic, Hidden, Position, Related, Report, Severity, Style};
+pub use diagnostics::{Code, Diagnostic, Position, Related, Report, Severity, Style};
 pub use diff::{Changes, Entities, diff};
 use plan::Plan;
 pub use reference::reference;
@@ -116,14 +116,10 @@ pub struct Places {
 pub fn load(source: &Source, env: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Report> {
     let text = source.text.strip_prefix('\u{feff}').unwrap_or(&source.text);
     let folder = source.path.parent().unwrap_or(Path::new(""));
-    let report = |findings, hidden: &Hidden| Report::new(&source.path, text, findings, hidden);
 
     let mut document = match yaml::Document::parse(text) {
         Ok(document) => document,
-        Err(findings) => {
-            let hidden = Hidden { spans: yaml::secrets(text), ..Hidden::default() };
-            return Err(report(findings, &hidden));
-        }
+        Err(findings) => return Err(Report::new(&source.path, text, findings, &yaml::secrets(text))),
     };
     let mut files = vec![];
     let (mut findings, values) = document.expand(&yaml::Sources { env, folder }, &mut files, is_hash);
@@ -132,19 +128,19 @@ pub fn load(source: &Source, env: &dyn Fn(&str) -> Option<String>) -> Result<Loa
     findings.extend(structural);
     let (plan, checked, spans) = check::check(&spec, document.index.root(), folder, &findings);
     findings.extend(checked.diagnostics);
-    let hidden = Hidden { spans: checked.masked, values };
     files.extend(checked.files);
     files.sort();
     files.dedup();
-    if findings.iter().any(|finding| finding.code.severity() == Severity::Error) {
-        return Err(report(findings, &hidden).with_files(files));
+    let report = Report::new(&source.path, text, findings, &checked.masked).without(&values);
+    if report.errors() > 0 {
+        return Err(report.with_files(files));
     }
 
     let lines = Lines::of(text);
     let placed = |spans: BTreeMap<Name, usize>| spans.into_iter().map(|(name, at)| (name, lines.line(at).0)).collect();
     Ok(Loaded {
         plan: Arc::new(plan),
-        warnings: report(findings, &hidden),
+        warnings: report,
         sha: Sha::of(&source.text),
         places: Places {
             listeners: placed(spans.listeners),

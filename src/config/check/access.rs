@@ -156,7 +156,8 @@ impl<'a> Check<'a> {
             Err(findings) => {
                 let line =
                     findings.first().map_or(0, |first| text[..first.span.start.min(text.len())].lines().count().max(1));
-                let why = findings.first().map_or(String::new(), |first| first.message.clone());
+                // The title alone: the message would quote what may be a key.
+                let why = findings.first().map_or("", |first| first.code.title()).trim_end_matches('.').to_lowercase();
                 self.in_file(at, path, line, &why);
                 return;
             }

@@ -105,30 +105,8 @@ pub struct Report {
     files: Vec<PathBuf>,
 }
 
-/// What a report does not show.
-#[derive(Clone, Debug, Default)]
-pub struct Hidden {
-    /// Parts of the text that are shown as stars.
-    pub spans: Vec<Range<usize>>,
-    /// Values of `${…}`, and what is written for them.
-    pub values: Vec<(Secret, String)>,
-}
-
-impl Hidden {
-    /// Shorter values are in many words by chance, and guessed as fast as read.
-    const SHORTEST: usize = 4;
-
-    fn scrub(&self, finding: &mut Diagnostic) {
-        let texts = [&mut finding.message].into_iter().chain(&mut finding.label).chain(&mut finding.fix);
-        for text in texts.chain(&mut finding.notes) {
-            for (value, written) in self.values.iter().filter(|(value, _)| value.expose().len() >= Self::SHORTEST) {
-                if text.contains(value.expose()) {
-                    *text = text.replace(value.expose(), written);
-                }
-            }
-        }
-    }
-}
+/// Shorter values are in many words by chance, and guessed as fast as read.
+const SHORTEST_SECRET: usize = 4;
 
 /// Where the lines of a text start.
 #[derive(Clone, Debug, Default)]
@@ -159,9 +137,9 @@ impl Report {
     /// The most findings that are kept.
     pub const CAP: usize = 50;
 
-    /// Sorts the findings by position, and takes out of them what is not to be shown.
+    /// Sorts the findings by position. `masked` are parts of the text that are shown as stars.
     #[must_use]
-    pub fn new(file: &Path, text: &str, mut findings: Vec<Diagnostic>, hidden: &Hidden) -> Self {
+    pub fn new(file: &Path, text: &str, mut findings: Vec<Diagnostic>, masked: &[Range<usize>]) -> Self {
         findings.sort_by_key(|finding| (finding.span.start, finding.code));
         findings.dedup();
         let more = findings.len().saturating_sub(Self::CAP);
@@ -172,15 +150,28 @@ impl Report {
             findings.sort_by_key(|finding| finding.span.start);
         }
         let lines = Lines::of(text);
-        let text = if findings.is_empty() { String::new() } else { mask(text, &hidden.spans) };
-        findings.iter_mut().for_each(|finding| hidden.scrub(finding));
+        let text = if findings.is_empty() { String::new() } else { mask(text, masked) };
         let (file, text) = (file.display().to_string().into(), text.into());
         Self { file, text, lines, findings, more, files: vec![] }
     }
 
+    /// Puts what is written in the place of what it stands for, wherever a finding quotes the value of a `${…}`.
+    pub(super) fn without(mut self, values: &[(Secret, String)]) -> Self {
+        for finding in &mut self.findings {
+            let texts = [&mut finding.message].into_iter().chain(&mut finding.label).chain(&mut finding.fix);
+            for text in texts.chain(&mut finding.notes) {
+                for (value, written) in values.iter().filter(|(value, _)| value.expose().len() >= SHORTEST_SECRET) {
+                    if text.contains(value.expose()) {
+                        *text = text.replace(value.expose(), written);
+                    }
+                }
+            }
+        }
+        self
+    }
+
     /// Adds the other files that the config asks for.
-    #[must_use]
-    pub fn with_files(mut self, files: Vec<PathBuf>) -> Self {
+    pub(super) fn with_files(mut self, files: Vec<PathBuf>) -> Self {
         self.files = files;
         self
     }

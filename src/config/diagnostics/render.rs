@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, ops::Range};
 
-use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
+use annotate_snippets::{AnnotationKind, Level, Origin, Renderer, Snippet};
 
 use super::{Diagnostic, Report, Severity};
 
@@ -120,6 +120,10 @@ impl Report {
         let notes = finding.notes.iter().map(|note| Level::NOTE.no_name().message(note.as_str()));
         let docs = Level::NOTE.with_name("docs").message(format!("tidegate explain-error {}", finding.code.id()));
         let title = level.primary_title(finding.message.as_str()).id(finding.code.id());
+        if self.text.is_empty() {
+            let origin = Origin::path(&*self.file);
+            return renderer.render(&[title.element(origin).elements(notes).element(docs)]);
+        }
         renderer.render(&[title.element(snippet).elements(notes).element(docs)])
     }
 

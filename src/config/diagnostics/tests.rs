@@ -168,3 +168,18 @@ fn line_ends_of_windows_move_no_place() {
     let windows = unix.replace('\n', "\r\n");
     assert_eq!(report(unix).text(Style::Plain), report(&windows).text(Style::Plain));
 }
+
+/// The control plane reports so what it cannot read at all.
+#[test]
+fn a_report_without_a_text_is_printed() {
+    let finding = super::Diagnostic::new(Code::Unreadable, 0..0, "cannot read tidegate.yaml: no such file");
+    let report = Report::new(Path::new("tidegate.yaml"), "", vec![finding], &[]);
+    insta::assert_snapshot!(report.text(Style::Plain), @"
+    error[E0303]: cannot read tidegate.yaml: no such file
+    --> tidegate.yaml
+     = docs: tidegate explain-error E0303
+
+    tidegate.yaml: 1 error, 0 warnings
+    ");
+    assert!(report.short().starts_with("tidegate.yaml:1:1: error[E0303]: cannot read"));
+}
