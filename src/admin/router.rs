@@ -16,8 +16,9 @@ use serde_json::json;
 use super::{
     Now, Problem, Rates, Standing, StatusDocument,
     health::{DraftHealth, Health},
-    metrics, page,
+    metrics,
     observed::Overall,
+    page,
 };
 use crate::{
     control::Status,
