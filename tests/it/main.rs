@@ -4,5 +4,6 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test that cannot go on says so")]
 #![allow(dead_code, reason = "the harness grows with its tests")]
 
+mod floors;
 mod routing;
 mod support;
