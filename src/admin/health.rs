@@ -146,9 +146,7 @@ impl<'a> Backend<'a> {
 }
 
 /// The last outcome that says something of the backend: an inconclusive one says something of us.
-fn last_conclusive<'a>(
-    outcomes: impl DoubleEndedIterator<Item = &'a std::sync::Arc<Outcome>>,
-) -> Option<&'a Outcome> {
+fn last_conclusive<'a>(outcomes: impl DoubleEndedIterator<Item = &'a std::sync::Arc<Outcome>>) -> Option<&'a Outcome> {
     outcomes.rev().map(|outcome| &**outcome).find(|outcome| outcome.kind != Kind::Inconclusive)
 }
 
