@@ -1,6 +1,7 @@
 //! Where commands write. A reader that has gone away (`| head`) is no trouble: it has seen what it wanted.
 
 use std::{
+    fmt,
     io::{self, ErrorKind, Write},
     path::Path,
     process::ExitCode,
@@ -10,7 +11,7 @@ use super::Trouble;
 
 /// Writes a command's result to standard output. Styles stay if colours are wanted there.
 pub(super) fn print(text: &str) -> Result<ExitCode, Trouble> {
-    print_with(|out| out.write_all(text.as_bytes()).map(|()| ExitCode::SUCCESS)).map(|code| code.unwrap_or_default())
+    print_with(|out| out.write_all(text.as_bytes()).map(|()| ExitCode::SUCCESS)).map(Option::unwrap_or_default)
 }
 
 /// The same for a result that is written in parts. `None`: nobody reads.
@@ -24,9 +25,9 @@ pub(super) fn print_with<T>(write: impl FnOnce(&mut dyn Write) -> io::Result<T>)
 }
 
 /// Says something beside the result, on standard error.
-pub(super) fn say(text: &str) {
+pub(super) fn eprint(text: fmt::Arguments<'_>) {
     // There is no better place to complain about standard error.
-    let _ = anstream::stderr().lock().write_all(text.as_bytes());
+    let _ = anstream::stderr().lock().write_fmt(text);
 }
 
 /// Writes a command's result to a file.

@@ -6,7 +6,10 @@
 
 mod bodies;
 mod failover;
+mod floors;
 mod headers;
+
 mod routing;
+
 mod support;
 mod timeouts;
