@@ -20,7 +20,7 @@ use bytes::Buf;
 use http_body::Body;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, sync::Notify};
+use tokio::{net::TcpStream, sync::Notify, task::AbortHandle};
 
 use super::{Backend, Slot};
 use crate::config::plan;
@@ -99,6 +99,7 @@ struct Pool<B> {
 
 struct Idle<B> {
     sender: SendRequest<B>,
+    driver: Driver,
     born: Instant,
     since: Instant,
     limits: Limits,
@@ -107,6 +108,7 @@ struct Idle<B> {
 /// A connection in use by one request. Dropped, it is closed; [`Connection::give_back`] keeps it.
 pub struct Connection<B> {
     sender: SendRequest<B>,
+    driver: Driver,
     born: Instant,
     reused: bool,
     limits: Limits,
@@ -224,7 +226,7 @@ where
             }
             // A connection is returned as the last byte of a body is passed on, a moment before hyper calls it ready.
             if idle.sender.is_ready() || idle.sender.ready().await.is_ok() {
-                return Some(self.connection(idle.sender, idle.born, limits, true));
+                return Some(self.connection((idle.sender, idle.driver), idle.born, limits, true));
             }
         }
     }
@@ -237,22 +239,22 @@ where
             .handshake(TokioIo::new(stream))
             .await
             .map_err(io::Error::other)?;
-        tokio::task::spawn_local(async move {
+        let driver = tokio::task::spawn_local(async move {
             let _place = place;
             // What goes wrong is told to the request that uses it; between requests there is nobody to tell.
             let _ended = connection.await;
         });
-        Ok(self.connection(sender, Instant::now(), limits, false))
+        Ok(self.connection((sender, Driver(driver.abort_handle())), Instant::now(), limits, false))
     }
 
     fn connection(
         self: &Rc<Self>,
-        sender: SendRequest<B>,
+        (sender, driver): (SendRequest<B>, Driver),
         born: Instant,
         limits: Limits,
         reused: bool,
     ) -> Connection<B> {
-        Connection { sender, born, reused, limits, pool: Rc::downgrade(self) }
+        Connection { sender, driver, born, reused, limits, pool: Rc::downgrade(self) }
     }
 }
 
@@ -305,9 +307,20 @@ impl<B> Connection<B> {
         }
         let mut idle = pool.idle.borrow_mut();
         if idle.len() < self.limits.max_idle {
-            idle.push_back(Idle { sender: self.sender, born: self.born, since: Instant::now(), limits: self.limits });
+            let Self { sender, driver, born, limits, .. } = self;
+            idle.push_back(Idle { sender, driver, born, since: Instant::now(), limits });
             pool.freed.notify_one();
         }
+    }
+}
+
+/// The task that drives a connection. Ends with its owner: left alone, it would go on with a request body that nobody wants
+/// any more, as long as the client takes to send it.
+struct Driver(AbortHandle);
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 
