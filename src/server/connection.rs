@@ -128,7 +128,8 @@ async fn drive(gateway: Rc<Gateway>, open: &Open, socket: Rc<TcpStream>) -> Clos
         tokio::select! {
             biased;
             ended = connection.as_mut() => {
-                if open.client.has_unread() {
+                // The rest of what was not understood is unread, too.
+                if open.client.has_unread() || ended.as_ref().is_err_and(hyper::Error::is_parse) {
                     linger(&socket).await;
                 }
                 return ended.map_or_else(|error| reason(&error), |()| Closed::Done);
