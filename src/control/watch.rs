@@ -1,6 +1,7 @@
 use std::{
     collections::BTreeMap,
     hash::{BuildHasher as _, RandomState},
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
@@ -26,6 +27,8 @@ pub struct Watch {
     files: BTreeMap<PathBuf, Seen>,
     main: PathBuf,
     notices: mpsc::Receiver<()>,
+    // A notice came, and nobody has looked since.
+    is_due: bool,
     watcher: Option<RecommendedWatcher>,
     hasher: RandomState,
 }
@@ -33,9 +36,12 @@ pub struct Watch {
 // What a file was when it was last looked at.
 #[derive(Clone, Debug, Eq, PartialEq)]
 struct Seen {
-    stamp: Option<(SystemTime, u64)>,
+    stamp: Option<Stamp>,
     content: Option<u64>,
 }
+
+/// When it was written, its length, its number: two files of one length may be written within one tick of the clock.
+type Stamp = (SystemTime, u64, u64);
 
 const UNASKED: Duration = Duration::from_secs(2);
 
@@ -57,6 +63,7 @@ impl Watch {
             files: BTreeMap::new(),
             main: origin.path.clone(),
             notices,
+            is_due: false,
             watcher: watcher.ok(),
             hasher: RandomState::new(),
         };
@@ -87,8 +94,10 @@ impl Watch {
             return std::future::pending().await;
         }
         loop {
-            let noticed = timeout(UNASKED, self.notices.recv()).await.is_ok();
-            if !noticed && !self.is_stamped_anew() {
+            if !self.is_due {
+                let noticed = timeout(UNASKED, self.notices.recv()).await.is_ok();
+                // Kept: who drops this while it waits for quiet must not lose the notice.
+                self.is_due = noticed || self.is_stamped_anew();
                 continue;
             }
             for _ in 0..LONGEST_DEBOUNCE {
@@ -97,6 +106,7 @@ impl Watch {
                     break;
                 }
             }
+            self.is_due = false;
             if self.has_other_content() {
                 return;
             }
@@ -127,7 +137,7 @@ impl Watch {
 }
 
 // Follows symlinks.
-fn stamp(path: &Path) -> Option<(SystemTime, u64)> {
+fn stamp(path: &Path) -> Option<Stamp> {
     let metadata = std::fs::metadata(path).ok()?;
-    Some((metadata.modified().ok()?, metadata.len()))
+    Some((metadata.modified().ok()?, metadata.len(), metadata.ino()))
 }
