@@ -143,7 +143,7 @@ fn a_reset_is_a_close_too() {
 fn an_answer_of_a_backend_is_never_retried() {
     let backend = Backend::scripted(|peer, _| peer.respond("503 Service Unavailable", "busy"));
     let other = Backend::scripted(|peer, _| peer.respond("500 Internal Server Error", "broken"));
-    let gateway = Gateway::start(route(&[backend.address(), other.address()], ""));
+    let gateway = Gateway::start(format!("workers: 1\n{}", route(&[backend.address(), other.address()], "")));
     for _ in 0..4 {
         assert!(gateway.get("/").status() >= 500);
     }

@@ -4,12 +4,19 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test that cannot go on says so")]
 #![allow(dead_code, reason = "the harness grows with its tests")]
 
+mod access_log;
+mod admin;
+mod balance;
 mod bodies;
 mod failover;
 mod floors;
 mod headers;
-
+mod health;
+mod layers;
+mod pool;
+mod reload;
 mod routing;
-
+mod shutdown;
+mod smuggling;
 mod support;
 mod timeouts;
