@@ -39,7 +39,7 @@ pub fn main() -> ExitCode {
 
 fn answer(command: Command) -> Result<ExitCode, Trouble> {
     match command {
-        Command::Run(args) => start(args),
+        Command::Run(args) => start(&args),
         Command::Check(args) => check::check(&args),
         Command::Demo(args) => demo::demo(&args),
         Command::Schema { out: None } => print(&config::schema()),
@@ -52,7 +52,7 @@ fn answer(command: Command) -> Result<ExitCode, Trouble> {
     }
 }
 
-fn start(args: RunArgs) -> Result<ExitCode, Trouble> {
+fn start(args: &RunArgs) -> Result<ExitCode, Trouble> {
     let origin = match args.to.as_slice() {
         [] => Origin { path: find::config(args.config.as_deref())?, text: None, env },
         to => Origin { path: "--to".into(), text: Some(quick::quick(to, args.listen.as_deref())), env },

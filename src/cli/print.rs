@@ -14,7 +14,7 @@ use crate::config::Style;
 
 /// Writes a command's result to standard output. Styles stay if colours are wanted there.
 pub(super) fn print(text: &str) -> Result<ExitCode, Trouble> {
-    print_with(|out| out.write_all(text.as_bytes()).map(|()| ExitCode::SUCCESS)).map(|code| code.unwrap_or_default())
+    print_with(|out| out.write_all(text.as_bytes()).map(|()| ExitCode::SUCCESS)).map(Option::unwrap_or_default)
 }
 
 /// The same for a result that is written in parts. `None`: nobody reads.
