@@ -67,6 +67,9 @@ pub(super) struct RunArgs {
     /// With --to: the port or address to listen on [default: 8080]
     #[arg(long, value_name = "ADDR", requires = "to")]
     pub(super) listen: Option<String>,
+    /// Apply edits on SIGHUP only
+    #[arg(long)]
+    pub(super) no_watch: bool,
     /// The form of log lines, instead of what the config says
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub(super) log_format: Option<LogFormat>,

@@ -21,10 +21,7 @@ use clap::Parser as _;
 use args::{Cli, Command, RunArgs};
 use print::{eprint, print};
 
-use crate::{
-    config::{self, Code},
-    control::Origin,
-};
+use crate::config::{self, Code};
 
 /// Runs the command that the process was started with.
 #[must_use]
@@ -39,7 +36,7 @@ pub fn main() -> ExitCode {
 
 fn answer(command: Command) -> Result<ExitCode, Trouble> {
     match command {
-        Command::Run(args) => start(&args),
+        Command::Run(args) => run::run(&args),
         Command::Check(args) => check::check(&args),
         Command::Demo(args) => demo::demo(&args),
         Command::Schema { out: None } => print(&config::schema()),
@@ -50,14 +47,6 @@ fn answer(command: Command) -> Result<ExitCode, Trouble> {
         Command::HashPassword => hash::hash_password(),
         Command::Version { json } => print(&version::version(json)),
     }
-}
-
-fn start(args: &RunArgs) -> Result<ExitCode, Trouble> {
-    let origin = match args.to.as_slice() {
-        [] => Origin { path: find::config(args.config.as_deref())?, text: None, env },
-        to => Origin { path: "--to".into(), text: Some(quick::quick(to, args.listen.as_deref())), env },
-    };
-    Ok(run::run(run::Options { origin, log_format: args.log_format }))
 }
 
 fn explain_error(id: &str) -> Result<ExitCode, Trouble> {

@@ -7,10 +7,7 @@ use std::{
     process::ExitCode,
 };
 
-use anstream::{AutoStream, ColorChoice};
-
 use super::Trouble;
-use crate::config::Style;
 
 /// Writes a command's result to standard output. Styles stay if colours are wanted there.
 pub(super) fn print(text: &str) -> Result<ExitCode, Trouble> {
@@ -31,16 +28,6 @@ pub(super) fn print_with<T>(write: impl FnOnce(&mut dyn Write) -> io::Result<T>)
 pub(super) fn eprint(text: fmt::Arguments<'_>) {
     // There is no better place to complain about standard error.
     let _ = anstream::stderr().lock().write_fmt(text);
-}
-
-impl Style {
-    /// What is wanted on standard error.
-    pub(super) fn of_stderr() -> Self {
-        match AutoStream::choice(&io::stderr()) {
-            ColorChoice::Never => Self::Plain,
-            ColorChoice::Always | ColorChoice::AlwaysAnsi | ColorChoice::Auto => Self::Coloured,
-        }
-    }
 }
 
 /// Writes a command's result to a file.

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    fmt,
+    fs::File,
     io::{self, IsTerminal as _},
     net::SocketAddr,
     num::NonZero,
@@ -18,7 +18,11 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::eprint;
+use super::{
+    NO, RunArgs, Trouble, env, find,
+    print::{eprint, reason},
+    quick::quick,
+};
 use crate::{
     admin,
     base::Timestamp,
@@ -35,18 +39,7 @@ use crate::{
     telemetry::{AccessLog, Counter, Event, EventLog, Events, events::Sink, metrics::RouteMetrics},
 };
 
-/// What to run.
-#[derive(Debug)]
-pub(super) struct Options {
-    /// Where the config is.
-    pub(super) origin: Origin,
-    /// Instead of the config's.
-    pub(super) log_format: Option<LogFormat>,
-}
-
-/// Exit codes, as the manual lists them.
-const INVALID: u8 = 1;
-const TROUBLE: u8 = 2;
+/// The exit code when connections had to be cut.
 const CUT: u8 = 4;
 
 /// Probes under way at once.
@@ -62,44 +55,46 @@ const FIRST_ROUND: Duration = Duration::from_secs(3);
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Runs a gateway until it is told to stop.
-pub(super) fn run(options: Options) -> ExitCode {
+pub(super) fn run(args: &RunArgs) -> Result<ExitCode, Trouble> {
     let began = Instant::now();
-    let loaded = match options.origin.load() {
+    let origin = origin(args)?;
+    let loaded = match origin.load() {
         Ok(loaded) => loaded,
         Err(report) => {
-            eprint(format_args!("{}", report.text(Style::of_stderr())));
-            let is_missing = options.origin.text.is_none() && !options.origin.path.exists();
-            return ExitCode::from(if is_missing { TROUBLE } else { INVALID });
+            eprint(format_args!("{}", report.text(Style::Coloured)));
+            return Ok(NO.into());
         }
     };
     if !loaded.warnings.is_empty() {
-        eprint(format_args!("{}", loaded.warnings.text(Style::of_stderr())));
+        eprint(format_args!("{}", loaded.warnings.text(Style::Coloured)));
     }
     raise_descriptor_limit();
-    let started = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Trouble(format!("cannot start: {error}")))
-        .and_then(|runtime| runtime.block_on(serve(options, loaded, began)));
-    started.unwrap_or_else(|trouble| {
-        eprint(format_args!("error: {trouble}\n"));
-        ExitCode::from(TROUBLE)
-    })
+    let control = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let control = control.map_err(|error| Trouble(format!("cannot start: {error}")))?;
+    control.block_on(serve(origin, args.log_format, loaded, began))
 }
 
-/// Why a process cannot start although its config is fine.
-#[derive(Debug)]
-struct Trouble(String);
-
-impl fmt::Display for Trouble {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+/// Where the config is: a file, or a text made of `--to`.
+fn origin(args: &RunArgs) -> Result<Origin, Trouble> {
+    let watch = !args.no_watch;
+    if !args.to.is_empty() {
+        let text = Some(quick(&args.to, args.listen.as_deref()));
+        return Ok(Origin { path: "--to".into(), text, watch, env });
     }
+    let path = find::config(args.config.as_deref())?;
+    // A file that cannot be read is trouble with the system; one that is wrong is an honest "no".
+    File::open(&path).map_err(|error| Trouble(format!("cannot read {}: {}", path.display(), reason(&error))))?;
+    Ok(Origin { path, text: None, watch, env })
 }
 
-async fn serve(options: Options, loaded: Loaded, began: Instant) -> Result<ExitCode, Trouble> {
+async fn serve(
+    origin: Origin,
+    log_format: Option<LogFormat>,
+    loaded: Loaded,
+    began: Instant,
+) -> Result<ExitCode, Trouble> {
     let plan = Arc::clone(&loaded.plan);
-    let format = options.log_format.unwrap_or(plan.log.format);
+    let format = log_format.unwrap_or(plan.log.format);
     let (event_log, events) = EventLog::start(format, plan.log.level, Sink::stderr()).map_err(no_thread)?;
     let workers = worker_count(plan.workers);
     let passwords = PasswordPool::new(workers.div_ceil(2), MAX_PASSWORDS).map_err(no_thread)?;
@@ -116,7 +111,7 @@ async fn serve(options: Options, loaded: Loaded, began: Instant) -> Result<ExitC
     let live = Arc::new(Live::new(built.snapshot));
     let status = Arc::new(Status {
         started: Timestamp::now(),
-        file: options.origin.path.clone(),
+        file: origin.path.clone(),
         live: Arc::clone(&live),
         monitors: ArcSwap::default(),
         last_attempt: ArcSwap::from_pointee(first_attempt(&loaded.warnings)),
@@ -138,8 +133,7 @@ async fn serve(options: Options, loaded: Loaded, began: Instant) -> Result<ExitC
     };
     let fleet = Arc::new(Fleet::start(workers, &setup).map_err(no_thread)?);
     fleet.log_to(access_log.as_ref()).await;
-    let first =
-        First { origin: options.origin, loaded, resolved, registry: built.registry, upstreams: built.upstreams };
+    let first = First { origin, loaded, resolved, registry: built.registry, upstreams: built.upstreams };
     let prober = Prober::new(events.clone(), MAX_PROBES);
     let reloader = Reloader::new(first, Arc::clone(&status), Arc::clone(&fleet), prober);
 
@@ -148,7 +142,7 @@ async fn serve(options: Options, loaded: Loaded, began: Instant) -> Result<ExitC
         fleet.accept(id, sockets).await;
     }
     if let Some(socket) = admin_socket {
-        tokio::spawn(admin::serve(socket, Arc::clone(&status)));
+        tokio::spawn(answer_for_itself(socket, Arc::clone(&status)));
     }
     let (requests, edits) = mpsc::channel(1);
     let reloading = tokio::spawn(reloader.run(edits));
@@ -174,6 +168,7 @@ async fn serve(options: Options, loaded: Loaded, began: Instant) -> Result<ExitC
     Ok(if cut == 0 { ExitCode::SUCCESS } else { ExitCode::from(CUT) })
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "the shape that `map_err` wants")]
 fn no_thread(error: io::Error) -> Trouble {
     Trouble(format!("the system gives no more threads: {error}"))
 }
@@ -319,6 +314,14 @@ fn asked(upstream: &crate::config::plan::Upstream) -> String {
     match &check.kind {
         ProbeKind::Http(http) => format!("{} {} every {every}", http.method, http.path),
         ProbeKind::Tcp => format!("tcp connect every {every}"),
+    }
+}
+
+/// The admin listener, as long as the process lives: it is asked how the end goes, too.
+async fn answer_for_itself(socket: std::net::TcpListener, status: Arc<Status>) {
+    let events = status.events.clone();
+    if let Err(error) = admin::serve(socket, status, std::future::pending()).await {
+        events.emit(Event::Warning { what: "admin", detail: format!("the admin listener is gone: {error}") });
     }
 }
 

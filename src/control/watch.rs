@@ -52,7 +52,7 @@ impl Watch {
             let _ = notify.try_send(());
         });
         let mut watch = Self {
-            is_on: loaded.plan.reload.watch && origin.text.is_none(),
+            is_on: loaded.plan.reload.watch && origin.watch && origin.text.is_none(),
             debounce: loaded.plan.reload.debounce,
             files: BTreeMap::new(),
             main: origin.path.clone(),

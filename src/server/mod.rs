@@ -4,6 +4,9 @@
 //! own connections to backends; a connection never leaves the worker that accepted it. The control plane talks to workers
 //! through a mailbox each, and through the one swap of the snapshot. Knows nothing of files and reloads.
 
+// A panic here is somebody's lost request.
+#![deny(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
 mod bind;
 mod connection;
 mod stream;

@@ -11,7 +11,7 @@ use crate::{
     base::Name,
     config::{
         diagnostics::{Code, Diagnostic, Severity},
-        plan::{Admin, Host, HostPattern, Listener, PathPattern, Route},
+        plan::{Admin, Host, HostPattern, PathPattern, Route},
         yaml::At,
     },
 };
