@@ -4,6 +4,7 @@
 //! demo: whoever drops this kills what is left.
 
 use std::{
+    collections::VecDeque,
     io::{self, BufRead as _, BufReader, Read as _},
     os::unix::process::CommandExt as _,
     path::Path,
@@ -64,6 +65,8 @@ impl Said {
 pub(super) struct Gateway {
     child: Child,
     log: mpsc::Receiver<Said>,
+    /// What it said before it was ready, still to be told.
+    early: VecDeque<Said>,
 }
 
 /// The longest that the gateway takes to start, and to stop.
@@ -87,34 +90,43 @@ impl Gateway {
             .spawn()?;
         let stderr = child.stderr.take().expect("it was piped");
         let (lines, log) = mpsc::channel(MAX_LINES);
-        let this = Self { child, log };
+        let this = Self { child, log, early: VecDeque::new() };
         thread::Builder::new().name("gateway log".into()).spawn(move || forward(stderr, &lines))?;
         Ok(this)
     }
 
     /// Waits until it serves.
     pub(super) async fn ready(&mut self) -> Result<(), Trouble> {
-        let mut said = vec![];
         let ready = async {
-            while let Some(line) = self.log.recv().await {
-                match line {
-                    Said::Process { stage, .. } if stage == "ready" => return true,
-                    Said::Text(line) => said.push(line),
-                    _ => {}
+            while let Some(said) = self.log.recv().await {
+                if matches!(&said, Said::Process { stage, .. } if stage == "ready") {
+                    return true;
                 }
+                self.early.push_back(said);
             }
             false
         };
         match timeout(START, ready).await {
             Ok(true) => Ok(()),
-            Ok(false) => Err(Trouble(format!("the gateway did not start:\n{}", said.join("\n")))),
+            Ok(false) => Err(Trouble(format!("the gateway did not start\n{}", self.complaint()))),
             Err(_) => Err(Trouble(format!("the gateway was not ready within {} s", START.as_secs()))),
         }
     }
 
+    fn complaint(&self) -> String {
+        let lines = self.early.iter().filter_map(|said| match said {
+            Said::Text(line) => Some(line.as_str()),
+            _ => None,
+        });
+        lines.collect::<Vec<&str>>().join("\n")
+    }
+
     /// The next line of its log. `None`: it has ended.
     pub(super) async fn next(&mut self) -> Option<Said> {
-        self.log.recv().await
+        match self.early.pop_front() {
+            Some(said) => Some(said),
+            None => self.log.recv().await,
+        }
     }
 
     /// Lets it finish what it does, and ends it.

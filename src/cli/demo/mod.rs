@@ -33,7 +33,7 @@ use self::{
 use super::{
     NO, Trouble,
     args::DemoArgs,
-    print::{eprint, print, print_with},
+    print::{eprint, print, print_with, reason},
 };
 
 /// Time between two summaries.
@@ -120,7 +120,7 @@ fn cannot_start(why: io::Error) -> Trouble {
 fn address(must: Option<u16>, should: u16) -> Result<SocketAddr, Trouble> {
     let bind = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).and_then(|socket| socket.local_addr());
     match must {
-        Some(port) => bind(port).map_err(|why| Trouble(format!("cannot use port {port}: {why}"))),
+        Some(port) => bind(port).map_err(|why| Trouble(format!("cannot use port {port}: {}", reason(&why)))),
         None => bind(should).or_else(|_| bind(0)).map_err(cannot_start),
     }
 }
@@ -173,6 +173,7 @@ struct Story<'a> {
     samples: &'a Samples,
     so_far: Document,
     generation: u64,
+    is_all_up_told: bool,
     /// When the flaky backend broke last: how many requests had met it before, and how many users had seen a failure.
     at_break: (u64, u64),
 }
@@ -187,7 +188,7 @@ const TAIL: usize = 45;
 impl<'a> Story<'a> {
     fn new(is_json: bool, began: Instant, samples: &'a Samples) -> Self {
         let so_far = Document::default();
-        Self { is_json, is_heard: true, began, samples, so_far, generation: 1, at_break: (0, 0) }
+        Self { is_json, is_heard: true, began, samples, so_far, generation: 1, is_all_up_told: false, at_break: (0, 0) }
     }
 
     fn introduce(&mut self, listen: SocketAddr, admin: SocketAddr, file: &File) {
@@ -223,7 +224,11 @@ impl<'a> Story<'a> {
     fn retell(&mut self, said: Said, tally: &Tally) {
         match said {
             Said::Backend { backend, from, to, detail, lasted_s, eligible, total } => match (&*from, &*to) {
-                ("checking", "up") if eligible == total => self.line(&format!("all {total} {GOOD}up{GOOD:#}")),
+                // Several that come up at once each say that all are.
+                ("checking", "up") if eligible == total && !self.is_all_up_told => {
+                    self.is_all_up_told = true;
+                    self.line(&format!("all {total} {GOOD}up{GOOD:#}"));
+                }
                 ("checking", "up") => {}
                 ("up" | "degraded", "down" | "ejected") => {
                     self.so_far.ejections += 1;
