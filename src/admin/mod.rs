@@ -1,6 +1,6 @@
 //! Where the gateway answers for itself: health, readiness, metrics, the status document.
 //!
-//! [`serve`] runs on the control runtime and reads what [`Status`](crate::control::Status) and the monitors publish; it asks
+//! [`serve()`] runs on the control runtime and reads what [`Status`](crate::control::Status) and the monitors publish; it asks
 //! no backend and writes nothing, so an answer costs the data plane nothing. One request looks at everything once ([`Now`]);
 //! the documents (`health`, `status`, `metrics`) are plain functions of that look. What goes out is made of structs of their
 //! own, never of serialised internals: their fields are a contract.

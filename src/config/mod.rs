@@ -2,7 +2,7 @@
 //!
 //! text → `yaml` (two parsers, places, `${…}`) → `spec` (as written) → `check` (every finding) → `plan` (as meant).
 //!
-//! The control plane calls [`load`] at start and at every edit, compares with [`diff`], and shows the [`Report`]; the command
+//! The control plane calls [`load`] at start and at every edit, compares with [`diff()`], and shows the [`Report`]; the command
 //! line prints it. Nothing here touches the network or keeps state: the same text, environment and files give the same plan.
 //! Everything else in the program sees the plan alone and never a YAML value.
 
