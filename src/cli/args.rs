@@ -72,7 +72,7 @@ pub(super) struct RunArgs {
     pub(super) listen: Option<String>,
     /// Apply edits on SIGHUP only
     #[arg(long)]
-    pub(crate) no_watch: bool,
+    pub(super) no_watch: bool,
     /// The form of log lines, instead of what the config says
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub(super) log_format: Option<LogFormat>,
