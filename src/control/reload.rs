@@ -16,14 +16,17 @@ use tokio::sync::mpsc;
 use super::{Attempt, Status, Watch};
 use crate::{
     base::{Name, Timestamp},
-    config::{self, Changes, Code, Diagnostic, Loaded, Report, Sha, Source, plan::Plan},
+    config::{
+        self, Changes, Code, Diagnostic, Loaded, Report, Sha, Source,
+        plan::{LogFormat, Plan},
+    },
     health::{self, Monitor, Prober},
     runtime::{self, Built, ListenerId, Registry, Resolved, UpstreamId},
     server::{Fleet, Sockets, bind},
     telemetry::{AccessLog, Event},
 };
 
-/// What an edit is read from.
+/// What an edit is read from, and what the command line says beside it.
 #[derive(Debug)]
 pub struct Origin {
     /// The file, or a name for the text of a gateway that runs without one.
@@ -32,6 +35,8 @@ pub struct Origin {
     pub text: Option<String>,
     /// Whether edits of the file apply by themselves; the file may say no, too.
     pub watch: bool,
+    /// The form of log lines, whatever the file says.
+    pub log_format: Option<LogFormat>,
     /// Where `${NAME}` is looked up.
     pub env: fn(&str) -> Option<String>,
 }
@@ -47,6 +52,12 @@ impl Origin {
             None => Source::read(&self.path).map_err(|error| unreadable(&self.path, &error))?,
         };
         config::load(&source, &self.env)
+    }
+
+    /// The form of log lines under this plan.
+    #[must_use]
+    pub fn log_format(&self, plan: &Plan) -> LogFormat {
+        self.log_format.unwrap_or(plan.log.format)
     }
 
     fn differs_from(&self, sha: Sha) -> bool {
@@ -240,7 +251,7 @@ impl Reloader {
 
     async fn switch_logs(&self, access_log: Option<Option<Arc<AccessLog>>>, plan: &Plan) {
         self.status.event_log.set_level(plan.log.level);
-        self.status.event_log.set_format(plan.log.format);
+        self.status.event_log.set_format(self.origin.log_format(plan));
         if let Some(log) = access_log {
             self.fleet.log_to(log.as_ref()).await;
             self.status.access_log.store(log);
