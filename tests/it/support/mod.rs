@@ -7,10 +7,14 @@ mod backend;
 mod client;
 mod eventually;
 mod gateway;
+mod load;
 mod message;
+mod server;
 
 pub use backend::{Backend, Peer, full_backlog, refusing};
 pub use client::{Client, Response};
 pub use eventually::{PATIENCE, eventually};
-pub use gateway::{Gateway, Launch};
+pub use gateway::{Gateway, Launch, completed, replace};
+pub use load::{Account, Load};
 pub use message::Received;
+pub use server::{Server, alone};
