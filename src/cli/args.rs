@@ -26,6 +26,9 @@ pub(super) enum Command {
     /// Say everything that is wrong with a config; contacts nothing
     #[command(after_help = SEARCH)]
     Check(CheckArgs),
+    /// Show what a running gateway knows of its backends
+    #[command(after_help = ADMIN)]
+    Status(StatusArgs),
     /// Show an ejection and a recovery on sample backends
     Demo(DemoArgs),
     /// Print the JSON Schema of the config, for editors
@@ -69,7 +72,7 @@ pub(super) struct RunArgs {
     pub(super) listen: Option<String>,
     /// Apply edits on SIGHUP only
     #[arg(long)]
-    pub(crate) no_watch: bool,
+    pub(super) no_watch: bool,
     /// The form of log lines, instead of what the config says
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub(super) log_format: Option<LogFormat>,
@@ -85,6 +88,25 @@ pub(super) struct CheckArgs {
     /// How findings are written
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub(super) format: Format,
+}
+
+const ADMIN: &str = "Without --admin: $TIDEGATE_ADMIN, then `admin.bind` of the config, then 127.0.0.1:9901.";
+
+/// Arguments of `tidegate status`.
+#[derive(Args, Debug)]
+pub(super) struct StatusArgs {
+    /// The admin address of the gateway
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(super) admin: Option<String>,
+    /// The config that names the admin address
+    #[arg(short, long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// Print the document as the gateway sends it
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Exit with 1 where an upstream has no eligible backend
+    #[arg(long)]
+    pub(super) exit_code: bool,
 }
 
 #[derive(Args, Debug)]

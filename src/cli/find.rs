@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{Trouble, env};
+use crate::config::{Source, load};
 
 /// The config that was named, or `$TIDEGATE_CONFIG`, or the first of the usual places where there is one.
 pub(super) fn config(named: Option<&Path>) -> Result<PathBuf, Trouble> {
@@ -12,6 +13,17 @@ pub(super) fn config(named: Option<&Path>) -> Result<PathBuf, Trouble> {
             "no config: $TIDEGATE_CONFIG is not set, and there is neither ./{here} nor {system}. Name one, or try `tidegate demo`"
         ))
     })
+}
+
+/// The admin address that was named, or `$TIDEGATE_ADMIN`, or that of the config, or the default.
+pub(super) fn admin(named: Option<&str>, file: Option<&Path>) -> String {
+    let variable = || env("TIDEGATE_ADMIN").filter(|value| !value.is_empty());
+    let of_config = || {
+        let source = Source::read(config(file).ok()?).ok()?;
+        let loaded = load(&source, &env).ok()?;
+        loaded.plan.admin.as_ref().map(|admin| admin.bind.to_string())
+    };
+    named.map(str::to_owned).or_else(variable).or_else(of_config).unwrap_or_else(|| "127.0.0.1:9901".to_owned())
 }
 
 const PLACES: [&str; 2] = ["tidegate.yaml", "/etc/tidegate/tidegate.yaml"];

@@ -12,14 +12,16 @@ mod hash;
 mod print;
 mod quick;
 mod run;
+mod status;
 mod version;
 
 use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use args::{Cli, Command, RunArgs};
-use print::{eprint, print};
+use args::{Cli, Command, RunArgs, StatusArgs};
+use print::{eprint, print, print_with};
+use status::{Exit, Form, StatusQuery};
 
 use crate::config::{self, Code};
 
@@ -39,6 +41,7 @@ fn answer(command: Command) -> Result<ExitCode, Trouble> {
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::check(&args),
         Command::Demo(args) => demo::demo(&args),
+        Command::Status(args) => status(&args),
         Command::Schema { out: None } => print(&config::schema()),
         Command::Schema { out: Some(file) } => print::write_file(&file, &config::schema()),
         Command::Reference => print(&config::reference()),
@@ -46,6 +49,18 @@ fn answer(command: Command) -> Result<ExitCode, Trouble> {
         Command::HashKey => hash::hash_key(),
         Command::HashPassword => hash::hash_password(),
         Command::Version { json } => print(&version::version(json)),
+    }
+}
+
+fn status(args: &StatusArgs) -> Result<ExitCode, Trouble> {
+    let admin = find::admin(args.admin.as_deref(), args.config.as_deref());
+    let form = if args.json { Form::Json } else { Form::Table };
+    let exit = if args.exit_code { Exit::Health } else { Exit::Answered };
+    let query = StatusQuery { admin: &admin, form, exit };
+    let answered = print_with(|out| status::status(&query, out).map_or_else(|e| Ok(Err(e)), |code| Ok(Ok(code))))?;
+    match answered {
+        None => Ok(ExitCode::SUCCESS),
+        Some(code) => code.map(ExitCode::from).map_err(|error| Trouble(error.to_string())),
     }
 }
 
