@@ -1,4 +1,10 @@
-use std::{cell::Cell, net::SocketAddr, rc::Rc, sync::Arc, time::Instant};
+use std::{
+    cell::Cell,
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use http::HeaderValue;
 
@@ -18,7 +24,12 @@ pub struct Client {
     phase: Cell<Phase>,
     since: Cell<Instant>,
     has_unread: Cell<bool>,
+    deadline: Cell<Option<Instant>>,
+    is_broken_off: Cell<bool>,
 }
+
+/// How long after the deadline of a request its connection is cut, for an answer that says so to pass first.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// What a connection is doing.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -44,6 +55,8 @@ impl Client {
             phase: Cell::new(Phase::Head),
             since: Cell::new(Instant::now()),
             has_unread: Cell::new(false),
+            deadline: Cell::default(),
+            is_broken_off: Cell::new(false),
         }
     }
 
@@ -64,8 +77,25 @@ impl Client {
         self.enter(Phase::Busy);
     }
 
+    /// When the request that is being served is overdue.
+    pub(super) fn due(&self, deadline: Option<Instant>) {
+        self.deadline.set(deadline);
+    }
+
+    /// The response ended before its time, and only the end of the connection would have told its end.
+    pub(super) fn break_off(&self) {
+        self.is_broken_off.set(true);
+    }
+
+    /// Whether the connection must end with a reset, because an orderly close would make half a response look whole.
+    #[must_use]
+    pub fn is_broken_off(&self) -> bool {
+        self.is_broken_off.get()
+    }
+
     pub(super) fn end_request(&self, is_body_read: bool) {
         self.has_unread.set(!is_body_read);
+        self.deadline.set(None);
         self.enter(Phase::Idle);
     }
 
@@ -80,7 +110,11 @@ impl Client {
     #[must_use]
     pub fn overdue(&self, now: Instant) -> Option<Phase> {
         let limit = match self.phase.get() {
-            Phase::Busy => return None,
+            // The steps keep the deadline by themselves, but for one: a client that does not read, so that nothing is asked.
+            Phase::Busy => {
+                let is_overdue = self.deadline.get().is_some_and(|deadline| deadline + GRACE <= now);
+                return is_overdue.then_some(Phase::Busy);
+            }
             Phase::Head => self.listener.plan.client_header,
             Phase::Idle => self.listener.plan.client_idle,
         };

@@ -155,6 +155,7 @@ impl Exchange {
 
     pub(super) fn matched(&self, route: &Arc<Route>) {
         self.route.set(Arc::clone(route)).expect("a request is matched once");
+        self.client.due(self.deadline().map(Instant::into_std));
     }
 
     pub(super) fn route(&self) -> Option<&Arc<Route>> {
@@ -258,6 +259,9 @@ impl Exchange {
     pub(super) fn response_cut(&self, fault: Fault) {
         self.response_ended.set(true);
         self.fault.set(Some(self.request_fault.get().unwrap_or(fault)));
+        if self.version == Version::HTTP_10 {
+            self.client.break_off();
+        }
     }
 
     pub(super) fn received(&self, bytes: u64) {
@@ -269,9 +273,10 @@ impl Exchange {
     }
 
     fn record(&self) {
-        // Nobody saw the end of it: the client left first.
+        // Nobody saw the end of it: the client left first, or did not read in time.
         if !self.response_ended.get() && self.fault.get().is_none() {
-            self.fault.set(Some(self.request_fault.get().unwrap_or(Fault::ClientGone)));
+            let why = if self.is_overdue() { Fault::ResponseTimeout } else { Fault::ClientGone };
+            self.response_cut(why);
         }
         let (worker, duration) = (self.worker(), self.started.elapsed());
         let status = self.status.get().or_else(|| self.fault.get().map(Fault::status));

@@ -63,11 +63,12 @@ pub(super) async fn forward(
     }
 }
 
-/// The eligible backend whose turn it is, and a place among its requests in flight.
+/// The eligible backend whose turn it is, and a place among its requests in flight. A second attempt takes nobody's turn:
+/// where every second backend fails, whoever was next would never get a first one.
 fn pick(exchange: &Exchange, route: &Route, tried: &[Slot]) -> Result<Lease, Fault> {
     let upstream = &route.upstream;
     let eligible = upstream.live.eligible();
-    let turn = upstream.live.turn(exchange.worker());
+    let turn = if tried.is_empty() { upstream.live.turn(exchange.worker()) } else { fastrand::usize(..) };
     let max = upstream.plan.max_in_flight;
     let Some(member) = eligible.pick(turn, tried) else {
         return Err(Fault::NoHealthyBackend);

@@ -86,8 +86,9 @@ impl Open {
             Order::Finish(deadline) if deadline <= now => Some(Closed::DrainTimeout),
             Order::Cut(_) => None,
             Order::Finish(_) | Order::Serve => self.client.overdue(now).map(|phase| match phase {
+                Phase::Busy => Closed::Cut,
                 Phase::Head => Closed::HeaderTimeout,
-                Phase::Busy | Phase::Idle => Closed::Idle,
+                Phase::Idle => Closed::Idle,
             }),
         };
         if let Some(reason) = missed {
@@ -104,14 +105,19 @@ impl Open {
 
 /// Serves a connection to its end. A panic is its end, and nobody else's.
 pub(super) async fn serve(gateway: Rc<Gateway>, open: &Open, socket: TcpStream) -> Closed {
-    let served = AssertUnwindSafe(drive(gateway, open, socket)).catch_unwind().await;
+    let socket = Rc::new(socket);
+    let served = AssertUnwindSafe(drive(gateway, open, Rc::clone(&socket))).catch_unwind().await;
+    if open.client.is_broken_off() {
+        // Closing a socket that does not linger resets the connection.
+        let _ = socket2::SockRef::from(&*socket).set_linger(Some(Duration::ZERO));
+    }
     served.unwrap_or(Closed::Panic)
 }
 
-async fn drive(gateway: Rc<Gateway>, open: &Open, socket: TcpStream) -> Closed {
+async fn drive(gateway: Rc<Gateway>, open: &Open, socket: Rc<TcpStream>) -> Closed {
     // Small writes are whole responses: they wait for nothing.
     let _ = socket.set_nodelay(true);
-    let (socket, client) = (Rc::new(socket), Rc::clone(&open.client));
+    let client = Rc::clone(&open.client);
     let stream = TokioIo::new(ClientStream::new(Rc::clone(&socket), Rc::clone(&client)));
     let service = TowerToHyperService::new(gateway.service(client));
     let mut builder = http1::Builder::new();

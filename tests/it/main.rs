@@ -5,6 +5,12 @@
 #![allow(dead_code, reason = "the harness grows with its tests")]
 
 mod allocations;
+mod bodies;
+mod drills;
+mod failover;
 mod floors;
+mod headers;
+mod real_servers;
 mod routing;
 mod support;
+mod timeouts;
