@@ -4,5 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test that cannot go on says so")]
 #![allow(dead_code, reason = "the harness grows with its tests")]
 
+mod allocations;
+mod floors;
 mod routing;
 mod support;
