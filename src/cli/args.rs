@@ -58,6 +58,8 @@ pub(super) enum Command {
 
 const SEARCH: &str = "Without a file: $TIDEGATE_CONFIG, then ./tidegate.yaml, then /etc/tidegate/tidegate.yaml.";
 
+const ADMIN: &str = "Without --admin: $TIDEGATE_ADMIN, then `admin.bind` of the config, then 127.0.0.1:9901.";
+
 /// Arguments of `tidegate run`.
 #[derive(Args, Debug)]
 pub(super) struct RunArgs {
@@ -72,7 +74,7 @@ pub(super) struct RunArgs {
     pub(super) listen: Option<String>,
     /// Apply edits on SIGHUP only
     #[arg(long)]
-    pub(crate) no_watch: bool,
+    pub(super) no_watch: bool,
     /// The form of log lines, instead of what the config says
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub(super) log_format: Option<LogFormat>,
@@ -90,21 +92,18 @@ pub(super) struct CheckArgs {
     pub(super) format: Format,
 }
 
-const ADMIN: &str = "Without --admin: $TIDEGATE_ADMIN, then `admin.bind` of the config, then 127.0.0.1:9901.";
-
-/// Arguments of `tidegate status`.
 #[derive(Args, Debug)]
 pub(super) struct StatusArgs {
-    /// The admin address of the gateway
+    /// The gateway's admin address
     #[arg(long, value_name = "HOST:PORT")]
     pub(super) admin: Option<String>,
     /// The config that names the admin address
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", conflicts_with = "admin")]
     pub(super) config: Option<PathBuf>,
     /// Print the document as the gateway sends it
     #[arg(long)]
     pub(super) json: bool,
-    /// Exit with 1 where an upstream has no eligible backend
+    /// Exit 1 if an upstream has no usable backend
     #[arg(long)]
     pub(super) exit_code: bool,
 }

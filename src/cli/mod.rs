@@ -15,13 +15,13 @@ mod run;
 mod status;
 mod version;
 
-use std::process::ExitCode;
+use std::{io::ErrorKind, process::ExitCode};
 
 use clap::Parser as _;
 
 use args::{Cli, Command, RunArgs, StatusArgs};
-use print::{eprint, print, print_with};
-use status::{Exit, Form, StatusQuery};
+use print::{eprint, print};
+use status::{Exit, Form, StatusError, StatusQuery};
 
 use crate::config::{self, Code};
 
@@ -40,8 +40,8 @@ fn answer(command: Command) -> Result<ExitCode, Trouble> {
     match command {
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::check(&args),
-        Command::Demo(args) => demo::demo(&args),
         Command::Status(args) => status(&args),
+        Command::Demo(args) => demo::demo(&args),
         Command::Schema { out: None } => print(&config::schema()),
         Command::Schema { out: Some(file) } => print::write_file(&file, &config::schema()),
         Command::Reference => print(&config::reference()),
@@ -53,14 +53,16 @@ fn answer(command: Command) -> Result<ExitCode, Trouble> {
 }
 
 fn status(args: &StatusArgs) -> Result<ExitCode, Trouble> {
-    let admin = find::admin(args.admin.as_deref(), args.config.as_deref());
-    let form = if args.json { Form::Json } else { Form::Table };
-    let exit = if args.exit_code { Exit::Health } else { Exit::Answered };
-    let query = StatusQuery { admin: &admin, form, exit };
-    let answered = print_with(|out| status::status(&query, out).map_or_else(|e| Ok(Err(e)), |code| Ok(Ok(code))))?;
-    match answered {
-        None => Ok(ExitCode::SUCCESS),
-        Some(code) => code.map(ExitCode::from).map_err(|error| Trouble(error.to_string())),
+    let admin = find::admin(args.admin.as_deref(), args.config.as_deref())?;
+    let query = StatusQuery {
+        admin: &admin,
+        form: if args.json { Form::Json } else { Form::Table },
+        exit: if args.exit_code { Exit::Health } else { Exit::Answered },
+    };
+    match status::status(&query, &mut anstream::stdout().lock()) {
+        Ok(code) => Ok(code.into()),
+        Err(StatusError::Output(why)) if why.kind() == ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
+        Err(why) => Err(Trouble(why.to_string())),
     }
 }
 

@@ -44,6 +44,7 @@ pub(super) fn reason(why: &io::Error) -> String {
         ErrorKind::NotFound => "no such file".to_owned(),
         ErrorKind::PermissionDenied => "permission denied".to_owned(),
         ErrorKind::IsADirectory => "it is a directory".to_owned(),
+        ErrorKind::AddrInUse => "it is in use".to_owned(),
         _ => why.to_string(),
     }
 }

@@ -71,30 +71,25 @@ pub(super) fn run(args: &RunArgs) -> Result<ExitCode, Trouble> {
     raise_descriptor_limit();
     let control = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let control = control.map_err(|error| Trouble(format!("cannot start: {error}")))?;
-    control.block_on(serve(origin, args.log_format, loaded, began))
+    control.block_on(serve(origin, loaded, began))
 }
 
 /// Where the config is: a file, or a text made of `--to`.
 fn origin(args: &RunArgs) -> Result<Origin, Trouble> {
-    let watch = !args.no_watch;
+    let (watch, log_format) = (!args.no_watch, args.log_format);
     if !args.to.is_empty() {
         let text = Some(quick(&args.to, args.listen.as_deref()));
-        return Ok(Origin { path: "--to".into(), text, watch, env });
+        return Ok(Origin { path: "--to".into(), text, watch, log_format, env });
     }
     let path = find::config(args.config.as_deref())?;
     // A file that cannot be read is trouble with the system; one that is wrong is an honest "no".
     File::open(&path).map_err(|error| Trouble(format!("cannot read {}: {}", path.display(), reason(&error))))?;
-    Ok(Origin { path, text: None, watch, env })
+    Ok(Origin { path, text: None, watch, log_format, env })
 }
 
-async fn serve(
-    origin: Origin,
-    log_format: Option<LogFormat>,
-    loaded: Loaded,
-    began: Instant,
-) -> Result<ExitCode, Trouble> {
+async fn serve(origin: Origin, loaded: Loaded, began: Instant) -> Result<ExitCode, Trouble> {
     let plan = Arc::clone(&loaded.plan);
-    let format = log_format.unwrap_or(plan.log.format);
+    let format = origin.log_format(&plan);
     let (event_log, events) = EventLog::start(format, plan.log.level, Sink::stderr()).map_err(no_thread)?;
     let workers = worker_count(plan.workers);
     let passwords = PasswordPool::new(workers.div_ceil(2), MAX_PASSWORDS).map_err(no_thread)?;

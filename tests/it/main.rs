@@ -7,7 +7,10 @@
 mod access_log;
 mod admin;
 mod balance;
+mod allocations;
 mod bodies;
+mod drills;
+mod examples;
 mod failover;
 mod floors;
 mod headers;
@@ -15,6 +18,7 @@ mod health;
 mod layers;
 mod pool;
 mod reload;
+mod real_servers;
 mod routing;
 mod shutdown;
 mod smuggling;

@@ -9,7 +9,9 @@ mod config;
 mod eventually;
 mod gate;
 mod gateway;
+mod load;
 mod message;
+mod server;
 
 pub use backend::{Backend, full_backlog, refusing};
 pub use client::{Client, Response};
@@ -17,4 +19,6 @@ pub use config::{own_address, route, upstream};
 pub use eventually::{PATIENCE, at_rest, eventually};
 pub use gate::Gate;
 pub use gateway::{Gateway, Launch, completed, replace};
+pub use load::{Account, Load};
 pub use message::Received;
+pub use server::{Server, alone};
