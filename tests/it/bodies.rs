@@ -40,7 +40,7 @@ fn a_piece_reaches_the_backend_before_the_next_is_sent() {
 }
 
 const GIB: u64 = 1 << 30;
-const PIECE: [u8; 64 * 1024] = [b'x'; 64 * 1024];
+static PIECE: [u8; 64 * 1024] = [b'x'; 64 * 1024];
 
 /// What a body that waits may cost in memory.
 const ROOM: u64 = 16 << 20;
@@ -74,7 +74,7 @@ fn a_client_that_stops_reading_costs_no_memory() {
     let mut scrap = PIECE;
     while offered.load(SeqCst) < taken + (8 << 20) {
         client.stream().read_exact(&mut scrap).unwrap();
-        assert!(scrap == PIECE);
+        assert!(scrap[..] == PIECE[..]);
     }
     assert!(gateway.resident() < idle + ROOM, "{idle} -> {}", gateway.resident());
 }
@@ -221,6 +221,18 @@ fn trailers_do_not_disturb_the_messages_that_carry_them() {
     }
     assert_eq!(backend.requests().iter().map(|request| &request.body[..]).collect::<Vec<_>>(), [b"hi", b"hi"]);
     assert_eq!(backend.connections(), 1);
+}
+
+#[test]
+fn trailers_of_a_request_end_it() {
+    // The wait for the head starts at the end of the request; the connection is free afterwards.
+    let backend = Backend::scripted(|peer, _| {
+        peer.read_body()?;
+        peer.wait_for_close()
+    });
+    let gateway = Gateway::start(route(&[backend.address()], "timeouts: { response_header: 200ms, request: 0s }"));
+    let request = "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\nx-sum: 2\r\n\r\n";
+    assert_eq!(gateway.send(request).fault(), (504, "response_timeout".to_owned()));
 }
 
 #[test]

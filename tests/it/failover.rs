@@ -163,6 +163,32 @@ fn what_is_not_http_is_a_bad_response_and_not_retried() {
 }
 
 #[test]
+fn a_head_that_never_ends_is_a_bad_response() {
+    let backend = Backend::scripted(|peer, _| {
+        peer.write("HTTP/1.1 200 OK\r\n")?;
+        loop {
+            peer.write(format!("x-a: {}\r\n", "b".repeat(1000)))?;
+        }
+    });
+    let gateway = Gateway::start(route(&[backend.address()], ""));
+    assert_eq!(gateway.get("/").fault(), (502, "bad_response".to_owned()));
+}
+
+#[test]
+fn interim_responses_without_end_are_cut_by_the_deadline() {
+    let backend = Backend::scripted(|peer, _| {
+        loop {
+            peer.write("HTTP/1.1 103 Early Hints\r\nlink: </a.css>\r\n\r\n")?;
+        }
+    });
+    let gateway = Gateway::start(route(&[backend.address()], "timeouts: { request: 500ms }"));
+    assert_eq!(gateway.get("/").status() / 100, 5);
+    eventually("the backend is let go", || backend.open() == 0);
+    let idle = gateway.resident();
+    assert!(idle < 256 << 20, "{idle}");
+}
+
+#[test]
 fn a_backend_that_switches_protocols_unasked_is_a_bad_response() {
     let backend = Backend::scripted(|peer, _| {
         peer.write("HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n")?;

@@ -226,6 +226,28 @@ fn listeners_come_and_go() {
 }
 
 #[test]
+fn a_request_in_flight_survives_the_removal_of_its_listener() {
+    let gate = Gate::default();
+    let hold = gate.clone();
+    let backend = Backend::scripted(move |peer, _| {
+        hold.wait()?;
+        peer.respond("200 OK", "late")
+    });
+    let extra = own_address();
+    let config = |more: &str| {
+        format!("listeners: {{ main: {{ bind: \"127.0.0.1:0\" }}{more} }}\n{}", route(&[backend.address()], ""))
+    };
+    let gateway = Gateway::start(config(&format!(", extra: {{ bind: \"{extra}\" }}")));
+    let mut client = Client::connect(extra);
+    client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+    eventually("the backend has it", || backend.hits() == 1);
+    assert_eq!(gateway.edit(config(""))["event"], "reload");
+    gate.open();
+    assert_eq!(client.response().text(), "late");
+    assert_eq!(client.rest(), "");
+}
+
+#[test]
 fn a_listener_that_cannot_be_bound_refuses_the_edit() {
     let backend = Backend::start();
     let taken = own_address();
