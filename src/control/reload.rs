@@ -146,7 +146,11 @@ impl Reloader {
     async fn apply(&mut self, by: &'static str) {
         let loaded = match self.origin.load() {
             Ok(loaded) => loaded,
-            Err(report) => return self.refuse(report, by),
+            Err(report) => {
+                // A keys file that is missing may appear.
+                self.watch.follow(report.files());
+                return self.refuse(report, by);
+            }
         };
         let live = self.status.live.load();
         let changes = config::diff(&live.plan, &loaded.plan);
@@ -184,19 +188,26 @@ impl Reloader {
             Ok((listener.id, sockets?))
         });
         let sockets = bound.collect::<Result<Vec<_>, Box<Diagnostic>>>()?;
-        let access_log = match (&new.access_log, new.access_log == old.access_log) {
-            (_, true) => None,
-            (None, false) => Some(None),
-            (Some(plan), false) => {
-                let log = AccessLog::start(plan, self.status.events.clone());
-                let log = log.map_err(|error| {
-                    let what = format!("cannot open the access log: {error}");
-                    Box::new(Diagnostic::new(Code::Unreadable, 0..0, what))
-                });
-                Some(Some(Arc::new(log?)))
-            }
-        };
+        // The last step that can fail, because it has an effect: lines go to the new destination from here on.
+        let access_log = self.switch_access_log(new, old).map_err(|error| {
+            Box::new(Diagnostic::new(Code::Unreadable, 0..0, format!("cannot open the access log: {error}")))
+        })?;
         Ok(Opened { sockets, access_log })
+    }
+
+    /// `Some` where the log starts or stops. One that only gets another destination goes on, and so do its counts.
+    fn switch_access_log(&self, new: &Plan, old: &Plan) -> io::Result<Option<Option<Arc<AccessLog>>>> {
+        if new.access_log == old.access_log {
+            return Ok(None);
+        }
+        match (&new.access_log, self.status.access_log.load_full()) {
+            (Some(plan), Some(log)) => log.redirect(plan).map(|()| None),
+            (Some(plan), None) => {
+                let log = AccessLog::start(plan, self.status.events.clone())?;
+                Ok(Some(Some(Arc::new(log))))
+            }
+            (None, _) => Ok(Some(None)),
+        }
     }
 
     fn swap(&mut self, built: Built, resolved: Resolved) {
@@ -234,10 +245,14 @@ impl Reloader {
         before: &BTreeSet<ListenerId>,
         changes: &Changes,
     ) {
+        let live = self.status.live.load();
         for (id, sockets) in opened {
+            if let Some(served) = live.served(id) {
+                let detail = format!("{} {}", served.listener.plan.name, sockets.address);
+                self.status.events.emit(Event::Process { stage: "listen", detail });
+            }
             self.fleet.accept(id, sockets).await;
         }
-        let live = self.status.live.load();
         let deadline = Instant::now() + live.plan.shutdown.timeout;
         for id in before.difference(&listener_ids(&live)) {
             self.fleet.refuse(*id).await;
@@ -298,7 +313,6 @@ impl Reloader {
 
 struct Opened {
     sockets: Vec<(ListenerId, Sockets)>,
-    // `Some` where it changes: to another one, or to none.
     access_log: Option<Option<Arc<AccessLog>>>,
 }
 

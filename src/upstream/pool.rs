@@ -32,7 +32,7 @@ pub struct Limits {
     pub max_connections: Option<u32>,
     /// Idle connections kept by this worker.
     pub max_idle: usize,
-    /// How long an idle connection is kept.
+    /// How long an idle connection is kept; zero is for ever.
     pub idle: Duration,
     /// Age at which a connection is no longer reused; zero is never.
     pub max_age: Duration,
@@ -158,7 +158,7 @@ where
     /// Closes idle connections that are too old, too long idle, or dead. Called about once a second.
     pub fn prune(&self, now: Instant) {
         for pool in self.by_slot.borrow().iter().flatten() {
-            pool.idle.borrow_mut().retain(|idle| idle.is_reusable(now) && now - idle.since < idle.limits.idle);
+            pool.idle.borrow_mut().retain(|idle| idle.is_reusable(now));
         }
     }
 
@@ -280,8 +280,10 @@ impl<B> Pool<B> {
 
 impl<B> Idle<B> {
     fn is_reusable(&self, now: Instant) -> bool {
-        let too_old = !self.limits.max_age.is_zero() && now - self.born >= self.limits.max_age;
-        !too_old && !self.sender.is_closed()
+        let is_past =
+            |since: Instant, limit: Duration| !limit.is_zero() && now.saturating_duration_since(since) >= limit;
+        let is_too_old = is_past(self.born, self.limits.max_age) || is_past(self.since, self.limits.idle);
+        !is_too_old && !self.sender.is_closed()
     }
 }
 

@@ -7,6 +7,7 @@
 mod allocations;
 mod bodies;
 mod drills;
+mod examples;
 mod failover;
 mod floors;
 mod headers;
