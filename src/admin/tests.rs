@@ -77,7 +77,7 @@ pub(crate) fn gateway(yaml: &str) -> Arc<Status> {
     let tokens = Tokens { faults: &Fault::REASONS, closes: &Closed::TOKENS };
     let registry = Registry::new(1, tokens, PasswordPool::new(1, 16).unwrap());
     let unresolved: Resolved = [((Name::derived("nowhere.test"), 9001), Err("no such name".to_owned()))].into();
-    let built = build(&registry, &loaded.plan, 7, loaded.sha, &unresolved);
+    let built = build(&registry, &loaded.plan, Edition::new(7, loaded.sha), &unresolved);
     let sink = Sink::writer(std::io::sink(), anstream::ColorChoice::Never);
     let (event_log, events) = EventLog::start(LogFormat::Json, LogLevel::Info, sink).unwrap();
     let attempt = Attempt { at: Timestamp::now(), by: "start", findings: Arc::new(loaded.warnings), is_live: true };

@@ -34,7 +34,7 @@ use crate::{
     health::Prober,
     layers::PasswordPool,
     proxy::Fault,
-    runtime::{self, ListenerId, Live, Registry, Resolved, Tokens},
+    runtime::{self, Edition, ListenerId, Live, Registry, Resolved, Tokens},
     server::{Closed, Fleet, Setup, Sockets, bind},
     telemetry::{AccessLog, Counter, Event, EventLog, Events, events::Sink, metrics::RouteMetrics},
 };
@@ -71,7 +71,10 @@ pub(super) fn run(args: &RunArgs) -> Result<ExitCode, Trouble> {
     raise_descriptor_limit();
     let control = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let control = control.map_err(|error| Trouble(format!("cannot start: {error}")))?;
-    control.block_on(serve(origin, loaded, began))
+    let code = control.block_on(serve(origin, loaded, began));
+    // Not waited for: a look-up that nobody needs any more may take as long as the resolver likes.
+    control.shutdown_background();
+    code
 }
 
 /// Where the config is: a file, or a text made of `--to`.
@@ -95,7 +98,7 @@ async fn serve(origin: Origin, loaded: Loaded, began: Instant) -> Result<ExitCod
     let passwords = PasswordPool::new(workers.div_ceil(2), MAX_PASSWORDS).map_err(no_thread)?;
     let registry = Registry::new(workers, Tokens { faults: &Fault::REASONS, closes: &Closed::TOKENS }, passwords);
     let resolved = resolve(&plan, &Resolved::default()).await;
-    let built = runtime::build(&registry, &plan, 1, loaded.sha, &resolved);
+    let built = runtime::build(&registry, &plan, Edition::new(1, loaded.sha), &resolved);
 
     let sockets = bind_listeners(&built.snapshot, workers)?;
     let admin_socket = plan.admin.as_ref().map(|admin| bind_admin(admin.bind)).transpose()?;
@@ -145,10 +148,11 @@ async fn serve(origin: Origin, loaded: Loaded, began: Instant) -> Result<ExitCod
     tokio::spawn(become_ready(Arc::clone(&status)));
 
     signals.until_stop(&requests, &status).await;
-    let cut = wind_down(&status, &fleet, &mut signals).await;
-
+    // An edit now would open what is about to close.
     reloading.abort();
     let _ = reloading.await;
+    let cut = wind_down(&status, &fleet, &mut signals).await;
+
     if let Some(fleet) = Arc::into_inner(fleet) {
         fleet.stop();
     }
@@ -157,7 +161,7 @@ async fn serve(origin: Origin, loaded: Loaded, began: Instant) -> Result<ExitCod
     }
     let (stage, detail) = match cut {
         0 => ("stopped", "every request was finished".to_owned()),
-        cut => ("cut", format!("{cut} connections were still open at the deadline")),
+        cut => ("cut", format!("{cut} requests were cut at the deadline")),
     };
     status.event_log.close(Event::Process { stage, detail }, LAST_WORDS);
     Ok(if cut == 0 { ExitCode::SUCCESS } else { ExitCode::from(CUT) })

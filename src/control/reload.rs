@@ -21,7 +21,7 @@ use crate::{
         plan::{LogFormat, Plan},
     },
     health::{self, Monitor, Prober},
-    runtime::{self, Built, ListenerId, Registry, Resolved, UpstreamId},
+    runtime::{self, Built, Edition, ListenerId, Registry, Resolved, UpstreamId},
     server::{Fleet, Sockets, bind},
     telemetry::{AccessLog, Event},
 };
@@ -74,7 +74,7 @@ fn unreadable(path: &std::path::Path, error: &io::Error) -> Report {
 /// Applies edits, one after the other. The only one that changes what is in force.
 #[derive(Debug)]
 pub struct Reloader {
-    origin: Origin,
+    origin: Arc<Origin>,
     status: Arc<Status>,
     fleet: Arc<Fleet>,
     prober: Prober,
@@ -114,6 +114,7 @@ impl Reloader {
     pub fn new(first: First, status: Arc<Status>, fleet: Arc<Fleet>, prober: Prober) -> Self {
         let watch = Watch::new(&first.origin, &first.loaded);
         let First { origin, resolved, registry, upstreams, .. } = first;
+        let origin = Arc::new(origin);
         let mut reloader =
             Self { origin, status, fleet, prober, registry, resolved, watch, monitors: BTreeMap::default() };
         reloader.probe(&upstreams);
@@ -144,7 +145,7 @@ impl Reloader {
 
     /// The straight line of an edit.
     async fn apply(&mut self, by: &'static str) {
-        let loaded = match self.origin.load() {
+        let loaded = match self.load().await {
             Ok(loaded) => loaded,
             Err(report) => {
                 // A keys file that is missing may appear.
@@ -152,14 +153,15 @@ impl Reloader {
                 return self.refuse(report, by);
             }
         };
+        self.watch.follow(&loaded.files);
         let live = self.status.live.load();
         let changes = config::diff(&live.plan, &loaded.plan);
         if changes.is_empty() && loaded.sha == live.sha {
-            self.watch.follow(&loaded.files);
             return self.tell(live.generation, "nothing changed".to_owned(), loaded.warnings, by);
         }
         let resolved = resolve(&loaded.plan, &self.resolved).await;
-        let built = runtime::build(&self.registry, &loaded.plan, live.generation + 1, loaded.sha, &resolved);
+        let built =
+            runtime::build(&self.registry, &loaded.plan, Edition::new(live.generation + 1, loaded.sha), &resolved);
         let opened = match self.open(&built, &live.plan, &loaded.plan) {
             Ok(opened) => opened,
             Err(finding) => return self.refuse(Report::new(&self.origin.path, "", vec![*finding], &[]), by),
@@ -168,10 +170,20 @@ impl Reloader {
         let generation = built.snapshot.generation;
         let before = listener_ids(&live);
         self.swap(built, resolved);
-        self.watch.follow(&loaded.files);
+        self.watch.obey(&loaded.plan.reload);
         self.switch_sockets(opened.sockets, &before, &changes).await;
         self.switch_logs(opened.access_log, &loaded.plan).await;
         self.tell(generation, summary(&changes), loaded.warnings, by);
+    }
+
+    /// Reads and checks off this thread, which has probes to send meanwhile.
+    async fn load(&self) -> Result<Loaded, Report> {
+        let origin = Arc::clone(&self.origin);
+        match tokio::task::spawn_blocking(move || origin.load()).await {
+            Ok(loaded) => loaded,
+            // A panic of the loader is a bug; what is in force stays.
+            Err(error) => Err(unreadable(&self.origin.path, &io::Error::other(error))),
+        }
     }
 
     /// Binds and opens what is new. Dropped, it is as if it had never been.
@@ -235,7 +247,10 @@ impl Reloader {
             by_name.insert(name.clone(), Arc::clone(&monitor));
             monitors.insert(*id, monitor);
         }
-        self.monitors = monitors;
+        // Nobody watches the backends of a removed upstream any more; requests that they still have end in their own time.
+        for monitor in std::mem::replace(&mut self.monitors, monitors).into_values() {
+            monitor.view().backends.iter().for_each(|view| view.backend.set_draining(true));
+        }
         self.status.monitors.store(Arc::new(by_name));
     }
 
@@ -255,12 +270,11 @@ impl Reloader {
         }
         let deadline = Instant::now() + live.plan.shutdown.timeout;
         for id in before.difference(&listener_ids(&live)) {
-            self.fleet.refuse(*id).await;
-            self.fleet.retire(*id, deadline).await;
+            self.fleet.close(*id, deadline).await;
         }
         let changed = changes.listeners.changed.iter().filter_map(|name| live.listeners.get(name));
         for listener in changed.filter(|listener| before.contains(&listener.id)) {
-            self.fleet.retire(listener.id, deadline).await;
+            self.fleet.renew(listener.id, deadline).await;
         }
     }
 
@@ -305,8 +319,13 @@ impl Reloader {
         }
         let resolved = resolve(&live.plan, &self.resolved).await;
         if resolved != self.resolved {
-            let built = runtime::build(&self.registry, &live.plan, live.generation, live.sha, &resolved);
+            let others = resolved.iter().filter(|(name, now)| self.resolved.get(*name) != Some(*now));
+            let names: Vec<String> = others.map(|((host, port), _)| format!("{host}:{port}")).collect();
+            let edition = Edition { generation: live.generation, sha: live.sha, since: live.since };
+            let built = runtime::build(&self.registry, &live.plan, edition, &resolved);
             self.swap(built, resolved);
+            let detail = format!("other addresses for {}", names.join(", "));
+            self.status.events.emit(Event::Process { stage: "resolved", detail });
         }
     }
 }

@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use super::Origin;
-use crate::config::Loaded;
+use crate::config::{Loaded, plan};
 
 /// Tells when the config file, or another file that it reads, has other content.
 ///
@@ -22,11 +22,14 @@ use crate::config::Loaded;
 /// network file systems above all.
 #[derive(Debug)]
 pub struct Watch {
+    is_allowed: bool,
     is_on: bool,
     debounce: Duration,
     files: BTreeMap<PathBuf, Seen>,
     main: PathBuf,
     notices: mpsc::Receiver<()>,
+    // Where the system gives no watcher, nobody else sends: the channel stays open and silent.
+    _notify: mpsc::Sender<()>,
     // A notice came, and nobody has looked since.
     is_due: bool,
     watcher: Option<RecommendedWatcher>,
@@ -54,12 +57,15 @@ impl Watch {
     pub fn new(origin: &Origin, loaded: &Loaded) -> Self {
         // One notice is as good as many.
         let (notify, notices) = mpsc::channel(1);
+        let sender = notify.clone();
         let watcher = notify::recommended_watcher(move |_| {
-            let _ = notify.try_send(());
+            let _ = sender.try_send(());
         });
         let mut watch = Self {
-            is_on: loaded.plan.reload.watch && origin.watch && origin.text.is_none(),
-            debounce: loaded.plan.reload.debounce,
+            is_allowed: origin.watch && origin.text.is_none(),
+            is_on: false,
+            debounce: Duration::ZERO,
+            _notify: notify,
             files: BTreeMap::new(),
             main: origin.path.clone(),
             notices,
@@ -67,8 +73,15 @@ impl Watch {
             watcher: watcher.ok(),
             hasher: RandomState::new(),
         };
+        watch.obey(&loaded.plan.reload);
         watch.follow(&loaded.files);
         watch
+    }
+
+    /// Watches, or does not, as the config says from now on.
+    pub fn obey(&mut self, plan: &plan::Reload) {
+        self.is_on = self.is_allowed && plan.watch;
+        self.debounce = plan.debounce;
     }
 
     /// Watches these files beside the main one from now on.

@@ -6,7 +6,7 @@ use http::{Request, Response, StatusCode, header::HOST, request::Parts};
 use hyper::body::Incoming;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::{Exchange, Fault, RequestBody, body::Used};
+use super::{Exchange, Fault, RequestBody, body::Used, headers};
 use crate::{
     config::plan::{HostHeader, RetryOn},
     runtime::Route,
@@ -123,10 +123,13 @@ async fn attempt(
             Err(error) => return Err(Failure { fault: connect_fault(&error), unsent: Some(Box::new(request)) }),
         };
         let failure = match send(exchange, route, &mut connection, request).await {
-            Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
-                return Err(Failure { fault: Fault::BadResponse, unsent: None });
+            Ok(mut response) => {
+                let is_asked_for = response.status() != StatusCode::SWITCHING_PROTOCOLS;
+                return match is_asked_for && headers::settle_framing(response.headers_mut()) {
+                    true => Ok((response, Used { lease, connection })),
+                    false => Err(Failure { fault: Fault::BadResponse, unsent: None }),
+                };
             }
-            Ok(response) => return Ok((response, Used { lease, connection })),
             Err(failure) => failure,
         };
         match failure.unsent {
@@ -177,9 +180,15 @@ fn connect_fault(error: &io::Error) -> Fault {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => Fault::ConnectRefused,
         io::ErrorKind::TimedOut => Fault::ConnectTimeout,
+        // No descriptor or no port is left: a shortage of this machine's, not of the backend's.
+        io::ErrorKind::AddrNotAvailable => Fault::Overloaded,
+        _ if error.raw_os_error().is_some_and(|code| OUT_OF_DESCRIPTORS.contains(&code)) => Fault::Overloaded,
         _ => Fault::ConnectFailed,
     }
 }
+
+// EMFILE and ENFILE, which have no `ErrorKind` of their own yet.
+const OUT_OF_DESCRIPTORS: [i32; 2] = [rustix::io::Errno::MFILE.raw_os_error(), rustix::io::Errno::NFILE.raw_os_error()];
 
 fn send_fault(error: &hyper::Error) -> Fault {
     if error.is_parse() { Fault::BadResponse } else { Fault::ResetBeforeHeaders }
@@ -209,6 +218,8 @@ impl<'a> Retries<'a> {
             | Fault::BodyTooLarge
             | Fault::ClientGone
             | Fault::ClientTimeout
+            | Fault::Draining
+            | Fault::Internal
             | Fault::NoHealthyBackend
             | Fault::NoRoute
             | Fault::Overloaded

@@ -57,6 +57,7 @@ pub(super) struct Open {
     pub(super) client: Rc<Client>,
     order: Cell<Order>,
     ordered: Notify,
+    lost_request: Cell<bool>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -71,7 +72,12 @@ enum Order {
 
 impl Open {
     pub(super) fn new(client: Client) -> Self {
-        Self { client: Rc::new(client), order: Cell::new(Order::Serve), ordered: Notify::new() }
+        Self {
+            client: Rc::new(client),
+            order: Cell::new(Order::Serve),
+            ordered: Notify::new(),
+            lost_request: Cell::default(),
+        }
     }
 
     /// Lets the response under way end, and closes then; at the latest at `deadline`.
@@ -96,8 +102,20 @@ impl Open {
         }
     }
 
+    /// Whether a request is being served.
+    pub(super) fn is_busy(&self) -> bool {
+        self.client.phase() == Phase::Busy
+    }
+
+    /// Whether it was cut in the middle of a request.
+    pub(super) fn lost_request(&self) -> bool {
+        self.lost_request.get()
+    }
+
     /// Ends it now.
     pub(super) fn cut(&self, reason: Closed) {
+        self.lost_request.set(self.is_busy());
+        self.client.cut();
         self.order.set(Order::Cut(reason));
         self.ordered.notify_one();
     }

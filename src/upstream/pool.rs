@@ -132,16 +132,17 @@ where
     /// What the system says of the attempt to connect.
     pub async fn checkout(&self, backend: &Arc<Backend>, limits: Limits, reuse: Reuse) -> io::Result<Connection<B>> {
         let pool = self.pool(backend);
+        if reuse == Reuse::Refused {
+            // One of them has just been found dead, so the others are suspect, and one may hold the last place.
+            pool.idle.borrow_mut().clear();
+        }
         let mut waiting = None;
         loop {
-            match reuse {
-                // One of them has just been found dead, so the others are suspect, and one may hold the last place.
-                Reuse::Refused => pool.idle.borrow_mut().clear(),
-                Reuse::Allowed => {
-                    if let Some(connection) = pool.take_ready(limits).await {
-                        return Ok(connection);
-                    }
-                }
+            // Whoever waited takes what is given back: that was in use a moment ago.
+            if (reuse == Reuse::Allowed || waiting.is_some())
+                && let Some(connection) = pool.take_ready(limits).await
+            {
+                return Ok(connection);
             }
             if let Some(place) = self.place(backend, limits) {
                 return pool.connect(place, limits).await;
@@ -157,17 +158,21 @@ where
         }
     }
 
-    /// Closes idle connections that are too old, too long idle, or dead. Called about once a second.
+    /// Closes idle connections that are too old, too long idle, or dead, and all to backends that are draining. Called about
+    /// once a second.
     pub fn prune(&self, now: Instant) {
-        for pool in self.by_slot.borrow().iter().flatten() {
-            pool.idle.borrow_mut().retain(|idle| idle.is_reusable(now));
+        for place in self.by_slot.borrow_mut().iter_mut() {
+            place.take_if(|pool| pool.backend.is_draining() && pool.waiting.get() == 0);
+            if let Some(pool) = place {
+                pool.idle.borrow_mut().retain(|idle| idle.is_reusable(now));
+            }
         }
     }
 
     /// Drops the pools of backends that are gone. Called when a worker first sees a new generation.
     pub fn retain(&self, is_live: impl Fn(&Arc<Backend>) -> bool) {
         for pool in self.by_slot.borrow_mut().iter_mut() {
-            pool.take_if(|pool| !is_live(&pool.backend));
+            pool.take_if(|pool| !is_live(&pool.backend) && pool.waiting.get() == 0);
         }
     }
 
@@ -189,7 +194,9 @@ where
                 let shed = wanted.min(idle.len());
                 idle.drain(..shed);
                 drop(idle);
-                pool.freed.notify_waiters();
+                if pool.waiting.get() > 0 {
+                    pool.freed.notify_waiters();
+                }
             }
         }
     }
@@ -220,12 +227,16 @@ where
 {
     async fn take_ready(self: &Rc<Self>, limits: Limits) -> Option<Connection<B>> {
         loop {
-            let mut idle = self.idle.borrow_mut().pop_back()?;
+            let idle = self.idle.borrow_mut().pop_back()?;
             if !idle.is_reusable(Instant::now()) {
                 continue;
             }
-            // A connection is returned as the last byte of a body is passed on, a moment before hyper calls it ready.
-            if idle.sender.is_ready() || idle.sender.ready().await.is_ok() {
+            if !idle.sender.is_ready() {
+                // A connection is returned as the last byte of a body is passed on, a turn before hyper calls it ready. One
+                // that is not ready by then still has a request to write, to a backend that has answered and does not read.
+                tokio::task::yield_now().await;
+            }
+            if idle.sender.is_ready() {
                 return Some(self.connection((idle.sender, idle.driver), idle.born, limits, true));
             }
         }
@@ -304,7 +315,7 @@ impl<B> Connection<B> {
     /// Keeps the connection for another request. To be called when request and response have ended, not before.
     pub fn give_back(self) {
         let Some(pool) = self.pool.upgrade() else { return };
-        if self.sender.is_closed() || pool.is_wanted_elsewhere() {
+        if self.sender.is_closed() || pool.backend.is_draining() || pool.is_wanted_elsewhere() {
             return;
         }
         let mut idle = pool.idle.borrow_mut();

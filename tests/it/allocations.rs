@@ -7,7 +7,7 @@ use http::Request;
 use tidegate::{
     config::{self, Source},
     layers::{Pass, PasswordPool},
-    runtime::{self, Registry, Resolved, Route, Snapshot, Tokens},
+    runtime::{self, Edition, Registry, Resolved, Route, Snapshot, Tokens},
     telemetry::WorkerId,
     upstream::Lease,
 };
@@ -25,7 +25,7 @@ fn snapshot(routes: usize) -> Snapshot {
     let loaded = config::load(&source, &|_| None).expect("a good config");
     let passwords = PasswordPool::new(1, 1).expect("a thread");
     let registry = Registry::new(1, Tokens { faults: &[], closes: &[] }, passwords);
-    runtime::build(&registry, &loaded.plan, 1, loaded.sha, &Resolved::default()).snapshot
+    runtime::build(&registry, &loaded.plan, Edition::new(1, loaded.sha), &Resolved::default()).snapshot
 }
 
 fn find<'a>(snapshot: &'a Snapshot, host: &str, path: &str) -> &'a Arc<Route> {
