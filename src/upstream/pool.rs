@@ -304,7 +304,8 @@ impl<B> Connection<B> {
     /// Keeps the connection for another request. To be called when request and response have ended, not before.
     pub fn give_back(self) {
         let Some(pool) = self.pool.upgrade() else { return };
-        if self.sender.is_closed() || pool.is_wanted_elsewhere() {
+        // A backend may be removed while a request is on its way to it, after this worker let go of its pool.
+        if self.sender.is_closed() || pool.backend.is_draining() || pool.is_wanted_elsewhere() {
             return;
         }
         let mut idle = pool.idle.borrow_mut();
