@@ -168,6 +168,10 @@ impl Reloader {
         let generation = built.snapshot.generation;
         let before = listener_ids(&live);
         self.swap(built, resolved);
+        // Whoever is told that a backend is gone may stop it.
+        for applied in self.monitors.values().map(|monitor| monitor.applied()).collect::<Vec<_>>() {
+            applied.await;
+        }
         self.watch.follow(&loaded.files);
         self.switch_sockets(opened.sockets, &before, &changes).await;
         self.switch_logs(opened.access_log, &loaded.plan).await;
