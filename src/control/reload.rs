@@ -125,7 +125,7 @@ impl Reloader {
         let mut sweep = tokio::time::interval(SWEEP);
         let mut lookup = tokio::time::interval(LOOKUP_AGAIN);
         lookup.reset();
-        if self.origin.differs_from(self.status.live.load().sha) {
+        if self.watch.is_on() && self.origin.differs_from(self.status.live.load().sha) {
             // Edited while the process started, before anybody watched.
             self.apply("file watch").await;
         }
