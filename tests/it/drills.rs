@@ -25,7 +25,7 @@ fn reloads_under_load_fail_no_request() {
     let config = |edit: u64| {
         let (even, weight) = (edit.is_multiple_of(2), edit % 7 + 1);
         let sometimes = if even { format!("      - {three}\n") } else { String::new() };
-        let interval = if even { 200 } else { 300 };
+        let interval = if even { 2 } else { 3 };
         format!(
             r#"
 admin: {{ bind: "127.0.0.1:0" }}
@@ -37,7 +37,7 @@ upstreams:
       - {one}
       - {{ url: "http://{two}", weight: {weight} }}
 {sometimes}
-    health: {{ active: {{ path: /health, interval: {interval}ms, timeout: 150ms }} }}
+    health: {{ active: {{ path: /health, interval: {interval}s, timeout: 1500ms }} }}
 routes:
   - {{ path: /, to: app, limit: ample }}
   - {{ path: /edit-{edit}, to: [{two}, {three}], health: /health }}
@@ -78,7 +78,7 @@ fn a_backend_killed_and_restarted_under_load_fails_no_get() {
 routes:
   - path: /*
     to: [{backends}]
-    health: {{ active: {{ path: /health, interval: 200ms, interval_changing: 50ms, timeout: 100ms }} }}
+    health: {{ active: {{ path: /health, interval: 1s, interval_changing: 50ms, timeout: 900ms }} }}
 "#
     ));
     let went = |to: &str, backend: SocketAddr| {

@@ -32,9 +32,9 @@ upstreams:
       active:
         path: /health
         expect: {{ status: 200, body: '"status":"healthy"' }}
-        interval: 500ms
+        interval: 3s
         interval_changing: 100ms
-        timeout: 400ms
+        timeout: 2s
         unhealthy_after: {UNHEALTHY_AFTER}
         healthy_after: 2
 routes:
@@ -144,7 +144,7 @@ fn an_edit_under_load_costs_no_request_and_takes_effect() {
     let edits = [
         config([(one, 1), (two, 1), (three, 1), (nginx, 1)]),
         config([(one, 1), (two, 1), (three, 1)]),
-        config([(one, 5), (two, 1), (three, 1), (nginx, 3)]).replace("interval: 500ms", "interval: 800ms"),
+        config([(one, 5), (two, 1), (three, 1), (nginx, 3)]).replace("interval: 3s", "interval: 4s"),
         config([(one, 1), (nginx, 1)]),
     ];
     for edit in edits {
