@@ -36,7 +36,7 @@ use crate::{
     health::{Change, Kind, Monitor, Outcome, Prober, Record},
     layers::PasswordPool,
     proxy::Fault,
-    runtime::{Live, Registry, Resolved, Tokens, build},
+    runtime::{Edition, Live, Registry, Resolved, Tokens, build},
     server::Closed,
     telemetry::{
         Counter, Event, EventLog, WorkerId,

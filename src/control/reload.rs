@@ -126,7 +126,7 @@ impl Reloader {
         let mut sweep = tokio::time::interval(SWEEP);
         let mut lookup = tokio::time::interval(LOOKUP_AGAIN);
         lookup.reset();
-        if self.origin.differs_from(self.status.live.load().sha) {
+        if self.watch.is_on() && self.origin.differs_from(self.status.live.load().sha) {
             // Edited while the process started, before anybody watched.
             self.apply("file watch").await;
         }
@@ -171,6 +171,10 @@ impl Reloader {
         let before = listener_ids(&live);
         self.swap(built, resolved);
         self.watch.obey(&loaded.plan.reload);
+        // Whoever is told that a backend is gone may stop it.
+        for applied in self.monitors.values().map(|monitor| monitor.applied()).collect::<Vec<_>>() {
+            applied.await;
+        }
         self.switch_sockets(opened.sockets, &before, &changes).await;
         self.switch_logs(opened.access_log, &loaded.plan).await;
         self.tell(generation, summary(&changes), loaded.warnings, by);

@@ -101,6 +101,12 @@ impl Watch {
         }
     }
 
+    /// Whether edits apply by themselves.
+    #[must_use]
+    pub const fn is_on(&self) -> bool {
+        self.is_on
+    }
+
     /// Returns when the content of a file is another than when this last returned. May be dropped and called again.
     pub async fn changed(&mut self) {
         if !self.is_on {

@@ -315,6 +315,7 @@ impl<B> Connection<B> {
     /// Keeps the connection for another request. To be called when request and response have ended, not before.
     pub fn give_back(self) {
         let Some(pool) = self.pool.upgrade() else { return };
+        // A backend may be removed while a request is on its way to it, after this worker let go of its pool.
         if self.sender.is_closed() || pool.backend.is_draining() || pool.is_wanted_elsewhere() {
             return;
         }

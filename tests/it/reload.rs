@@ -160,6 +160,19 @@ fn a_file_that_is_gone_changes_nothing() {
 }
 
 #[test]
+fn a_backend_that_was_removed_gets_nothing_once_the_edit_is_told() {
+    let [old, new] = ["old", "new"].map(Backend::named);
+    let gateway = Gateway::start(upstream(&[old.address()], ""));
+    for round in 0..20 {
+        let (stays, goes) = if round % 2 == 0 { (&new, &old) } else { (&old, &new) };
+        assert_eq!(gateway.edit(upstream(&[stays.address()], ""))["event"], "reload");
+        let hits = goes.hits();
+        gateway.get("/");
+        assert_eq!(goes.hits(), hits, "round {round}");
+    }
+}
+
+#[test]
 fn without_a_watch_an_edit_waits_for_the_signal() {
     let [old, new] = ["old", "new"].map(Backend::named);
     let config = |backend: &Backend| format!("reload: {{ watch: false }}\n{}", route(&[backend.address()], ""));

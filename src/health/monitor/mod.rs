@@ -55,6 +55,7 @@ impl Prober {
 pub struct Monitor {
     edits: watch::Sender<Edit>,
     shared: Arc<Shared>,
+    applied: watch::Receiver<u64>,
     first_round: watch::Receiver<bool>,
 }
 
@@ -75,17 +76,19 @@ impl Monitor {
         plan: Arc<plan::Upstream>,
         members: Vec<Member>,
     ) -> Self {
-        let edit = Edit { plan, members: members.into() };
+        let edit = Edit { number: 0, plan, members: members.into() };
         let shared = Arc::new(Shared {
             upstream,
             cast: ArcSwap::from_pointee(Cast { plan: Arc::clone(&edit.plan), subjects: Vec::new() }),
             probe_durations: Histogram::default(),
         });
         let (first_round, first_round_seen) = watch::channel(false);
+        let (applied, applied_seen) = watch::channel(0);
         let mut task = Task {
             ask: Arc::new(ask),
             prober: prober.clone(),
             shared: Arc::clone(&shared),
+            applied,
             first_round,
             edit: edit.clone(),
             subjects: HashMap::new(),
@@ -98,12 +101,21 @@ impl Monitor {
         let (edits, edited) = watch::channel(edit);
         // The task ends, and its probes with it, when it finds the sender gone.
         tokio::spawn(task.run(edited));
-        Self { edits, shared, first_round: first_round_seen }
+        Self { edits, shared, applied: applied_seen, first_round: first_round_seen }
     }
 
     /// Takes a reload in. Never waits; the task acts on the last edit that it finds.
     pub fn update(&self, plan: Arc<plan::Upstream>, members: Vec<Member>) {
-        self.edits.send_replace(Edit { plan, members: members.into() });
+        self.edits.send_modify(|edit| *edit = Edit { number: edit.number + 1, plan, members: members.into() });
+    }
+
+    /// Waits until the slice that traffic goes by is that of the last update.
+    pub fn applied(&self) -> impl Future<Output = ()> + Send + use<> {
+        let (number, mut applied) = (self.edits.borrow().number, self.applied.clone());
+        async move {
+            // An error says that the task is gone: there is nothing to wait for any more.
+            let _ = applied.wait_for(|applied| *applied >= number).await;
+        }
     }
 
     /// What is known now.
@@ -153,6 +165,8 @@ impl Ask for Sockets {
 // What the config says of the upstream.
 #[derive(Clone, Debug)]
 struct Edit {
+    // They are counted.
+    number: u64,
     plan: Arc<plan::Upstream>,
     members: Arc<[Member]>,
 }
@@ -176,6 +190,7 @@ struct Task<A> {
     ask: Arc<A>,
     prober: Prober,
     shared: Arc<Shared>,
+    applied: watch::Sender<u64>,
     first_round: watch::Sender<bool>,
     edit: Edit,
     subjects: HashMap<Slot, Subject>,
@@ -238,6 +253,7 @@ impl<A: Ask> Task<A> {
         self.show();
         self.schedule_idle();
         self.close_first_round();
+        self.applied.send_replace(self.edit.number);
     }
 
     /// Takes outcomes in, this one and those that are there as well: verdicts, one slice, an event per change.
@@ -294,7 +310,7 @@ impl<A: Ask> Task<A> {
 
     /// Publishes the slice, then tells what changed.
     fn publish(&self, shifts: Vec<Shift>) {
-        let Edit { plan, members } = &self.edit;
+        let Edit { plan, members, .. } = &self.edit;
         self.shared.upstream.publish(Eligible::among(members, plan.when_all_down));
         let eligible = members.iter().filter(|member| member.backend.verdict().is_fit()).count();
         for shift in shifts {
