@@ -53,16 +53,22 @@ routes:
     let load = load.get(gateway.address(), "/");
     let mut took = Vec::new();
     for edit in 1..=reloads {
-        let began = Instant::now();
         replace(&gateway.config(), &completed(&config(edit)));
+        // Not before: on a busy disk the file system may take seconds to let go of the file that was replaced.
+        let saved = Instant::now();
         eventually("the edit is live", || gateway.get(&format!("/edit-{edit}")).status() == 200);
-        took.push(began.elapsed());
+        took.push(saved.elapsed());
         assert_eq!(gateway.get(&format!("/edit-{}", edit - 1)).status(), 404, "the edit before is gone");
     }
     let account = load.stop();
     took.sort_unstable();
     let (median, worst) = (ms(took[took.len() / 2]), ms(took[took.len() - 1]));
-    tell("reloads", &gateway, &account, format!("{reloads} edits, each live after {median} (median), {worst} (worst)"));
+    tell(
+        "reloads",
+        &gateway,
+        &account,
+        format!("{reloads} edits, each live {median} (median), {worst} (worst) after it was saved"),
+    );
     account.assert_flawless();
     assert_eq!(health(gateway.admin())["config"]["generation"], reloads + 1);
 }
