@@ -1,7 +1,27 @@
-//! What the gateway answers about itself.
-use crate::control::Status;
-use std::sync::Arc;
-/// Temporary.
-pub async fn serve(_socket: std::net::TcpListener, _status: Arc<Status>) {
-    std::future::pending().await
-}
+//! Where the gateway answers for itself: health, readiness, metrics, the status document.
+//!
+//! [`serve()`] runs on the control runtime and reads what [`Status`](crate::control::Status) and the monitors publish; it asks
+//! no backend and writes nothing, so an answer costs the data plane nothing. One request looks at everything once ([`Now`]);
+//! the documents (`health`, `status`, `metrics`) are plain functions of that look. What goes out is made of structs of their
+//! own, never of serialised internals: their fields are a contract.
+//!
+//! Every connection is bounded in its head, its life and its number, and on a loopback address only names that cannot be
+//! rebound by DNS are answered.
+
+mod health;
+mod metrics;
+mod observed;
+mod page;
+mod problem;
+mod rates;
+mod router;
+mod serve;
+mod status;
+#[cfg(test)]
+mod tests;
+
+use observed::{Now, Observed, Row, Standing};
+use problem::Problem;
+use rates::Rates;
+pub use serve::serve;
+pub use status::{AttemptStatus, BackendStatus, ConfigStatus, GatewayStatus, Recent, StatusDocument, UpstreamStatus};

@@ -57,22 +57,22 @@ const SEARCH: &str = "Without a file: $TIDEGATE_CONFIG, then ./tidegate.yaml, th
 
 /// Arguments of `tidegate run`.
 #[derive(Args, Debug)]
-pub(crate) struct RunArgs {
+pub(super) struct RunArgs {
     /// The config
     #[arg(short, long, value_name = "FILE")]
-    pub(crate) config: Option<PathBuf>,
+    pub(super) config: Option<PathBuf>,
     /// Send everything to this address, without a config; may be given several times
     #[arg(long, value_name = "ADDR", conflicts_with = "config")]
-    pub(crate) to: Vec<String>,
+    pub(super) to: Vec<String>,
     /// With --to: the port or address to listen on [default: 8080]
     #[arg(long, value_name = "ADDR", requires = "to")]
-    pub(crate) listen: Option<String>,
+    pub(super) listen: Option<String>,
     /// Apply edits on SIGHUP only
     #[arg(long)]
     pub(crate) no_watch: bool,
     /// The form of log lines, instead of what the config says
     #[arg(long, value_enum, value_name = "FORMAT")]
-    pub(crate) log_format: Option<LogFormat>,
+    pub(super) log_format: Option<LogFormat>,
 }
 
 #[derive(Args, Debug)]
@@ -174,7 +174,7 @@ mod tests {
         assert_eq!(args.to, [":9001", ":9002"]);
         assert_eq!(args.listen.as_deref(), Some("8081"));
         assert_eq!(args.log_format, Some(LogFormat::Json));
-        assert!(args.config.is_none() && !args.no_watch);
+        assert!(args.config.is_none());
 
         assert_eq!(parse("tidegate run -c a.yaml --to :9001").err(), Some(clap::error::ErrorKind::ArgumentConflict));
         let alone = parse("tidegate run --listen 8081").err();

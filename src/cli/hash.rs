@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use super::{
     Trouble,
-    print::{print, say},
+    print::{eprint, print},
 };
 use crate::layers::auth::{self, HashError, MAX_SECRET};
 
@@ -36,13 +36,13 @@ type Secret = Zeroizing<String>;
 fn ask(what: &str) -> Result<Secret, Trouble> {
     let hidden = Hidden::start(io::stdin());
     if hidden.is_none() {
-        say("This terminal shows what you type.\n");
+        eprint(format_args!("This terminal shows what you type.\n"));
     }
     let prompt = |text: &str| {
-        say(text);
+        eprint(format_args!("{text}"));
         let secret = read(io::stdin().lock());
         if hidden.is_some() {
-            say("\n");
+            eprint(format_args!("\n"));
         }
         secret
     };

@@ -7,7 +7,6 @@
 mod args;
 mod check;
 mod demo;
-mod explain;
 mod find;
 mod hash;
 mod print;
@@ -19,11 +18,10 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-pub(crate) use args::RunArgs;
-use args::{Cli, Command};
-use print::{print, say};
+use args::{Cli, Command, RunArgs};
+use print::{eprint, print};
 
-use crate::config;
+use crate::config::{self, Code};
 
 /// Runs the command that the process was started with.
 #[must_use]
@@ -31,7 +29,7 @@ pub fn main() -> ExitCode {
     let Cli { color, command } = Cli::parse();
     color.choice().write_global();
     answer(command).unwrap_or_else(|Trouble(what)| {
-        say(&format!("tidegate: {what}\n"));
+        eprint(format_args!("error: {what}\n"));
         TROUBLE.into()
     })
 }
@@ -44,11 +42,19 @@ fn answer(command: Command) -> Result<ExitCode, Trouble> {
         Command::Schema { out: None } => print(&config::schema()),
         Command::Schema { out: Some(file) } => print::write_file(&file, &config::schema()),
         Command::Reference => print(&config::reference()),
-        Command::ExplainError { code } => explain::explain_error(&code),
+        Command::ExplainError { code } => explain_error(&code),
         Command::HashKey => hash::hash_key(),
         Command::HashPassword => hash::hash_password(),
         Command::Version { json } => print(&version::version(json)),
     }
+}
+
+fn explain_error(id: &str) -> Result<ExitCode, Trouble> {
+    let Some(code) = Code::find(id) else {
+        let known: Vec<&str> = Code::ALL.iter().map(|code| code.id()).collect();
+        return Err(Trouble(format!("there is no code `{id}`. Codes: {}", known.join(", "))));
+    };
+    print(&code.explain())
 }
 
 /// The exit code of an honest "no".
@@ -63,4 +69,15 @@ struct Trouble(String);
 /// Looks up `${NAME}` in a config. A value that is not Unicode counts as unset.
 fn env(name: &str) -> Option<String> {
     std::env::var(name).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_that_does_not_exist_is_trouble() {
+        let Err(Trouble(what)) = explain_error("E9999") else { panic!("it exists") };
+        assert!(what.starts_with("there is no code `E9999`. Codes: E0101, "), "{what}");
+    }
 }

@@ -1,16 +1,20 @@
 //! Where commands write. A reader that has gone away (`| head`) is no trouble: it has seen what it wanted.
 
 use std::{
+    fmt,
     io::{self, ErrorKind, Write},
     path::Path,
     process::ExitCode,
 };
 
+use anstream::{AutoStream, ColorChoice};
+
 use super::Trouble;
+use crate::config::Style;
 
 /// Writes a command's result to standard output. Styles stay if colours are wanted there.
 pub(super) fn print(text: &str) -> Result<ExitCode, Trouble> {
-    print_with(|out| out.write_all(text.as_bytes()).map(|()| ExitCode::SUCCESS)).map(|code| code.unwrap_or_default())
+    print_with(|out| out.write_all(text.as_bytes()).map(|()| ExitCode::SUCCESS)).map(Option::unwrap_or_default)
 }
 
 /// The same for a result that is written in parts. `None`: nobody reads.
@@ -24,9 +28,19 @@ pub(super) fn print_with<T>(write: impl FnOnce(&mut dyn Write) -> io::Result<T>)
 }
 
 /// Says something beside the result, on standard error.
-pub(super) fn say(text: &str) {
+pub(super) fn eprint(text: fmt::Arguments<'_>) {
     // There is no better place to complain about standard error.
-    let _ = anstream::stderr().lock().write_all(text.as_bytes());
+    let _ = anstream::stderr().lock().write_fmt(text);
+}
+
+impl Style {
+    /// What is wanted on standard error.
+    pub(super) fn of_stderr() -> Self {
+        match AutoStream::choice(&io::stderr()) {
+            ColorChoice::Never => Self::Plain,
+            ColorChoice::Always | ColorChoice::AlwaysAnsi | ColorChoice::Auto => Self::Coloured,
+        }
+    }
 }
 
 /// Writes a command's result to a file.

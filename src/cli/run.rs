@@ -20,7 +20,7 @@ use tokio::{
 
 use super::{
     NO, RunArgs, Trouble, env, find,
-    print::{reason, say},
+    print::{eprint, reason},
     quick::quick,
 };
 use crate::{
@@ -61,12 +61,12 @@ pub(super) fn run(args: &RunArgs) -> Result<ExitCode, Trouble> {
     let loaded = match origin.load() {
         Ok(loaded) => loaded,
         Err(report) => {
-            say(&report.text(Style::Coloured));
+            eprint(format_args!("{}", report.text(Style::Coloured)));
             return Ok(NO.into());
         }
     };
     if !loaded.warnings.is_empty() {
-        say(&loaded.warnings.text(Style::Coloured));
+        eprint(format_args!("{}", loaded.warnings.text(Style::Coloured)));
     }
     raise_descriptor_limit();
     let control = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -142,7 +142,7 @@ async fn serve(
         fleet.accept(id, sockets).await;
     }
     if let Some(socket) = admin_socket {
-        tokio::spawn(admin::serve(socket, Arc::clone(&status)));
+        tokio::spawn(answer_for_itself(socket, Arc::clone(&status)));
     }
     let (requests, edits) = mpsc::channel(1);
     let reloading = tokio::spawn(reloader.run(edits));
@@ -168,6 +168,7 @@ async fn serve(
     Ok(if cut == 0 { ExitCode::SUCCESS } else { ExitCode::from(CUT) })
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "the shape that `map_err` wants")]
 fn no_thread(error: io::Error) -> Trouble {
     Trouble(format!("the system gives no more threads: {error}"))
 }
@@ -240,7 +241,7 @@ impl Addresses {
             LogFormat::Text => true,
         };
         if is_text {
-            say(&self.banner(status, took));
+            eprint(format_args!("{}", self.banner(status, took)));
         } else {
             self.tell_machines(status, took);
         }
@@ -313,6 +314,14 @@ fn asked(upstream: &crate::config::plan::Upstream) -> String {
     match &check.kind {
         ProbeKind::Http(http) => format!("{} {} every {every}", http.method, http.path),
         ProbeKind::Tcp => format!("tcp connect every {every}"),
+    }
+}
+
+/// The admin listener, as long as the process lives: it is asked how the end goes, too.
+async fn answer_for_itself(socket: std::net::TcpListener, status: Arc<Status>) {
+    let events = status.events.clone();
+    if let Err(error) = admin::serve(socket, status, std::future::pending()).await {
+        events.emit(Event::Warning { what: "admin", detail: format!("the admin listener is gone: {error}") });
     }
 }
 

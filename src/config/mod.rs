@@ -2,7 +2,7 @@
 //!
 //! text → `yaml` (two parsers, places, `${…}`) → `spec` (as written) → `check` (every finding) → `plan` (as meant).
 //!
-//! The control plane calls [`load`] at start and at every edit, compares with [`diff`], and shows the [`Report`]; the command
+//! The control plane calls [`load`] at start and at every edit, compares with [`diff()`], and shows the [`Report`]; the command
 //! line prints it. Nothing here touches the network or keeps state: the same text, environment and files give the same plan.
 //! Everything else in the program sees the plan alone and never a YAML value.
 
@@ -124,14 +124,14 @@ pub struct Places {
 pub fn load(source: &Source, env: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Report> {
     let text = source.text.strip_prefix('\u{feff}').unwrap_or(&source.text);
     let folder = source.path.parent().unwrap_or(Path::new(""));
-    let report = |findings, masked: &[_]| Report::new(&source.path, text, findings, masked);
 
     let mut document = match yaml::Document::parse(text) {
         Ok(document) => document,
-        Err(findings) => return Err(report(findings, &yaml::secrets(text))),
+        Err(findings) => return Err(Report::new(&source.path, text, findings, &yaml::secrets(text))),
     };
     let mut files = vec![];
-    let mut findings = document.expand(&yaml::Sources { env, folder }, &mut files, is_hash);
+    let (mut findings, values) = document.expand(&yaml::Sources { env, folder }, &mut files, is_hash);
+    document.forget_free_keys();
     let (spec, structural) = document.read::<spec::Spec>();
     findings.extend(structural);
     let (plan, checked, spans) = check::check(&spec, document.index.root(), folder, &findings);
@@ -139,15 +139,16 @@ pub fn load(source: &Source, env: &dyn Fn(&str) -> Option<String>) -> Result<Loa
     files.extend(checked.files);
     files.sort();
     files.dedup();
-    if findings.iter().any(|finding| finding.code.severity() == Severity::Error) {
-        return Err(report(findings, &checked.masked).with_files(files));
+    let report = Report::new(&source.path, text, findings, &checked.masked).without(&values);
+    if report.errors() > 0 {
+        return Err(report.with_files(files));
     }
 
     let lines = Lines::of(text);
     let placed = |spans: BTreeMap<Name, usize>| spans.into_iter().map(|(name, at)| (name, lines.line(at).0)).collect();
     Ok(Loaded {
         plan: Arc::new(plan),
-        warnings: report(findings, &checked.masked),
+        warnings: report,
         sha: Sha::of(&source.text),
         places: Places {
             listeners: placed(spans.listeners),

@@ -173,7 +173,7 @@ fn keys_and_users_come_from_files_too() {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
     let (one, two) = ("0".repeat(64), "1".repeat(64));
-    write("keys.yaml", &format!("# comment\nbob: sha256:{one}\namy: [sha256:{two}, sha256:{}]\n", "2".repeat(64)));
+    write("keys.yaml", &format!("# comment\nx-bob: sha256:{one}\namy: [sha256:{two}, sha256:{}]\n", "2".repeat(64)));
     write("users", "# comment\n\namy:$2y$12$R9h/cIPz0gi.URNNX3kh2OPST9/PgBkqquzi.Ss7KIUgO2t0jWMUW\n");
     write("port", "8080\n");
     write(
@@ -189,7 +189,7 @@ routes: [{ path: /*, to: '10.0.0.1:80', health: tcp, auth: [keys, ops], limit: 1
     let loaded = load(&source, &|_| None).unwrap_or_else(|report| panic!("{}", report.text(Style::Plain)));
     let AuthMethod::ApiKey(keys) = &loaded.plan.routes["/*"].auth[0].method else { panic!("an api key") };
     let names: Vec<&str> = keys.consumers.iter().map(|consumer| &*consumer.name).collect();
-    assert_eq!(names, ["amy", "amy", "bob"]);
+    assert_eq!(names, ["amy", "amy", "x-bob"]);
     assert_eq!(keys.consumers[2].digest, [0; 32]);
     let AuthMethod::Basic(users) = &loaded.plan.routes["/*"].auth[1].method else { panic!("basic") };
     assert_eq!(users.users.len(), 1);
@@ -441,5 +441,50 @@ fn secrets_in_a_text_that_is_not_yaml_are_not_shown() {
     ] {
         let report = read(text).unwrap_err();
         assert!(!report.text(Style::Plain).contains("hunter2"), "{}", report.text(Style::Plain));
+    }
+}
+
+/// Every scalar of the full config in turn is a secret of many shapes; nothing that is said about it may show it.
+#[test]
+fn no_field_shows_what_a_variable_stands_for() {
+    fn scalars(at: super::yaml::At<'_>, spans: &mut Vec<std::ops::Range<usize>>) {
+        spans.extend(at.scalar_span().filter(|span| !span.is_empty()));
+        at.keys().iter().for_each(|key| scalars(at.key(key), spans));
+        (0..at.len().unwrap_or(0)).for_each(|i| scalars(at.item(i), spans));
+    }
+    let document = super::yaml::Document::parse(FULL).unwrap();
+    let mut spans = vec![];
+    scalars(document.index.root(), &mut spans);
+    assert!(spans.len() > 80);
+    let shapes = [
+        "s3cr3t",
+        "S3CR3T",
+        "x:s3cr3t",
+        "s3cr3t:80",
+        "s3cr3t/s",
+        "10/s per s3cr3t",
+        "/s3cr3t*",
+        "/s3cr3t//",
+        "s3cr3t.example",
+        "http://h/s3cr3t",
+        "http://u:s3cr3t@h",
+        "ftp://s3cr3t",
+        "*.s3cr3t.*",
+        "s3cr3t\nx",
+        "header s3cr3t s3cr3t",
+        "[s3cr3t]:1",
+    ];
+    for span in spans {
+        let mut text = FULL.to_owned();
+        text.replace_range(span.clone(), "\"${SECRET}\"");
+        for shape in shapes {
+            let env = |name: &str| (name == "SECRET").then(|| shape.to_owned());
+            let report = match load(&Source { path: "tidegate.yaml".into(), text: text.clone() }, &env) {
+                Ok(loaded) => loaded.warnings,
+                Err(report) => report,
+            };
+            let shown = report.text(Style::Plain) + &report.json();
+            assert!(!shown.to_lowercase().contains("s3cr3t"), "{shape} for {}: {shown}", &FULL[span.clone()]);
+        }
     }
 }

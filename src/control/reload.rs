@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use super::{Attempt, Status, Watch};
 use crate::{
     base::{Name, Timestamp},
-    config::{self, Changes, Code, Diagnostic, Loaded, Report, Source, plan::Plan},
+    config::{self, Changes, Code, Diagnostic, Loaded, Report, Sha, Source, plan::Plan},
     health::{self, Monitor, Prober},
     runtime::{self, Built, ListenerId, Registry, Resolved, UpstreamId},
     server::{Fleet, Sockets, bind},
@@ -47,6 +47,11 @@ impl Origin {
             None => Source::read(&self.path).map_err(|error| unreadable(&self.path, &error))?,
         };
         config::load(&source, &self.env)
+    }
+
+    fn differs_from(&self, sha: Sha) -> bool {
+        let source = || Source::read(&self.path).ok();
+        self.watch && self.text.is_none() && source().is_some_and(|source| Sha::of(&source.text) != sha)
     }
 }
 
@@ -109,6 +114,10 @@ impl Reloader {
         let mut sweep = tokio::time::interval(SWEEP);
         let mut lookup = tokio::time::interval(LOOKUP_AGAIN);
         lookup.reset();
+        if self.origin.differs_from(self.status.live.load().sha) {
+            // Edited while the process started, before anybody watched.
+            self.apply("file watch").await;
+        }
         loop {
             tokio::select! {
                 request = requests.recv() => match request {
@@ -138,7 +147,7 @@ impl Reloader {
         let built = runtime::build(&self.registry, &loaded.plan, live.generation + 1, loaded.sha, &resolved);
         let opened = match self.open(&built, &live.plan, &loaded.plan) {
             Ok(opened) => opened,
-            Err(finding) => return self.refuse(Report::new(&self.origin.path, "", vec![finding], &[]), by),
+            Err(finding) => return self.refuse(Report::new(&self.origin.path, "", vec![*finding], &[]), by),
         };
 
         let generation = built.snapshot.generation;
@@ -151,7 +160,7 @@ impl Reloader {
     }
 
     /// Binds and opens what is new. Dropped, it is as if it had never been.
-    fn open(&self, built: &Built, old: &Plan, new: &Plan) -> Result<Opened, Diagnostic> {
+    fn open(&self, built: &Built, old: &Plan, new: &Plan) -> Result<Opened, Box<Diagnostic>> {
         let before: BTreeSet<ListenerId> = listener_ids(&self.status.live.load());
         let added = built.snapshot.listeners.values().filter(|listener| !before.contains(&listener.id));
         let bound = added.map(|listener| {
@@ -159,18 +168,19 @@ impl Reloader {
             let sockets = bind(address, self.fleet.len());
             let sockets = sockets.map_err(|error| {
                 let what = format!("listener `{}` cannot bind {address}: {error}", listener.plan.name);
-                Diagnostic::new(Code::SameBind, 0..0, what)
+                Box::new(Diagnostic::new(Code::SameBind, 0..0, what))
             });
             Ok((listener.id, sockets?))
         });
-        let sockets = bound.collect::<Result<Vec<_>, Diagnostic>>()?;
+        let sockets = bound.collect::<Result<Vec<_>, Box<Diagnostic>>>()?;
         let access_log = match (&new.access_log, new.access_log == old.access_log) {
             (_, true) => None,
             (None, false) => Some(None),
             (Some(plan), false) => {
                 let log = AccessLog::start(plan, self.status.events.clone());
                 let log = log.map_err(|error| {
-                    Diagnostic::new(Code::Unreadable, 0..0, format!("cannot open the access log: {error}"))
+                    let what = format!("cannot open the access log: {error}");
+                    Box::new(Diagnostic::new(Code::Unreadable, 0..0, what))
                 });
                 Some(Some(Arc::new(log?)))
             }

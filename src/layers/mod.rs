@@ -12,6 +12,9 @@
 //! header values of the response. What has a memory ([`RateLimiter`], [`Authenticator`]) is owned by the registry and
 //! shared between routes; the counters of decisions are the route's own.
 
+// A panic here is somebody's lost request.
+#![deny(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
 pub mod auth;
 mod rate_limit;
 pub mod tower;

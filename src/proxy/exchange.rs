@@ -192,6 +192,10 @@ impl Exchange {
     }
 
     pub(super) fn begin_attempt(&self, member: &Arc<Member>) {
+        // A request without a body is sent anew with each attempt, and the wait for its response starts anew.
+        if self.is_request_sent() {
+            self.request_sent();
+        }
         self.attempts.borrow_mut().push(Attempt {
             member: Arc::clone(member),
             began: Clock::now(),

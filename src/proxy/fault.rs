@@ -72,6 +72,7 @@ impl Fault {
     ];
 
     /// The reasons of all of them, in the order of their numbers.
+    #[allow(clippy::indexing_slicing, reason = "evaluated by the compiler, to which a bad index is an error")]
     pub const REASONS: [&'static str; Self::ALL.len()] = {
         let mut reasons = [""; Self::ALL.len()];
         let mut index = 0;

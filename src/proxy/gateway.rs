@@ -8,6 +8,7 @@ use std::{
 
 use http::{HeaderValue, Request, Response, Version, header};
 use hyper::body::Incoming;
+use tower::Service;
 
 use super::{
     Client, Exchange, Fault, RequestBody, ResponseBody, forward::forward, headers, respond, respond::Refused, sanitise,
@@ -45,11 +46,16 @@ impl Gateway {
         }
     }
 
-    /// Answers a request. Whatever goes wrong is an answer too.
-    ///
-    /// # Errors
-    /// None; hyper cuts the connection of a service that fails, so this one cannot.
-    pub async fn handle(
+    /// The gateway as one client's connection sees it. Whatever goes wrong with a request is an answer too: hyper cuts the
+    /// connection of a service that fails, so this one cannot.
+    pub fn service(
+        self: Rc<Self>,
+        client: Rc<Client>,
+    ) -> impl Service<Request<Incoming>, Response = Response<ResponseBody>, Error = Infallible> + Clone {
+        tower::service_fn(move |request| Rc::clone(&self).handle(Rc::clone(&client), request))
+    }
+
+    async fn handle(
         self: Rc<Self>,
         client: Rc<Client>,
         request: Request<Incoming>,
@@ -112,11 +118,9 @@ impl Gateway {
 
     /// Sortable by time, and not to be guessed from another: 48 bits of milliseconds, 80 of chance.
     pub(super) fn new_request_id(&self) -> HeaderValue {
-        const HEX: &[u8; 16] = b"0123456789abcdef";
         let millis = u128::from(Timestamp::now().as_micros() / 1_000);
         let id = millis << 80 | (fastrand::u128(..) >> 48);
-        let digits: [u8; 32] = std::array::from_fn(|i| HEX[usize::from((id >> (124 - 4 * i)) as u8 & 0xf)]);
-        HeaderValue::from_bytes(&digits).expect("hexadecimal digits are a header value")
+        HeaderValue::try_from(format!("{id:032x}")).expect("hexadecimal digits are a header value")
     }
 }
 

@@ -1,7 +1,10 @@
-//! A request, in one straight line: [`Gateway::serve`]. A file per step.
+//! A request, in one straight line: [`Gateway::service`]. A file per step.
 //!
 //! pin → sanitise → find the route → admit through its layers → pick a backend → forward one attempt → judge → finish.
 //! Whatever goes wrong is a [`Fault`], and every fault becomes a response in one place (`respond`).
+
+// A panic here is somebody's lost request.
+#![deny(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 mod body;
 mod client;

@@ -7,6 +7,9 @@
 //!
 //! Knows patterns and what they lead to, not what that is.
 
+// A panic here is somebody's lost request.
+#![deny(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
 mod host;
 mod path;
 

@@ -23,12 +23,12 @@ pub fn normalise(path: &str) -> Result<Cow<'_, str>, PathError> {
     if !path.starts_with('/') {
         return Err(PathError::Relative);
     }
-    if is_plain(path.as_bytes()) {
+    if is_plain(path) {
         return Ok(Cow::Borrowed(path));
     }
-    let decoded = decode_unreserved(path)?;
-    let mut out = String::with_capacity(decoded.len());
-    let mut segments = decoded.split('/').skip(1).peekable();
+    let spelled = spell(path)?;
+    let mut out = String::with_capacity(spelled.len());
+    let mut segments = spelled.split('/').skip(1).peekable();
     while let Some(segment) = segments.next() {
         let is_last = segments.peek().is_none();
         match segment {
@@ -56,33 +56,47 @@ pub fn normalise(path: &str) -> Result<Cow<'_, str>, PathError> {
 }
 
 // One pass over the bytes; almost every path ends here.
-fn is_plain(path: &[u8]) -> bool {
-    !path.contains(&b'%') && !path.contains(&b'\\') && !path.windows(2).any(|pair| matches!(pair, b"//" | b"/."))
+fn is_plain(path: &str) -> bool {
+    path.bytes().all(|b| b == b'/' || is_bare(b)) && !path.contains("//") && !path.contains("/.")
 }
 
-fn decode_unreserved(path: &str) -> Result<String, PathError> {
+/// Whether a byte stands in a path as it is: the characters of RFC 3986's `pchar`, without the percent sign.
+const fn is_bare(byte: u8) -> bool {
+    is_unreserved(byte) || matches!(byte, b'!' | b'$' | b'&'..=b',' | b';' | b'=' | b':' | b'@')
+}
+
+const fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
+}
+
+/// Each byte in its one spelling: unreserved ones bare, escapes in upper case, what does not belong in a path escaped.
+fn spell(path: &str) -> Result<String, PathError> {
     let mut out = String::with_capacity(path.len());
-    let mut rest = path;
-    while let Some(at) = rest.find(['%', '\\']) {
-        let (before, from) = rest.split_at(at);
-        out.push_str(before);
-        let digits = from.strip_prefix('%').and_then(|tail| tail.get(..2)).ok_or(PathError::Encoding)?;
-        if !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return Err(PathError::Encoding);
-        }
-        let byte = u8::from_str_radix(digits, 16).map_err(|_| PathError::Encoding)?;
+    let mut bytes = path.bytes();
+    while let Some(byte) = bytes.next() {
         match byte {
-            b'/' | b'\\' | 0 => return Err(PathError::Encoding),
-            b'-' | b'.' | b'_' | b'~' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => out.push(char::from(byte)),
-            _ => {
-                out.push('%');
-                out.push_str(&digits.to_ascii_uppercase());
-            }
+            b'\\' => return Err(PathError::Encoding),
+            b'%' => match escaped(&mut bytes)? {
+                b'/' | b'\\' | 0 => return Err(PathError::Encoding),
+                byte if is_unreserved(byte) => out.push(char::from(byte)),
+                byte => escape(&mut out, byte),
+            },
+            byte if byte == b'/' || is_bare(byte) => out.push(char::from(byte)),
+            byte => escape(&mut out, byte),
         }
-        rest = from.get(3..).unwrap_or_default();
     }
-    out.push_str(rest);
     Ok(out)
+}
+
+fn escaped(bytes: &mut std::str::Bytes<'_>) -> Result<u8, PathError> {
+    let mut digit = || char::from(bytes.next()?).to_digit(16);
+    let (Some(high), Some(low)) = (digit(), digit()) else { return Err(PathError::Encoding) };
+    u8::try_from(high << 4 | low).map_err(|_| PathError::Encoding)
+}
+
+fn escape(out: &mut String, byte: u8) {
+    use std::fmt::Write as _;
+    write!(out, "%{byte:02X}").expect("a string takes all text");
 }
 
 #[cfg(test)]
@@ -108,6 +122,8 @@ mod tests {
             ("/a%20b", "/a%20b"),
             ("/.well-known/x", "/.well-known/x"),
             ("/a//", "/a/"),
+            ("/caf\u{e9}/{id}|", "/caf%C3%A9/%7Bid%7D%7C"),
+            ("/a;v=1/b@c:d,e!f", "/a;v=1/b@c:d,e!f"),
         ] {
             assert_eq!(normalise(path).as_deref(), Ok(normal), "{path}");
         }

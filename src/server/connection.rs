@@ -6,8 +6,8 @@ use std::{
 };
 
 use futures_util::FutureExt as _;
-use hyper::{server::conn::http1, service::service_fn};
-use hyper_util::rt::TokioIo;
+use hyper::server::conn::http1;
+use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use tokio::{net::TcpStream, sync::Notify};
 
 use super::stream::{ClientStream, linger};
@@ -113,7 +113,7 @@ async fn drive(gateway: Rc<Gateway>, open: &Open, socket: TcpStream) -> Closed {
     let _ = socket.set_nodelay(true);
     let (socket, client) = (Rc::new(socket), Rc::clone(&open.client));
     let stream = TokioIo::new(ClientStream::new(Rc::clone(&socket), Rc::clone(&client)));
-    let service = service_fn(move |request| Rc::clone(&gateway).handle(Rc::clone(&client), request));
+    let service = TowerToHyperService::new(gateway.service(client));
     let mut builder = http1::Builder::new();
     // The worker's sweep keeps the deadlines: hyper's would arm a timer for each request.
     builder.header_read_timeout(None::<Duration>).max_buf_size(MAX_HEAD);

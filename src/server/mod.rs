@@ -1,8 +1,11 @@
 //! Sockets: who may connect, what becomes of a connection, how it ends.
 //!
-//! One [`Worker`] per core, each a thread with its own runtime, its own accept socket per listener (`SO_REUSEPORT`) and its
+//! One worker per core, each a thread with its own runtime, its own accept socket per listener (`SO_REUSEPORT`) and its
 //! own connections to backends; a connection never leaves the worker that accepted it. The control plane talks to workers
 //! through a mailbox each, and through the one swap of the snapshot. Knows nothing of files and reloads.
+
+// A panic here is somebody's lost request.
+#![deny(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 mod bind;
 mod connection;

@@ -13,7 +13,7 @@ pub(super) fn is_active(c: char) -> bool {
 
 /// Prints a text for a line of a terminal, active characters as `\n` or `\u{1b}`.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Printable<'a>(pub(super) &'a str);
+pub(crate) struct Printable<'a>(pub(crate) &'a str);
 
 impl fmt::Display for Printable<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -16,4 +16,6 @@ mod tally;
 
 pub use access_log::{AccessBuffer, AccessLog, AccessRecord};
 pub use cells::{Counter, WorkerId};
+pub(crate) use escape::Printable;
 pub use events::{Event, EventLog, Events};
+pub use tally::Code;

@@ -25,6 +25,14 @@ pub enum Code {
     Class(u16),
 }
 
+impl Code {
+    /// Whether it is of the class 5xx.
+    #[must_use]
+    pub const fn is_server_error(self) -> bool {
+        matches!(self, Self::Exact(500..=599) | Self::Class(5))
+    }
+}
+
 impl fmt::Display for Code {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -4,6 +4,9 @@
 //! them as the data plane sees it: one swapped [`Eligible`] slice, written by the upstream's health task alone. Nothing here
 //! knows routes, layers or probes.
 
+// A panic here is somebody's lost request.
+#![deny(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
 mod backend;
 mod eligible;
 mod pool;

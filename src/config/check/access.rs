@@ -10,7 +10,7 @@ use crate::{
     config::{
         diagnostics::Code,
         plan::{ApiKeys, Auth, AuthMethod, BasicUser, BasicUsers, Consumer, KeySource, Limit, LimitKey},
-        spec::{ApiKeySpec, AuthSpec, BasicSpec, LimitSpec, Named, OneOrMany, Spec},
+        spec::{self, ApiKeySpec, AuthSpec, BasicSpec, LimitSpec, Named, OneOrMany, Spec},
         yaml::{At, Document, read_text, unreadable},
     },
 };
@@ -107,12 +107,7 @@ impl<'a> Check<'a> {
         None
     }
 
-    fn consumers(
-        &mut self,
-        at: At<'a>,
-        keys: &Named<OneOrMany<super::super::spec::KeyHash>>,
-        consumers: &mut Vec<Consumer>,
-    ) {
+    fn consumers(&mut self, at: At<'a>, keys: &Named<OneOrMany<spec::KeyHash>>, consumers: &mut Vec<Consumer>) {
         for (name, hashes) in &keys.0 {
             let entry = at.key(name);
             self.person(entry, name, "a key");
@@ -161,7 +156,8 @@ impl<'a> Check<'a> {
             Err(findings) => {
                 let line =
                     findings.first().map_or(0, |first| text[..first.span.start.min(text.len())].lines().count().max(1));
-                let why = findings.first().map_or(String::new(), |first| first.message.clone());
+                // The title alone: the message would quote what may be a key.
+                let why = findings.first().map_or("", |first| first.code.title()).trim_end_matches('.').to_lowercase();
                 self.in_file(at, path, line, &why);
                 return;
             }
@@ -317,6 +313,7 @@ impl<'a> Check<'a> {
         let finding = self.finding(Code::Rate, at, format!("`{}` is not a rate", at.shown()));
         let count: String = text.chars().take_while(char::is_ascii_digit).collect();
         let label = match count.as_str() {
+            _ if at.is_expanded() => "write it like 10/s, 100/min, 1000/h or 5000/d".to_owned(),
             "" | "0" => "write it like 10/s, 100/min, 1000/h or 5000/d".to_owned(),
             count if text.starts_with(&format!("{count}/")) => format!("the period is s, min, h or d: {count}/s"),
             count => format!("write {count}/s, or {count}/s per ip"),
@@ -351,7 +348,7 @@ fn user(name: &str, hash: &str) -> BasicUser {
 /// What `keys_file` holds.
 #[derive(serde::Deserialize)]
 #[serde(transparent)]
-struct KeysFile(Named<OneOrMany<super::super::spec::KeyHash>>);
+struct KeysFile(Named<OneOrMany<spec::KeyHash>>);
 
 impl Default for KeysFile {
     fn default() -> Self {

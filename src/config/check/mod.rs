@@ -34,7 +34,7 @@ use crate::base::Name;
 #[derive(Debug, Default)]
 pub(super) struct Findings {
     pub(super) diagnostics: Vec<Diagnostic>,
-    /// Spans that a report must not show.
+    /// Parts of the text that a report must not show.
     pub(super) masked: Vec<Range<usize>>,
     /// Other files that were read, or should have been.
     pub(super) files: Vec<PathBuf>,

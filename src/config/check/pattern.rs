@@ -62,6 +62,7 @@ impl<'a> Check<'a> {
             Ok(normal) if is_prefix && normal.ends_with('/') => "write one / before the *".to_owned(),
             Ok(normal) if is_prefix => return Some(PathPattern::Prefix(normal)),
             Ok(normal) => return Some(PathPattern::Exact(normal)),
+            Err(_) if at.is_expanded() => "write /a for one path, /a/* for all below it".to_owned(),
             Err(label) => label,
         };
         let finding = self.finding(Code::Invalid, at, format!("`{}` is not a path to match", at.shown()));

@@ -118,8 +118,12 @@ impl<'a> Check<'a> {
         let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         let port = text.parse::<u16>().ok();
         if port.is_none() {
-            let message =
-                if digits { format!("port {text} is above 65535") } else { format!("`{text}` is not a port") };
+            let shown = if at.is_expanded() { at.shown() } else { text.to_owned() };
+            let message = if digits && !at.is_expanded() {
+                format!("port {text} is above 65535")
+            } else {
+                format!("`{shown}` is not a port")
+            };
             let mut finding = self.finding(Code::OutOfRange, at, message);
             finding.span = at.part(text);
             self.report(finding.label("ports go up to 65535"));
@@ -137,10 +141,10 @@ impl<'a> Check<'a> {
             let finding =
                 self.finding(Code::NotAnAddress, at, format!("`{}` is not an address to listen on", at.shown()));
             let label = match text.parse::<u16>() {
-                Ok(port) => {
+                Ok(port) if !at.is_expanded() => {
                     format!("write \"0.0.0.0:{port}\" for every address, \"127.0.0.1:{port}\" for this machine")
                 }
-                Err(_) => "write ADDRESS:PORT, like \"0.0.0.0:8080\"".to_owned(),
+                _ => "write ADDRESS:PORT, like \"0.0.0.0:8080\"".to_owned(),
             };
             self.report(finding.label(label));
             return None;

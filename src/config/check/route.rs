@@ -14,7 +14,7 @@ use crate::{
     config::{
         diagnostics::Code,
         plan::{Auth, Backend, HostPattern, Limit, LimitKey, PathPattern, Retries, RetryOn, Route, Timeouts, Upstream},
-        spec::{Address, List, OneOrMany, RetriesSpec, RouteSpec, Spec, Written},
+        spec::{self, Address, List, OneOrMany, RetriesSpec, RouteSpec, Spec, Written},
         suggest,
         yaml::At,
     },
@@ -278,12 +278,7 @@ impl<'a> Check<'a> {
         }
     }
 
-    fn deadline(
-        &mut self,
-        at: At<'a>,
-        field: &str,
-        written: Option<&Written<super::super::spec::Duration>>,
-    ) -> Option<Duration> {
+    fn deadline(&mut self, at: At<'a>, field: &str, written: Option<&Written<spec::Duration>>) -> Option<Duration> {
         self.duration(at, field, written, Duration::ZERO..=DAY)
     }
 
@@ -336,7 +331,7 @@ impl<'a> Check<'a> {
         }
     }
 
-    fn retry_methods(&mut self, at: At<'a>, list: &List<Written<super::super::spec::Method>>) -> Vec<Method> {
+    fn retry_methods(&mut self, at: At<'a>, list: &List<Written<spec::Method>>) -> Vec<Method> {
         let mut methods = vec![];
         for (at, text) in self.items(at, list) {
             let Some(method) = self.method(at, text) else { continue };
@@ -385,10 +380,10 @@ impl<'a> Check<'a> {
     fn upstream_named(&mut self, at: At<'a>, text: &str, names: &BTreeSet<Name>, whose: &str) -> Option<To> {
         self.used.insert(("upstreams", text.to_owned()));
         for field in ["health", "balance"].into_iter().filter(|field| at.has(field)) {
-            let message = format!("`{field}` does not belong beside `to: {text}`");
+            let message = format!("`{field}` does not belong beside `to: {}`", at.key("to").shown());
             let mut finding = self.finding(Code::Misplaced, at.key(field), message);
             finding.span = at.key(field).key_span();
-            self.report(finding.label(format!("it goes under upstreams.{text}")));
+            self.report(finding.label(format!("it goes under upstreams.{}", at.key("to").shown())));
         }
         let to_at = at.key("to");
         if names.contains(text) {

@@ -13,8 +13,8 @@ use crate::{
             Backend, Balance, Expect, HealthCheck, HostHeader, HttpProbe, ProbeKind, StatusRange, Upstream, WhenAllDown,
         },
         spec::{
-            ActiveSpec, Address, BackendSpec, HealthShort, HealthSpec, List, Named, OneOrMany, ShortOr, Spec, Status,
-            UpstreamSpec, Written,
+            self, ActiveSpec, Address, BackendSpec, HealthShort, HealthSpec, List, Named, OneOrMany, ShortOr, Spec,
+            Status, UpstreamSpec, Written,
         },
         yaml::At,
     },
@@ -105,7 +105,7 @@ impl<'a> Check<'a> {
         parsed.unwrap_or(Duration::from_secs(60))
     }
 
-    pub(super) fn balance(&mut self, at: At<'a>, written: Option<&Written<super::super::spec::Balance>>) -> Balance {
+    pub(super) fn balance(&mut self, at: At<'a>, written: Option<&Written<spec::Balance>>) -> Balance {
         self.choice(at, "balance", written, "a balance mode", BALANCES).unwrap_or_default()
     }
 
@@ -367,11 +367,7 @@ impl<'a> Check<'a> {
         None
     }
 
-    fn probe_headers(
-        &mut self,
-        at: At<'a>,
-        headers: &Named<Written<super::super::spec::Any>>,
-    ) -> Vec<(HeaderName, HeaderValue)> {
+    fn probe_headers(&mut self, at: At<'a>, headers: &Named<Written<spec::Any>>) -> Vec<(HeaderName, HeaderValue)> {
         const FRAMING: &[&str] = &["connection", "content-length", "te", "trailer", "transfer-encoding", "upgrade"];
         const SECRET: &[&str] = &["authorization", "cookie", "proxy-authorization", "x-api-key"];
         let mut checked = vec![];

@@ -3,15 +3,17 @@
 //! Each reader takes a block's place, a field's name and what is written there; it gives `None` for a field that is absent or
 //! that it has reported.
 
-use std::{ops::RangeInclusive, time};
+use std::{ops::RangeInclusive, time::Duration};
 
-use super::{
-    super::spec::{Count, Duration, Flag, Form, Percent as PercentForm, SizeOrNone, Written},
-    Check,
-};
+use super::Check;
 use crate::{
     base::{Name, NameError, Percent, Size, duration},
-    config::{diagnostics::Code, suggest, yaml::At},
+    config::{
+        diagnostics::Code,
+        spec::{self, Count, Flag, Form, SizeOrNone, Written},
+        suggest,
+        yaml::At,
+    },
 };
 
 impl<'a> Check<'a> {
@@ -20,9 +22,9 @@ impl<'a> Check<'a> {
         &mut self,
         block: At<'a>,
         field: &str,
-        written: Option<&Written<Duration>>,
-        bounds: RangeInclusive<time::Duration>,
-    ) -> Option<time::Duration> {
+        written: Option<&Written<spec::Duration>>,
+        bounds: RangeInclusive<Duration>,
+    ) -> Option<Duration> {
         let (text, at) = (&written?.text, block.key(field));
         let shown = at.shown();
         let finding = match duration::parse(text) {
@@ -140,7 +142,7 @@ impl<'a> Check<'a> {
         &mut self,
         block: At<'a>,
         field: &str,
-        written: Option<&Written<PercentForm>>,
+        written: Option<&Written<spec::Percent>>,
         most: Percent,
     ) -> Option<Percent> {
         let (text, at) = (&written?.text, block.key(field));

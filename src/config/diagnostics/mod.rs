@@ -18,6 +18,8 @@ use std::{
 pub use code::{Code, Severity};
 pub use render::Style;
 
+use crate::base::Secret;
+
 /// One finding.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Diagnostic {
@@ -99,9 +101,12 @@ pub struct Report {
     text: Box<str>,
     lines: Lines,
     findings: Vec<Diagnostic>,
-    hidden: usize,
+    more: usize,
     files: Vec<PathBuf>,
 }
+
+/// Shorter values are in many words by chance, and guessed as fast as read.
+const SHORTEST_SECRET: usize = 4;
 
 /// Where the lines of a text start.
 #[derive(Clone, Debug, Default)]
@@ -132,14 +137,14 @@ impl Report {
     /// The most findings that are kept.
     pub const CAP: usize = 50;
 
-    /// Sorts the findings by position. `masked` are spans of the text that are not shown.
+    /// Sorts the findings by position. `masked` are parts of the text that are shown as stars.
     #[must_use]
     pub fn new(file: &Path, text: &str, mut findings: Vec<Diagnostic>, masked: &[Range<usize>]) -> Self {
         findings.sort_by_key(|finding| (finding.span.start, finding.code));
         findings.dedup();
-        let hidden = findings.len().saturating_sub(Self::CAP);
+        let more = findings.len().saturating_sub(Self::CAP);
         // Errors are never pushed out by warnings.
-        if hidden > 0 {
+        if more > 0 {
             findings.sort_by_key(|finding| finding.code.severity());
             findings.truncate(Self::CAP);
             findings.sort_by_key(|finding| finding.span.start);
@@ -147,12 +152,26 @@ impl Report {
         let lines = Lines::of(text);
         let text = if findings.is_empty() { String::new() } else { mask(text, masked) };
         let (file, text) = (file.display().to_string().into(), text.into());
-        Self { file, text, lines, findings, hidden, files: vec![] }
+        Self { file, text, lines, findings, more, files: vec![] }
+    }
+
+    /// Puts what is written in the place of what it stands for, wherever a finding quotes the value of a `${…}`.
+    pub(super) fn without(mut self, values: &[(Secret, String)]) -> Self {
+        for finding in &mut self.findings {
+            let texts = [&mut finding.message].into_iter().chain(&mut finding.label).chain(&mut finding.fix);
+            for text in texts.chain(&mut finding.notes) {
+                for (value, written) in values.iter().filter(|(value, _)| value.expose().len() >= SHORTEST_SECRET) {
+                    if text.contains(value.expose()) {
+                        *text = text.replace(value.expose(), written);
+                    }
+                }
+            }
+        }
+        self
     }
 
     /// Adds the other files that the config asks for.
-    #[must_use]
-    pub fn with_files(mut self, files: Vec<PathBuf>) -> Self {
+    pub(super) fn with_files(mut self, files: Vec<PathBuf>) -> Self {
         self.files = files;
         self
     }

@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, ops::Range};
 
-use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
+use annotate_snippets::{AnnotationKind, Level, Origin, Renderer, Snippet};
 
 use super::{Diagnostic, Report, Severity};
 
@@ -38,8 +38,8 @@ impl Report {
         let plural = |count: usize, word: &str| format!("{count} {word}{}", if count == 1 { "" } else { "s" });
         let mut line =
             format!("{}: {}, {}", self.file, plural(self.errors(), "error"), plural(self.warnings(), "warning"));
-        if self.hidden > 0 {
-            let _ = write!(line, " ({} more not shown)", self.hidden);
+        if self.more > 0 {
+            let _ = write!(line, " ({} more not shown)", self.more);
         }
         line
     }
@@ -120,6 +120,10 @@ impl Report {
         let notes = finding.notes.iter().map(|note| Level::NOTE.no_name().message(note.as_str()));
         let docs = Level::NOTE.with_name("docs").message(format!("tidegate explain-error {}", finding.code.id()));
         let title = level.primary_title(finding.message.as_str()).id(finding.code.id());
+        if self.text.is_empty() {
+            let origin = Origin::path(&*self.file);
+            return renderer.render(&[title.element(origin).elements(notes).element(docs)]);
+        }
         renderer.render(&[title.element(snippet).elements(notes).element(docs)])
     }
 
@@ -129,7 +133,8 @@ impl Report {
         let first = spans().map(|span| span.start).min().unwrap_or_default().min(self.text.len());
         let last = spans().map(|span| span.end).max().unwrap_or_default().min(self.text.len());
         let start = self.text.get(..first).and_then(|before| before.rfind('\n')).map_or(0, |at| at + 1);
-        let end = self.text.get(last..).and_then(|after| after.find('\n')).map_or(self.text.len(), |at| last + at);
+        let end =
+            self.text.get(last..).and_then(|after| after.find(['\r', '\n'])).map_or(self.text.len(), |at| last + at);
         start..end
     }
 }

@@ -161,3 +161,25 @@ fn a_failed_load_says_which_files_it_asked_for() {
     let files: Vec<_> = report(text).files().iter().map(|file| file.display().to_string()).collect();
     assert_eq!(files, ["a", "b"]);
 }
+
+#[test]
+fn line_ends_of_windows_move_no_place() {
+    let unix = "listen: 8080\nroutes:\n  - path: /*\n    to: 127.0.0.1\n    health: tcp\n";
+    let windows = unix.replace('\n', "\r\n");
+    assert_eq!(report(unix).text(Style::Plain), report(&windows).text(Style::Plain));
+}
+
+/// The control plane reports so what it cannot read at all.
+#[test]
+fn a_report_without_a_text_is_printed() {
+    let finding = super::Diagnostic::new(Code::Unreadable, 0..0, "cannot read tidegate.yaml: no such file");
+    let report = Report::new(Path::new("tidegate.yaml"), "", vec![finding], &[]);
+    insta::assert_snapshot!(report.text(Style::Plain), @"
+    error[E0303]: cannot read tidegate.yaml: no such file
+    --> tidegate.yaml
+     = docs: tidegate explain-error E0303
+
+    tidegate.yaml: 1 error, 0 warnings
+    ");
+    assert!(report.short().starts_with("tidegate.yaml:1:1: error[E0303]: cannot read"));
+}

@@ -26,6 +26,7 @@ use super::{
     diagnostics::{Code, Diagnostic},
     suggest,
 };
+use crate::base::Secret;
 
 /// The largest config that is read.
 pub(super) const LARGEST: usize = 4 << 20;
@@ -62,28 +63,34 @@ impl Document {
         }
     }
 
-    /// Replaces every `${…}` in values. `verbatim` says which places are left alone.
+    /// Replaces every `${…}` in values, and gives each value that came of it with what is written there. `verbatim` says
+    /// which places are left alone.
     pub(super) fn expand(
         &mut self,
         sources: &Sources<'_>,
         files: &mut Vec<PathBuf>,
         verbatim: fn(&[&str]) -> bool,
-    ) -> Vec<Diagnostic> {
-        let mut walk = Walk { sources, files, verbatim, findings: vec![], expanded: vec![], keys: vec![] };
+    ) -> (Vec<Diagnostic>, Vec<(Secret, String)>) {
+        let mut walk =
+            Walk { sources, files, verbatim, findings: vec![], expanded: vec![], values: vec![], keys: vec![] };
         walk.value(&mut self.tree, self.index.root());
-        let (findings, expanded) = (walk.findings, walk.expanded);
+        let (findings, expanded, values) = (walk.findings, walk.expanded, walk.values);
         for node in expanded {
             self.index.mark_expanded(node);
         }
-        findings
+        (findings, values)
+    }
+
+    /// Takes out what is free space: the top-level keys that start with `x-`.
+    pub(super) fn forget_free_keys(&mut self) {
+        if let Value::Mapping(map) = &mut self.tree {
+            map.retain(|key, _| !key.as_str().is_some_and(|key| key.starts_with("x-")));
+        }
     }
 
     /// Reads the tree as a `T`, without what does not fit, and says what that was.
     pub(super) fn read<T: DeserializeOwned + Default>(&mut self) -> (T, Vec<Diagnostic>) {
         let mut findings = vec![];
-        if let Value::Mapping(map) = &mut self.tree {
-            map.retain(|key, _| !key.as_str().is_some_and(|key| key.starts_with("x-")));
-        }
         if self.tree.is_null() {
             return (T::default(), findings);
         }
@@ -138,6 +145,7 @@ struct Walk<'a> {
     verbatim: fn(&[&str]) -> bool,
     findings: Vec<Diagnostic>,
     expanded: Vec<usize>,
+    values: Vec<(Secret, String)>,
     keys: Vec<Arc<str>>,
 }
 
@@ -172,6 +180,7 @@ impl Walk<'_> {
         }
         match expand(text, self.sources, self.files) {
             Ok(Some(expanded)) => {
+                self.values.push((Secret::new(expanded.clone()), text.clone()));
                 *text = expanded;
                 self.expanded.push(at.node());
             }

@@ -5,7 +5,10 @@
 
 use std::ops::Range;
 
-use super::super::diagnostics::{Code, Diagnostic};
+use super::super::{
+    diagnostics::{Code, Diagnostic},
+    suggest,
+};
 
 /// The finding for a text in which the parser gave up at a byte.
 pub(super) fn explain(text: &str, at: usize, parser_says: &str) -> Diagnostic {
@@ -50,7 +53,7 @@ fn alias(text: &str, at: usize, parser_says: &str) -> Option<Diagnostic> {
     let span = word(text, at);
     let written = &text[span.clone()];
     let anchors = text.match_indices('&').map(|(found, _)| &text[word(text, found)][1..]);
-    if let Some(anchor) = super::super::suggest::nearest(&written[1..], anchors.filter(|anchor| !anchor.is_empty())) {
+    if let Some(anchor) = suggest::nearest(&written[1..], anchors.filter(|anchor| !anchor.is_empty())) {
         let finding = Diagnostic::new(Code::UnquotedStar, span, format!("`{written}` is not defined above"));
         return Some(finding.label(format!("did you mean `*{anchor}`?")).fix(format!("*{anchor}")));
     }

@@ -1,0 +1,275 @@
+//! One look at everything that an answer is made of, and what it means.
+//!
+//! A look is taken once per request, so that an answer agrees with itself. The rules of `/health` are here: what makes an
+//! upstream `up`, `degraded` or `down`, and the whole `healthy`, `degraded` or `unhealthy`.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use crate::{
+    base::{Name, Timestamp},
+    control::{Attempt, Status},
+    health::{BackendView, UpstreamView},
+    runtime::{self, Snapshot},
+    telemetry::cells::HistogramSum,
+    upstream::{Tier, Verdict},
+};
+
+/// The gateway at one moment.
+#[derive(Debug)]
+pub(super) struct Now {
+    pub(super) at: Timestamp,
+    pub(super) started: Timestamp,
+    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) last_attempt: Arc<Attempt>,
+    pub(super) upstreams: Vec<Observed>,
+}
+
+/// An upstream at one moment: as it runs, and as its health task sees it.
+#[derive(Debug)]
+pub(super) struct Observed {
+    pub(super) upstream: Arc<runtime::Upstream>,
+    pub(super) view: UpstreamView,
+}
+
+/// What an upstream is as a whole.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Standing {
+    /// Every backend is up, or nobody asks.
+    Up,
+    /// Some backend is not up, and others take traffic.
+    Degraded,
+    /// No backend is eligible, whether or not they are tried all the same.
+    Down,
+}
+
+/// What the gateway is as a whole.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Overall {
+    /// Nothing is wrong.
+    Healthy,
+    /// Something is wrong and traffic goes on.
+    Degraded,
+    /// Traffic should go elsewhere.
+    Unhealthy,
+}
+
+impl Now {
+    pub(super) fn look(status: &Status) -> Self {
+        let snapshot = status.live.load();
+        let monitors = status.monitors.load();
+        let observe = |(name, upstream): (&Name, &Arc<runtime::Upstream>)| {
+            let view = monitors.get(name).map_or_else(|| unwatched(upstream), |monitor| monitor.view());
+            Observed { upstream: Arc::clone(upstream), view }
+        };
+        let upstreams = snapshot.upstreams.iter().map(observe).collect();
+        let last_attempt = status.last_attempt.load_full();
+        Self { at: Timestamp::now(), started: status.started, snapshot, last_attempt, upstreams }
+    }
+
+    /// `unhealthy` only when every checked upstream is down, or one that a critical route uses.
+    pub(super) fn overall(&self) -> Overall {
+        let is_down = |observed: &Observed| observed.standing() == Standing::Down;
+        let mut checked = self.upstreams.iter().filter(|observed| observed.is_checked()).peekable();
+        let is_all_down = checked.peek().is_some() && checked.all(is_down);
+        let is_critical_down =
+            self.upstreams.iter().any(|observed| is_down(observed) && self.is_critical(observed.name()));
+        if is_all_down || is_critical_down {
+            Overall::Unhealthy
+        } else if !self.last_attempt.is_live || self.upstreams.iter().any(|o| o.standing() != Standing::Up) {
+            Overall::Degraded
+        } else {
+            Overall::Healthy
+        }
+    }
+
+    fn is_critical(&self, upstream: &Name) -> bool {
+        self.snapshot.routes.values().any(|route| route.plan.critical && route.plan.to == *upstream)
+    }
+
+    pub(super) fn uptime_s(&self) -> u64 {
+        seconds_between(self.started, self.at)
+    }
+}
+
+pub(super) fn seconds_between(earlier: Timestamp, later: Timestamp) -> u64 {
+    later.as_micros().saturating_sub(earlier.as_micros()) / 1_000_000
+}
+
+/// An upstream whose health task does not run yet: between the swap of a reload and its start.
+fn unwatched(upstream: &runtime::Upstream) -> UpstreamView {
+    let backends = upstream.members.iter().map(|member| BackendView {
+        backend: Arc::clone(&member.backend),
+        name: member.name.clone(),
+        address: member.backend.address(),
+        weight: member.weight,
+        backup: member.backup,
+        verdict: member.backend.verdict(),
+        shown: member.backend.shown(),
+        since: member.backend.since(),
+        record: Arc::default(),
+    });
+    UpstreamView {
+        plan: Arc::clone(&upstream.plan),
+        tier: upstream.live.eligible().tier(),
+        first_round_done: false,
+        probe_durations: HistogramSum::default(),
+        backends: backends.collect(),
+    }
+}
+
+impl Observed {
+    pub(super) fn name(&self) -> &Name {
+        &self.upstream.plan.name
+    }
+
+    /// Whether anybody asks its backends.
+    pub(super) fn is_checked(&self) -> bool {
+        self.view.plan.health.is_some()
+    }
+
+    pub(super) fn standing(&self) -> Standing {
+        match self.view.tier {
+            Tier::Nobody | Tier::TryAll => Standing::Down,
+            Tier::Primary | Tier::Backup | Tier::Checking if self.up() < self.total() => Standing::Degraded,
+            Tier::Primary | Tier::Backup | Tier::Checking => Standing::Up,
+        }
+    }
+
+    /// Backends that are up or that nobody asks, draining ones left out.
+    pub(super) fn up(&self) -> usize {
+        self.staying().filter(|backend| matches!(backend.verdict, Verdict::Up | Verdict::Unchecked)).count()
+    }
+
+    /// Backends that may get traffic.
+    pub(super) fn eligible(&self) -> usize {
+        self.view.backends.iter().filter(|backend| is_eligible(backend)).count()
+    }
+
+    /// All backends, those without an address too, draining ones left out.
+    pub(super) fn total(&self) -> usize {
+        self.staying().count() + self.upstream.unresolved.len()
+    }
+
+    fn staying(&self) -> impl Iterator<Item = &BackendView> {
+        self.view.backends.iter().filter(|backend| !is_draining(backend))
+    }
+
+    /// Its backends as they are shown, those without an address last.
+    pub(super) fn rows(&self, now: &Now) -> impl Iterator<Item = Row<'_>> {
+        let since = now.snapshot.since;
+        let seen = self.view.backends.iter().map(Row::seen);
+        seen.chain(self.upstream.unresolved.iter().map(move |(name, why)| self.unresolved(name, why, since)))
+    }
+
+    fn unresolved<'a>(&'a self, name: &'a Name, why: &'a str, since: Timestamp) -> Row<'a> {
+        let plan = self.upstream.plan.backends.iter().find(|backend| backend.name == *name);
+        Row {
+            name,
+            address: plan.map_or(Address::Written(String::new()), |plan| Address::Written(plan.authority())),
+            state: Verdict::Down.as_str(),
+            since,
+            reason: "dns_error",
+            detail: why,
+            weight: plan.map_or(1, |plan| plan.weight),
+            backup: plan.is_some_and(|plan| plan.backup),
+            is_eligible: false,
+            view: None,
+        }
+    }
+}
+
+fn is_draining(backend: &BackendView) -> bool {
+    backend.shown == "draining"
+}
+
+fn is_eligible(backend: &BackendView) -> bool {
+    !is_draining(backend) && backend.verdict.is_fit()
+}
+
+/// A backend as it is shown.
+#[derive(Debug)]
+pub(super) struct Row<'a> {
+    pub(super) name: &'a Name,
+    pub(super) address: Address,
+    pub(super) state: &'static str,
+    pub(super) since: Timestamp,
+    pub(super) reason: &'a str,
+    pub(super) detail: &'a str,
+    pub(super) weight: u16,
+    pub(super) backup: bool,
+    pub(super) is_eligible: bool,
+    /// What is known of it; `None` where its name has no address.
+    pub(super) view: Option<&'a BackendView>,
+}
+
+/// Where a backend is.
+#[derive(Debug)]
+pub(super) enum Address {
+    Found(SocketAddr),
+    Written(String),
+}
+
+impl std::fmt::Display for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Found(address) => address.fmt(f),
+            Self::Written(address) => f.write_str(address),
+        }
+    }
+}
+
+impl<'a> Row<'a> {
+    fn seen(view: &'a BackendView) -> Self {
+        Self {
+            name: &view.name,
+            address: Address::Found(view.address),
+            state: view.shown,
+            since: view.since,
+            reason: view.record.reason,
+            detail: &view.record.detail,
+            weight: view.weight,
+            backup: view.backup,
+            is_eligible: is_eligible(view),
+            view: Some(view),
+        }
+    }
+
+    pub(super) fn in_flight(&self) -> u32 {
+        self.view.map_or(0, |view| view.backend.in_flight())
+    }
+
+    pub(super) fn connections(&self) -> u32 {
+        self.view.map_or(0, |view| view.backend.connections())
+    }
+}
+
+impl Standing {
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Degraded => "degraded",
+            Self::Down => "down",
+            Self::Up => "up",
+        }
+    }
+}
+
+impl Overall {
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Degraded => "degraded",
+            Self::Healthy => "healthy",
+            Self::Unhealthy => "unhealthy",
+        }
+    }
+}
+
+/// The word for the members that get traffic.
+pub(super) const fn tier(tier: Tier) -> &'static str {
+    match tier {
+        Tier::Backup => "backup",
+        Tier::Checking => "checking",
+        Tier::Nobody => "nobody",
+        Tier::Primary => "primary",
+        Tier::TryAll => "try_all",
+    }
+}

@@ -1,0 +1,9 @@
+//! The gateway as its clients, its backends and its operators see it: the real program on real sockets.
+#![allow(missing_docs, unreachable_pub, reason = "a test binary has no users")]
+#![allow(missing_debug_implementations, reason = "nobody prints the harness")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test that cannot go on says so")]
+#![allow(dead_code, reason = "the harness grows with its tests")]
+
+mod floors;
+mod routing;
+mod support;

@@ -1,0 +1,75 @@
+//! Which route takes a request.
+
+use crate::support::{Backend, Gateway};
+
+fn ask(gateway: &Gateway, host: &str, path: &str) -> String {
+    let response = gateway.send(format!("GET {path} HTTP/1.1\r\nhost: {host}\r\n\r\n"));
+    match response.status() {
+        200 => response.text().to_owned(),
+        _ => response.problem()["reason"].as_str().unwrap().to_owned(),
+    }
+}
+
+#[test]
+fn the_most_specific_route_takes_a_request() {
+    let [any, wildcard, exact, exact_path, below] =
+        ["any", "wildcard", "exact", "exact path", "below"].map(Backend::named);
+    let gateway = Gateway::start(format!(
+        r#"
+routes:
+  - {{ host: api.example.com, path: /*, to: "{}", health: none }}
+  - {{ host: "*.example.com", path: /*, to: "{}", health: none }}
+  - {{ path: /*, to: "{}", health: none }}
+  - {{ path: /status, to: "{}", health: none }}
+  - {{ path: /api/*, to: "{}", health: none }}
+"#,
+        exact.address(),
+        wildcard.address(),
+        any.address(),
+        exact_path.address(),
+        below.address(),
+    ));
+    let ask = |host, path| ask(&gateway, host, path);
+    assert_eq!(ask("api.example.com", "/"), "exact");
+    assert_eq!(ask("API.example.com:8080", "/status"), "exact");
+    assert_eq!(ask("www.example.com", "/api/x"), "wildcard");
+    assert_eq!(ask("example.com", "/"), "any");
+    assert_eq!(ask("other.test", "/status"), "exact path");
+    assert_eq!(ask("other.test", "/status/"), "any");
+    assert_eq!(ask("other.test", "/statuses"), "any");
+    assert_eq!(ask("other.test", "/api"), "below");
+    assert_eq!(ask("other.test", "/api/"), "below");
+    assert_eq!(ask("other.test", "/api/orders?x=1"), "below");
+    assert_eq!(ask("other.test", "/apis"), "any");
+}
+
+#[test]
+fn no_route_is_a_problem_document_with_the_request_id() {
+    let backend = Backend::start();
+    let gateway = Gateway::start(format!("routes: [{{ path: /a, to: \"{}\", health: none }}]", backend.address()));
+    let response = gateway.get("/b");
+    assert_eq!(response.fault(), (404, "no_route".to_owned()));
+    let problem = response.problem();
+    assert_eq!(problem["status"], 404);
+    assert_eq!(problem["request_id"].as_str(), response.header("x-request-id"));
+    assert_eq!(response.header("x-request-id").unwrap().len(), 32);
+    assert_eq!(response.header("proxy-status"), Some("tidegate; error=destination_not_found"));
+    assert_eq!(response.header("cache-control"), Some("no-store"));
+    assert_eq!(backend.hits(), 0);
+}
+
+#[test]
+fn a_path_is_matched_and_forwarded_in_one_form() {
+    let backend = Backend::start();
+    let gateway = Gateway::start(format!("routes: [{{ path: /a/*, to: \"{}\", health: none }}]", backend.address()));
+    for (written, seen) in
+        [("/a//b", "/a/b"), ("/x/../a/./b?q=../x", "/a/b?q=../x"), ("/%61/b", "/a/b"), ("/a/%7Eb", "/a/~b")]
+    {
+        assert_eq!(gateway.get(written).status(), 200, "{written}");
+        assert_eq!(backend.requests().last().unwrap().target(), seen, "{written}");
+    }
+    assert_eq!(gateway.get("/a/../../etc/passwd").fault(), (400, "bad_request".to_owned()));
+    // Is it a slash or is it not? Whoever comes after us may think otherwise.
+    assert_eq!(gateway.get("/a/b%2Fc").fault(), (400, "bad_request".to_owned()));
+    assert_eq!(gateway.get("/a/%2e%2e/b").fault(), (404, "no_route".to_owned()));
+}

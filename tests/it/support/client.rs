@@ -1,0 +1,133 @@
+use std::{
+    io::{self, Read, Write},
+    net::{Shutdown, SocketAddr, TcpStream},
+};
+
+use serde_json::Value;
+
+use super::{
+    PATIENCE,
+    message::{Framing, Head},
+};
+
+/// A client's connection: says bytes, hears bytes.
+pub struct Client {
+    stream: TcpStream,
+}
+
+/// A response as a client received it, interim ones left out unless asked for.
+#[derive(Clone, Debug)]
+pub struct Response {
+    pub head: Head,
+    pub body: Vec<u8>,
+    /// Whether the body ended as its framing announced.
+    pub is_whole: bool,
+}
+
+impl Client {
+    #[track_caller]
+    pub fn connect(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self { stream }
+    }
+
+    pub fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    /// Says something. What the other end makes of it is for it to answer, so a closed connection is no failure here.
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
+        let _ = self.stream.write_all(bytes.as_ref());
+        self
+    }
+
+    pub fn get(&mut self, path: &str) -> Response {
+        self.send(format!("GET {path} HTTP/1.1\r\nhost: gateway.test\r\n\r\n")).response()
+    }
+
+    /// Reads a head, interim or not, and nothing of a body.
+    #[track_caller]
+    pub fn head(&mut self) -> Response {
+        let head = Head::read(&mut self.stream).expect("the head of a response").expect("a response, not the end");
+        Response { head, body: Vec::new(), is_whole: false }
+    }
+
+    /// Reads the response to a request that is not a HEAD.
+    #[track_caller]
+    pub fn response(&mut self) -> Response {
+        let mut response = self.head();
+        while response.status() < 200 {
+            response = self.head();
+        }
+        let has_body = !matches!(response.status(), 204 | 304);
+        let framing = response.head.framing().unwrap_or(Framing::UntilClose);
+        let read = framing.read(&mut self.stream, |piece| response.body.extend_from_slice(piece)).or_else(in_time);
+        response.is_whole = !has_body || read.is_ok();
+        response
+    }
+
+    /// Reads exactly so many bytes.
+    #[track_caller]
+    pub fn read(&mut self, count: usize) -> Vec<u8> {
+        let mut bytes = vec![0; count];
+        self.stream.read_exact(&mut bytes).expect("as many bytes");
+        bytes
+    }
+
+    /// Reads whatever comes until the connection is closed, in order or not.
+    #[track_caller]
+    pub fn rest(&mut self) -> String {
+        let mut bytes = Vec::new();
+        if let Err(error) = self.stream.read_to_end(&mut bytes).or_else(|error| in_time(error).map(|()| 0)) {
+            assert_ne!(error.kind(), io::ErrorKind::TimedOut);
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// Says that nothing more will be said.
+    pub fn finish(&mut self) -> &mut Self {
+        let _ = self.stream.shutdown(Shutdown::Write);
+        self
+    }
+}
+
+// Silence is no end.
+#[track_caller]
+fn in_time(error: io::Error) -> io::Result<()> {
+    assert!(!matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut), "nothing came in time");
+    Err(error)
+}
+
+impl Response {
+    #[track_caller]
+    pub fn status(&self) -> u16 {
+        self.head.first_line().split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status line")
+    }
+
+    #[track_caller]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.head.get(name)
+    }
+
+    #[track_caller]
+    pub fn text(&self) -> &str {
+        assert!(self.is_whole, "the body was cut: {self:?}");
+        std::str::from_utf8(&self.body).unwrap()
+    }
+
+    /// The problem document that it is.
+    #[track_caller]
+    pub fn problem(&self) -> Value {
+        assert_eq!(self.header("content-type"), Some("application/problem+json"), "{self:?}");
+        serde_json::from_slice(&self.body).unwrap()
+    }
+
+    /// Status and reason of an answer that the gateway made up.
+    #[track_caller]
+    pub fn fault(&self) -> (u16, String) {
+        (self.status(), self.problem()["reason"].as_str().unwrap().to_owned())
+    }
+}
