@@ -27,7 +27,7 @@ const STATES: [&str; 6] = [
 ];
 
 /// The route of requests that no route took.
-const UNROUTED: &str = "none";
+const UNROUTED: &str = "-";
 
 /// A whole scrape.
 pub(super) fn scrape(now: &Now, status: &Status, format: Format) -> String {

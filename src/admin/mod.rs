@@ -18,7 +18,7 @@ mod router;
 mod serve;
 mod status;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use observed::{Now, Observed, Row, Standing};
 use problem::Problem;

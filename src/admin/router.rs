@@ -102,7 +102,7 @@ fn is_local(authority: &Authority) -> bool {
 }
 
 /// Looks and answers off the runtime's thread: ten thousand backends must not delay a probe. A panic is this request's alone.
-async fn answer(app: App, make: impl FnOnce(&App, &Now) -> Response + Send + 'static) -> Response {
+pub(super) async fn answer(app: App, make: impl FnOnce(&App, &Now) -> Response + Send + 'static) -> Response {
     let made = tokio::task::spawn_blocking(move || {
         let now = Now::look(&app.status);
         make(&app, &now)

@@ -26,6 +26,9 @@ pub(super) enum Command {
     /// Say everything that is wrong with a config; contacts nothing
     #[command(after_help = SEARCH)]
     Check(CheckArgs),
+    /// Show what a running gateway knows of its backends
+    #[command(after_help = ADMIN)]
+    Status(StatusArgs),
     /// Show an ejection and a recovery on sample backends
     Demo(DemoArgs),
     /// Print the JSON Schema of the config, for editors
@@ -55,6 +58,8 @@ pub(super) enum Command {
 
 const SEARCH: &str = "Without a file: $TIDEGATE_CONFIG, then ./tidegate.yaml, then /etc/tidegate/tidegate.yaml.";
 
+const ADMIN: &str = "Without --admin: $TIDEGATE_ADMIN, then `admin.bind` of the config, then 127.0.0.1:9901.";
+
 /// Arguments of `tidegate run`.
 #[derive(Args, Debug)]
 pub(super) struct RunArgs {
@@ -69,7 +74,7 @@ pub(super) struct RunArgs {
     pub(super) listen: Option<String>,
     /// Apply edits on SIGHUP only
     #[arg(long)]
-    pub(crate) no_watch: bool,
+    pub(super) no_watch: bool,
     /// The form of log lines, instead of what the config says
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub(super) log_format: Option<LogFormat>,
@@ -85,6 +90,22 @@ pub(super) struct CheckArgs {
     /// How findings are written
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub(super) format: Format,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct StatusArgs {
+    /// The gateway's admin address
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(super) admin: Option<String>,
+    /// The config that names the admin address
+    #[arg(short, long, value_name = "FILE", conflicts_with = "admin")]
+    pub(super) config: Option<PathBuf>,
+    /// Print the document as the gateway sends it
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Exit 1 if an upstream has no usable backend
+    #[arg(long)]
+    pub(super) exit_code: bool,
 }
 
 #[derive(Args, Debug)]

@@ -105,9 +105,9 @@ routes:
         };
         assert!(written(Format::Text).starts_with("error[E0301]: "));
         assert!(written(Format::Text).ends_with("tidegate.yaml: 1 error, 0 warnings\n"));
-        assert!(written(Format::Short).starts_with("tidegate.yaml:3:20: error[E0301]: "), "{}", written(Format::Short));
+        assert!(written(Format::Short).starts_with("tidegate.yaml:3:21: error[E0301]: "));
         let json: serde_json::Value = serde_json::from_str(&written(Format::Json)).unwrap();
-        assert_eq!((&json["code"], &json["line"], &json["col"]), (&"E0301".into(), &3.into(), &20.into()));
-        assert!(written(Format::Github).starts_with("::error file=tidegate.yaml,line=3,col=20,title=E0301::"));
+        assert_eq!((&json["code"], &json["line"], &json["col"]), (&"E0301".into(), &3.into(), &21.into()));
+        assert!(written(Format::Github).starts_with("::error file=tidegate.yaml,line=3,col=21,title=E0301::"));
     }
 }

@@ -1,8 +1,12 @@
-//! Which config is meant when none is named.
+//! Which config, and which gateway, is meant when none is named.
 
 use std::path::{Path, PathBuf};
 
-use super::{Trouble, env};
+use super::{
+    Trouble, env,
+    print::{eprint, reason},
+};
+use crate::config::{Source, load};
 
 /// The config that was named, or `$TIDEGATE_CONFIG`, or the first of the usual places where there is one.
 pub(super) fn config(named: Option<&Path>) -> Result<PathBuf, Trouble> {
@@ -12,6 +16,37 @@ pub(super) fn config(named: Option<&Path>) -> Result<PathBuf, Trouble> {
             "no config: $TIDEGATE_CONFIG is not set, and there is neither ./{here} nor {system}. Name one, or try `tidegate demo`"
         ))
     })
+}
+
+/// The admin address that was named, or `$TIDEGATE_ADMIN`, or what the config says.
+pub(super) fn admin(named: Option<&str>, config: Option<&Path>) -> Result<String, Trouble> {
+    // A config that was named is meant; the environment is not asked then.
+    let variable = || env("TIDEGATE_ADMIN").filter(|value| !value.is_empty() && config.is_none());
+    if let Some(address) = named.map(str::to_owned).or_else(variable) {
+        return Ok(address);
+    }
+    match first(config, env("TIDEGATE_CONFIG"), Path::exists) {
+        Some(file) => admin_of(&file),
+        None => Ok(ADMIN.to_owned()),
+    }
+}
+
+const ADMIN: &str = "127.0.0.1:9901";
+
+fn admin_of(file: &Path) -> Result<String, Trouble> {
+    let name = file.display();
+    let source = Source::read(file).map_err(|why| Trouble(format!("cannot read {name}: {}", reason(&why))))?;
+    match load(&source, &env) {
+        Ok(loaded) => match &loaded.plan.admin {
+            Some(admin) => Ok(admin.bind.to_string()),
+            None => Err(Trouble(format!("{name} says `admin: none`: that gateway cannot be asked"))),
+        },
+        // The gateway goes on with the config before this edit, and that is when somebody asks for its status.
+        Err(_) => {
+            eprint(format_args!("{name} has errors (see `tidegate check`): asking {ADMIN}\n"));
+            Ok(ADMIN.to_owned())
+        }
+    }
 }
 
 const PLACES: [&str; 2] = ["tidegate.yaml", "/etc/tidegate/tidegate.yaml"];
@@ -38,5 +73,20 @@ mod tests {
         assert_eq!(found(None, "", &PLACES).as_deref(), Some("tidegate.yaml"));
         assert_eq!(found(None, "", &PLACES[1..]).as_deref(), Some("/etc/tidegate/tidegate.yaml"));
         assert_eq!(found(None, "", &[]), None);
+    }
+
+    #[test]
+    fn the_config_says_where_its_gateway_answers() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let says = |admin: &str| {
+            let text = format!("listen: 8080\n{admin}\nroutes: [{{ path: /*, to: 127.0.0.1:9001, health: tcp }}]\n");
+            std::fs::write(file.path(), text).unwrap();
+            admin_of(file.path()).map_err(|Trouble(what)| what)
+        };
+        assert_eq!(says("admin: { bind: \"127.0.0.1:9902\" }"), Ok("127.0.0.1:9902".to_owned()));
+        assert_eq!(says(""), Ok(ADMIN.to_owned()));
+        assert_eq!(says("admin: { bin: 1 }"), Ok(ADMIN.to_owned()));
+        assert!(says("admin: none").is_err_and(|what| what.ends_with("cannot be asked")));
+        assert!(admin_of(Path::new("no-such-folder/tidegate.yaml")).is_err());
     }
 }

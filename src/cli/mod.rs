@@ -12,14 +12,16 @@ mod hash;
 mod print;
 mod quick;
 mod run;
+mod status;
 mod version;
 
-use std::process::ExitCode;
+use std::{io::ErrorKind, process::ExitCode};
 
 use clap::Parser as _;
 
-use args::{Cli, Command, RunArgs};
+use args::{Cli, Command, RunArgs, StatusArgs};
 use print::{eprint, print};
+use status::{Exit, Form, StatusError, StatusQuery};
 
 use crate::config::{self, Code};
 
@@ -38,6 +40,7 @@ fn answer(command: Command) -> Result<ExitCode, Trouble> {
     match command {
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::check(&args),
+        Command::Status(args) => status(&args),
         Command::Demo(args) => demo::demo(&args),
         Command::Schema { out: None } => print(&config::schema()),
         Command::Schema { out: Some(file) } => print::write_file(&file, &config::schema()),
@@ -46,6 +49,20 @@ fn answer(command: Command) -> Result<ExitCode, Trouble> {
         Command::HashKey => hash::hash_key(),
         Command::HashPassword => hash::hash_password(),
         Command::Version { json } => print(&version::version(json)),
+    }
+}
+
+fn status(args: &StatusArgs) -> Result<ExitCode, Trouble> {
+    let admin = find::admin(args.admin.as_deref(), args.config.as_deref())?;
+    let query = StatusQuery {
+        admin: &admin,
+        form: if args.json { Form::Json } else { Form::Table },
+        exit: if args.exit_code { Exit::Health } else { Exit::Answered },
+    };
+    match status::status(&query, &mut anstream::stdout().lock()) {
+        Ok(code) => Ok(code.into()),
+        Err(StatusError::Output(why)) if why.kind() == ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
+        Err(why) => Err(Trouble(why.to_string())),
     }
 }
 

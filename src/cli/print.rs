@@ -7,10 +7,7 @@ use std::{
     process::ExitCode,
 };
 
-use anstream::{AutoStream, ColorChoice};
-
 use super::Trouble;
-use crate::config::Style;
 
 /// Writes a command's result to standard output. Styles stay if colours are wanted there.
 pub(super) fn print(text: &str) -> Result<ExitCode, Trouble> {
@@ -33,16 +30,6 @@ pub(super) fn eprint(text: fmt::Arguments<'_>) {
     let _ = anstream::stderr().lock().write_fmt(text);
 }
 
-impl Style {
-    /// What is wanted on standard error.
-    pub(super) fn of_stderr() -> Self {
-        match AutoStream::choice(&io::stderr()) {
-            ColorChoice::Never => Self::Plain,
-            ColorChoice::Always | ColorChoice::AlwaysAnsi | ColorChoice::Auto => Self::Coloured,
-        }
-    }
-}
-
 /// Writes a command's result to a file.
 pub(super) fn write_file(path: &Path, text: &str) -> Result<ExitCode, Trouble> {
     match std::fs::write(path, text) {
@@ -57,6 +44,7 @@ pub(super) fn reason(why: &io::Error) -> String {
         ErrorKind::NotFound => "no such file".to_owned(),
         ErrorKind::PermissionDenied => "permission denied".to_owned(),
         ErrorKind::IsADirectory => "it is a directory".to_owned(),
+        ErrorKind::AddrInUse => "it is in use".to_owned(),
         _ => why.to_string(),
     }
 }

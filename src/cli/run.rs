@@ -34,7 +34,7 @@ use crate::{
     health::Prober,
     layers::PasswordPool,
     proxy::Fault,
-    runtime::{self, ListenerId, Live, Registry, Resolved, Tokens},
+    runtime::{self, Edition, ListenerId, Live, Registry, Resolved, Tokens},
     server::{Closed, Fleet, Setup, Sockets, bind},
     telemetry::{AccessLog, Counter, Event, EventLog, Events, events::Sink, metrics::RouteMetrics},
 };
@@ -71,36 +71,34 @@ pub(super) fn run(args: &RunArgs) -> Result<ExitCode, Trouble> {
     raise_descriptor_limit();
     let control = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let control = control.map_err(|error| Trouble(format!("cannot start: {error}")))?;
-    control.block_on(serve(origin, args.log_format, loaded, began))
+    let code = control.block_on(serve(origin, loaded, began));
+    // Not waited for: a look-up that nobody needs any more may take as long as the resolver likes.
+    control.shutdown_background();
+    code
 }
 
 /// Where the config is: a file, or a text made of `--to`.
 fn origin(args: &RunArgs) -> Result<Origin, Trouble> {
-    let watch = !args.no_watch;
+    let (watch, log_format) = (!args.no_watch, args.log_format);
     if !args.to.is_empty() {
         let text = Some(quick(&args.to, args.listen.as_deref()));
-        return Ok(Origin { path: "--to".into(), text, watch, env });
+        return Ok(Origin { path: "--to".into(), text, watch, log_format, env });
     }
     let path = find::config(args.config.as_deref())?;
     // A file that cannot be read is trouble with the system; one that is wrong is an honest "no".
     File::open(&path).map_err(|error| Trouble(format!("cannot read {}: {}", path.display(), reason(&error))))?;
-    Ok(Origin { path, text: None, watch, env })
+    Ok(Origin { path, text: None, watch, log_format, env })
 }
 
-async fn serve(
-    origin: Origin,
-    log_format: Option<LogFormat>,
-    loaded: Loaded,
-    began: Instant,
-) -> Result<ExitCode, Trouble> {
+async fn serve(origin: Origin, loaded: Loaded, began: Instant) -> Result<ExitCode, Trouble> {
     let plan = Arc::clone(&loaded.plan);
-    let format = log_format.unwrap_or(plan.log.format);
+    let format = origin.log_format(&plan);
     let (event_log, events) = EventLog::start(format, plan.log.level, Sink::stderr()).map_err(no_thread)?;
     let workers = worker_count(plan.workers);
     let passwords = PasswordPool::new(workers.div_ceil(2), MAX_PASSWORDS).map_err(no_thread)?;
     let registry = Registry::new(workers, Tokens { faults: &Fault::REASONS, closes: &Closed::TOKENS }, passwords);
     let resolved = resolve(&plan, &Resolved::default()).await;
-    let built = runtime::build(&registry, &plan, 1, loaded.sha, &resolved);
+    let built = runtime::build(&registry, &plan, Edition::new(1, loaded.sha), &resolved);
 
     let sockets = bind_listeners(&built.snapshot, workers)?;
     let admin_socket = plan.admin.as_ref().map(|admin| bind_admin(admin.bind)).transpose()?;
@@ -150,10 +148,11 @@ async fn serve(
     tokio::spawn(become_ready(Arc::clone(&status)));
 
     signals.until_stop(&requests, &status).await;
-    let cut = wind_down(&status, &fleet, &mut signals).await;
-
+    // An edit now would open what is about to close.
     reloading.abort();
     let _ = reloading.await;
+    let cut = wind_down(&status, &fleet, &mut signals).await;
+
     if let Some(fleet) = Arc::into_inner(fleet) {
         fleet.stop();
     }
@@ -162,7 +161,7 @@ async fn serve(
     }
     let (stage, detail) = match cut {
         0 => ("stopped", "every request was finished".to_owned()),
-        cut => ("cut", format!("{cut} connections were still open at the deadline")),
+        cut => ("cut", format!("{cut} requests were cut at the deadline")),
     };
     status.event_log.close(Event::Process { stage, detail }, LAST_WORDS);
     Ok(if cut == 0 { ExitCode::SUCCESS } else { ExitCode::from(CUT) })

@@ -16,14 +16,17 @@ use tokio::sync::mpsc;
 use super::{Attempt, Status, Watch};
 use crate::{
     base::{Name, Timestamp},
-    config::{self, Changes, Code, Diagnostic, Loaded, Report, Sha, Source, plan::Plan},
+    config::{
+        self, Changes, Code, Diagnostic, Loaded, Report, Sha, Source,
+        plan::{LogFormat, Plan},
+    },
     health::{self, Monitor, Prober},
-    runtime::{self, Built, ListenerId, Registry, Resolved, UpstreamId},
+    runtime::{self, Built, Edition, ListenerId, Registry, Resolved, UpstreamId},
     server::{Fleet, Sockets, bind},
     telemetry::{AccessLog, Event},
 };
 
-/// What an edit is read from.
+/// What an edit is read from, and what the command line says beside it.
 #[derive(Debug)]
 pub struct Origin {
     /// The file, or a name for the text of a gateway that runs without one.
@@ -32,6 +35,8 @@ pub struct Origin {
     pub text: Option<String>,
     /// Whether edits of the file apply by themselves; the file may say no, too.
     pub watch: bool,
+    /// The form of log lines, whatever the file says.
+    pub log_format: Option<LogFormat>,
     /// Where `${NAME}` is looked up.
     pub env: fn(&str) -> Option<String>,
 }
@@ -49,6 +54,12 @@ impl Origin {
         config::load(&source, &self.env)
     }
 
+    /// The form of log lines under this plan.
+    #[must_use]
+    pub fn log_format(&self, plan: &Plan) -> LogFormat {
+        self.log_format.unwrap_or(plan.log.format)
+    }
+
     fn differs_from(&self, sha: Sha) -> bool {
         let source = || Source::read(&self.path).ok();
         self.watch && self.text.is_none() && source().is_some_and(|source| Sha::of(&source.text) != sha)
@@ -63,7 +74,7 @@ fn unreadable(path: &std::path::Path, error: &io::Error) -> Report {
 /// Applies edits, one after the other. The only one that changes what is in force.
 #[derive(Debug)]
 pub struct Reloader {
-    origin: Origin,
+    origin: Arc<Origin>,
     status: Arc<Status>,
     fleet: Arc<Fleet>,
     prober: Prober,
@@ -103,6 +114,7 @@ impl Reloader {
     pub fn new(first: First, status: Arc<Status>, fleet: Arc<Fleet>, prober: Prober) -> Self {
         let watch = Watch::new(&first.origin, &first.loaded);
         let First { origin, resolved, registry, upstreams, .. } = first;
+        let origin = Arc::new(origin);
         let mut reloader =
             Self { origin, status, fleet, prober, registry, resolved, watch, monitors: BTreeMap::default() };
         reloader.probe(&upstreams);
@@ -133,18 +145,23 @@ impl Reloader {
 
     /// The straight line of an edit.
     async fn apply(&mut self, by: &'static str) {
-        let loaded = match self.origin.load() {
+        let loaded = match self.load().await {
             Ok(loaded) => loaded,
-            Err(report) => return self.refuse(report, by),
+            Err(report) => {
+                // A keys file that is missing may appear.
+                self.watch.follow(report.files());
+                return self.refuse(report, by);
+            }
         };
+        self.watch.follow(&loaded.files);
         let live = self.status.live.load();
         let changes = config::diff(&live.plan, &loaded.plan);
         if changes.is_empty() && loaded.sha == live.sha {
-            self.watch.follow(&loaded.files);
             return self.tell(live.generation, "nothing changed".to_owned(), loaded.warnings, by);
         }
         let resolved = resolve(&loaded.plan, &self.resolved).await;
-        let built = runtime::build(&self.registry, &loaded.plan, live.generation + 1, loaded.sha, &resolved);
+        let built =
+            runtime::build(&self.registry, &loaded.plan, Edition::new(live.generation + 1, loaded.sha), &resolved);
         let opened = match self.open(&built, &live.plan, &loaded.plan) {
             Ok(opened) => opened,
             Err(finding) => return self.refuse(Report::new(&self.origin.path, "", vec![*finding], &[]), by),
@@ -153,10 +170,20 @@ impl Reloader {
         let generation = built.snapshot.generation;
         let before = listener_ids(&live);
         self.swap(built, resolved);
-        self.watch.follow(&loaded.files);
+        self.watch.obey(&loaded.plan.reload);
         self.switch_sockets(opened.sockets, &before, &changes).await;
         self.switch_logs(opened.access_log, &loaded.plan).await;
         self.tell(generation, summary(&changes), loaded.warnings, by);
+    }
+
+    /// Reads and checks off this thread, which has probes to send meanwhile.
+    async fn load(&self) -> Result<Loaded, Report> {
+        let origin = Arc::clone(&self.origin);
+        match tokio::task::spawn_blocking(move || origin.load()).await {
+            Ok(loaded) => loaded,
+            // A panic of the loader is a bug; what is in force stays.
+            Err(error) => Err(unreadable(&self.origin.path, &io::Error::other(error))),
+        }
     }
 
     /// Binds and opens what is new. Dropped, it is as if it had never been.
@@ -173,19 +200,26 @@ impl Reloader {
             Ok((listener.id, sockets?))
         });
         let sockets = bound.collect::<Result<Vec<_>, Box<Diagnostic>>>()?;
-        let access_log = match (&new.access_log, new.access_log == old.access_log) {
-            (_, true) => None,
-            (None, false) => Some(None),
-            (Some(plan), false) => {
-                let log = AccessLog::start(plan, self.status.events.clone());
-                let log = log.map_err(|error| {
-                    let what = format!("cannot open the access log: {error}");
-                    Box::new(Diagnostic::new(Code::Unreadable, 0..0, what))
-                });
-                Some(Some(Arc::new(log?)))
-            }
-        };
+        // The last step that can fail, because it has an effect: lines go to the new destination from here on.
+        let access_log = self.switch_access_log(new, old).map_err(|error| {
+            Box::new(Diagnostic::new(Code::Unreadable, 0..0, format!("cannot open the access log: {error}")))
+        })?;
         Ok(Opened { sockets, access_log })
+    }
+
+    /// `Some` where the log starts or stops. One that only gets another destination goes on, and so do its counts.
+    fn switch_access_log(&self, new: &Plan, old: &Plan) -> io::Result<Option<Option<Arc<AccessLog>>>> {
+        if new.access_log == old.access_log {
+            return Ok(None);
+        }
+        match (&new.access_log, self.status.access_log.load_full()) {
+            (Some(plan), Some(log)) => log.redirect(plan).map(|()| None),
+            (Some(plan), None) => {
+                let log = AccessLog::start(plan, self.status.events.clone())?;
+                Ok(Some(Some(Arc::new(log))))
+            }
+            (None, _) => Ok(Some(None)),
+        }
     }
 
     fn swap(&mut self, built: Built, resolved: Resolved) {
@@ -213,7 +247,10 @@ impl Reloader {
             by_name.insert(name.clone(), Arc::clone(&monitor));
             monitors.insert(*id, monitor);
         }
-        self.monitors = monitors;
+        // Nobody watches the backends of a removed upstream any more; requests that they still have end in their own time.
+        for monitor in std::mem::replace(&mut self.monitors, monitors).into_values() {
+            monitor.view().backends.iter().for_each(|view| view.backend.set_draining(true));
+        }
         self.status.monitors.store(Arc::new(by_name));
     }
 
@@ -223,24 +260,27 @@ impl Reloader {
         before: &BTreeSet<ListenerId>,
         changes: &Changes,
     ) {
+        let live = self.status.live.load();
         for (id, sockets) in opened {
+            if let Some(served) = live.served(id) {
+                let detail = format!("{} {}", served.listener.plan.name, sockets.address);
+                self.status.events.emit(Event::Process { stage: "listen", detail });
+            }
             self.fleet.accept(id, sockets).await;
         }
-        let live = self.status.live.load();
         let deadline = Instant::now() + live.plan.shutdown.timeout;
         for id in before.difference(&listener_ids(&live)) {
-            self.fleet.refuse(*id).await;
-            self.fleet.retire(*id, deadline).await;
+            self.fleet.close(*id, deadline).await;
         }
         let changed = changes.listeners.changed.iter().filter_map(|name| live.listeners.get(name));
         for listener in changed.filter(|listener| before.contains(&listener.id)) {
-            self.fleet.retire(listener.id, deadline).await;
+            self.fleet.renew(listener.id, deadline).await;
         }
     }
 
     async fn switch_logs(&self, access_log: Option<Option<Arc<AccessLog>>>, plan: &Plan) {
         self.status.event_log.set_level(plan.log.level);
-        self.status.event_log.set_format(plan.log.format);
+        self.status.event_log.set_format(self.origin.log_format(plan));
         if let Some(log) = access_log {
             self.fleet.log_to(log.as_ref()).await;
             self.status.access_log.store(log);
@@ -279,15 +319,19 @@ impl Reloader {
         }
         let resolved = resolve(&live.plan, &self.resolved).await;
         if resolved != self.resolved {
-            let built = runtime::build(&self.registry, &live.plan, live.generation, live.sha, &resolved);
+            let others = resolved.iter().filter(|(name, now)| self.resolved.get(*name) != Some(*now));
+            let names: Vec<String> = others.map(|((host, port), _)| format!("{host}:{port}")).collect();
+            let edition = Edition { generation: live.generation, sha: live.sha, since: live.since };
+            let built = runtime::build(&self.registry, &live.plan, edition, &resolved);
             self.swap(built, resolved);
+            let detail = format!("other addresses for {}", names.join(", "));
+            self.status.events.emit(Event::Process { stage: "resolved", detail });
         }
     }
 }
 
 struct Opened {
     sockets: Vec<(ListenerId, Sockets)>,
-    // `Some` where it changes: to another one, or to none.
     access_log: Option<Option<Arc<AccessLog>>>,
 }
 

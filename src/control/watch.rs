@@ -1,6 +1,7 @@
 use std::{
     collections::BTreeMap,
     hash::{BuildHasher as _, RandomState},
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
@@ -12,7 +13,7 @@ use tokio::{
 };
 
 use super::Origin;
-use crate::config::Loaded;
+use crate::config::{Loaded, plan};
 
 /// Tells when the config file, or another file that it reads, has other content.
 ///
@@ -21,11 +22,16 @@ use crate::config::Loaded;
 /// network file systems above all.
 #[derive(Debug)]
 pub struct Watch {
+    is_allowed: bool,
     is_on: bool,
     debounce: Duration,
     files: BTreeMap<PathBuf, Seen>,
     main: PathBuf,
     notices: mpsc::Receiver<()>,
+    // Where the system gives no watcher, nobody else sends: the channel stays open and silent.
+    _notify: mpsc::Sender<()>,
+    // A notice came, and nobody has looked since.
+    is_due: bool,
     watcher: Option<RecommendedWatcher>,
     hasher: RandomState,
 }
@@ -33,9 +39,12 @@ pub struct Watch {
 // What a file was when it was last looked at.
 #[derive(Clone, Debug, Eq, PartialEq)]
 struct Seen {
-    stamp: Option<(SystemTime, u64)>,
+    stamp: Option<Stamp>,
     content: Option<u64>,
 }
+
+/// When it was written, its length, its number: two files of one length may be written within one tick of the clock.
+type Stamp = (SystemTime, u64, u64);
 
 const UNASKED: Duration = Duration::from_secs(2);
 
@@ -48,20 +57,31 @@ impl Watch {
     pub fn new(origin: &Origin, loaded: &Loaded) -> Self {
         // One notice is as good as many.
         let (notify, notices) = mpsc::channel(1);
+        let sender = notify.clone();
         let watcher = notify::recommended_watcher(move |_| {
-            let _ = notify.try_send(());
+            let _ = sender.try_send(());
         });
         let mut watch = Self {
-            is_on: loaded.plan.reload.watch && origin.watch && origin.text.is_none(),
-            debounce: loaded.plan.reload.debounce,
+            is_allowed: origin.watch && origin.text.is_none(),
+            is_on: false,
+            debounce: Duration::ZERO,
+            _notify: notify,
             files: BTreeMap::new(),
             main: origin.path.clone(),
             notices,
+            is_due: false,
             watcher: watcher.ok(),
             hasher: RandomState::new(),
         };
+        watch.obey(&loaded.plan.reload);
         watch.follow(&loaded.files);
         watch
+    }
+
+    /// Watches, or does not, as the config says from now on.
+    pub fn obey(&mut self, plan: &plan::Reload) {
+        self.is_on = self.is_allowed && plan.watch;
+        self.debounce = plan.debounce;
     }
 
     /// Watches these files beside the main one from now on.
@@ -87,8 +107,10 @@ impl Watch {
             return std::future::pending().await;
         }
         loop {
-            let noticed = timeout(UNASKED, self.notices.recv()).await.is_ok();
-            if !noticed && !self.is_stamped_anew() {
+            if !self.is_due {
+                let noticed = timeout(UNASKED, self.notices.recv()).await.is_ok();
+                // Kept: who drops this while it waits for quiet must not lose the notice.
+                self.is_due = noticed || self.is_stamped_anew();
                 continue;
             }
             for _ in 0..LONGEST_DEBOUNCE {
@@ -97,6 +119,7 @@ impl Watch {
                     break;
                 }
             }
+            self.is_due = false;
             if self.has_other_content() {
                 return;
             }
@@ -127,7 +150,7 @@ impl Watch {
 }
 
 // Follows symlinks.
-fn stamp(path: &Path) -> Option<(SystemTime, u64)> {
+fn stamp(path: &Path) -> Option<Stamp> {
     let metadata = std::fs::metadata(path).ok()?;
-    Some((metadata.modified().ok()?, metadata.len()))
+    Some((metadata.modified().ok()?, metadata.len(), metadata.ino()))
 }

@@ -94,7 +94,7 @@ impl ClientBody {
         let length = frame.data_ref().map_or(0, |data| data.len() as u64);
         self.exchange.received(length);
         self.left = self.left.checked_sub(length).ok_or(Fault::BodyTooLarge)?;
-        if self.incoming.is_end_stream() {
+        if is_last(&frame, &self.incoming) {
             self.exchange.request_sent();
         }
         Ok(frame)
@@ -177,7 +177,7 @@ impl BackendBody {
         Poll::Ready(match frame {
             Some(Ok(frame)) => {
                 self.exchange.sent(frame.data_ref().map_or(0, |data| data.len() as u64));
-                if self.incoming.is_end_stream() {
+                if is_last(&frame, &self.incoming) {
                     self.ended();
                 }
                 Some(Ok(frame))
@@ -241,6 +241,11 @@ impl Body for ResponseBody {
             Self::Backend(body) => body.incoming.size_hint(),
         }
     }
+}
+
+/// Whether nothing comes after the frame. Trailers are the end, too: hyper does not ask again after them.
+fn is_last(frame: &Frame<Bytes>, incoming: &Incoming) -> bool {
+    frame.is_trailers() || incoming.is_end_stream()
 }
 
 impl fmt::Debug for RequestBody {

@@ -20,7 +20,7 @@ use crate::{
     base::Timestamp,
     config::plan::Timeouts,
     layers::Identity,
-    runtime::{Pinned, Route, Snapshot},
+    runtime::{Pinned, Route},
     telemetry::{
         AccessRecord, WorkerId,
         access_log::Attempt as LoggedAttempt,
@@ -36,6 +36,7 @@ pub struct Exchange {
     gateway: Rc<Gateway>,
     pinned: Rc<Pinned>,
     client: Rc<Client>,
+    number: u64,
     client_ip: IpAddr,
     id: HeaderValue,
     method: Method,
@@ -86,7 +87,7 @@ impl Exchange {
         let trusted = &client.listener.plan.trusted_proxies;
         let peer = client.peer.ip();
         let id = trusted_request_id(headers, peer, trusted).unwrap_or_else(|| gateway.new_request_id());
-        client.begin_request();
+        let number = client.begin_request();
         client.listener.metrics.request_started(gateway.worker());
         let facts = gateway.is_logging().then(|| {
             Box::new(RefCell::new(Facts {
@@ -103,6 +104,7 @@ impl Exchange {
             client_ip: client_ip(peer, trusted, headers),
             gateway: Rc::clone(gateway),
             client: Rc::clone(client),
+            number,
             pinned,
             id,
             method: request.method().clone(),
@@ -133,8 +135,8 @@ impl Exchange {
         self.gateway.pools()
     }
 
-    pub(super) fn snapshot(&self) -> &Snapshot {
-        &self.pinned.snapshot
+    pub(super) fn pinned(&self) -> &Rc<Pinned> {
+        &self.pinned
     }
 
     pub(super) fn client(&self) -> &Client {
@@ -153,8 +155,10 @@ impl Exchange {
         self.wants_html
     }
 
-    pub(super) fn matched(&self, route: &Arc<Route>) {
-        self.route.set(Arc::clone(route)).expect("a request is matched once");
+    pub(super) fn matched(&self, route: &Arc<Route>) -> &Arc<Route> {
+        let route = self.route.get_or_init(|| Arc::clone(route));
+        self.client.set_deadline(self.deadline().map(Instant::into_std));
+        route
     }
 
     pub(super) fn route(&self) -> Option<&Arc<Route>> {
@@ -258,6 +262,9 @@ impl Exchange {
     pub(super) fn response_cut(&self, fault: Fault) {
         self.response_ended.set(true);
         self.fault.set(Some(self.request_fault.get().unwrap_or(fault)));
+        if self.version == Version::HTTP_10 {
+            self.client.break_off();
+        }
     }
 
     pub(super) fn received(&self, bytes: u64) {
@@ -268,10 +275,20 @@ impl Exchange {
         self.sent.set(self.sent.get() + bytes);
     }
 
+    /// Why nobody saw the end of it.
+    fn why_unfinished(&self) -> Fault {
+        match () {
+            () if std::thread::panicking() => Fault::Internal,
+            // The client did not read in time.
+            () if self.is_overdue() => Fault::ResponseTimeout,
+            () if self.client.is_cut() => Fault::Draining,
+            () => Fault::ClientGone,
+        }
+    }
+
     fn record(&self) {
-        // Nobody saw the end of it: the client left first.
         if !self.response_ended.get() && self.fault.get().is_none() {
-            self.fault.set(Some(self.request_fault.get().unwrap_or(Fault::ClientGone)));
+            self.response_cut(self.why_unfinished());
         }
         let (worker, duration) = (self.worker(), self.started.elapsed());
         let status = self.status.get().or_else(|| self.fault.get().map(Fault::status));
@@ -293,7 +310,7 @@ impl Exchange {
             member.backend.metrics().record(worker, status.as_u16(), began.elapsed());
         }
         listener.metrics.request_ended(worker);
-        self.client.end_request(self.is_body_read.get());
+        self.client.end_request(self.number, self.is_body_read.get());
         self.log(status, duration);
     }
 

@@ -21,6 +21,10 @@ pub enum Fault {
     ConnectRefused,
     /// The backend does not answer to a connect, or no place among its connections came free in time.
     ConnectTimeout,
+    /// The process, or the listener, was told to stop, and the time to finish was over.
+    Draining,
+    /// A bug: the code that served the connection panicked.
+    Internal,
     /// No backend of the upstream is eligible.
     NoHealthyBackend,
     /// No route matches.
@@ -52,7 +56,7 @@ pub enum Blame {
 
 impl Fault {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::BadRequest,
         Self::BadResponse,
         Self::BodyTooLarge,
@@ -61,6 +65,8 @@ impl Fault {
         Self::ConnectFailed,
         Self::ConnectRefused,
         Self::ConnectTimeout,
+        Self::Draining,
+        Self::Internal,
         Self::NoHealthyBackend,
         Self::NoRoute,
         Self::Overloaded,
@@ -100,7 +106,8 @@ impl Fault {
             | Self::ConnectRefused
             | Self::ResetBeforeHeaders
             | Self::ResponseCut => 502,
-            Self::NoHealthyBackend | Self::Overloaded => 503,
+            Self::Internal => 500,
+            Self::Draining | Self::NoHealthyBackend | Self::Overloaded => 503,
             Self::ConnectTimeout | Self::ResponseTimeout => 504,
         };
         StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
@@ -118,6 +125,8 @@ impl Fault {
             Self::ConnectFailed => "connect_failed",
             Self::ConnectRefused => "connect_refused",
             Self::ConnectTimeout => "connect_timeout",
+            Self::Draining => "draining",
+            Self::Internal => "internal",
             Self::NoHealthyBackend => "no_healthy_backend",
             Self::NoRoute => "no_route",
             Self::Overloaded => "overloaded",
@@ -148,7 +157,7 @@ impl Fault {
             | Self::ResetBeforeHeaders
             | Self::ResponseCut
             | Self::ResponseTimeout => Blame::Backend,
-            Self::Overloaded => Blame::Gateway,
+            Self::Draining | Self::Internal | Self::Overloaded => Blame::Gateway,
         }
     }
 
@@ -161,7 +170,8 @@ impl Fault {
             Self::ConnectFailed => "destination_ip_unroutable",
             Self::ConnectRefused => "connection_refused",
             Self::ConnectTimeout => "connection_timeout",
-            Self::NoHealthyBackend => "destination_unavailable",
+            Self::Internal => "proxy_internal_error",
+            Self::Draining | Self::NoHealthyBackend => "destination_unavailable",
             Self::NoRoute => "destination_not_found",
             Self::Overloaded => "connection_limit_reached",
             Self::RateLimited | Self::Unauthorized => "http_request_denied",
@@ -183,6 +193,8 @@ impl Fault {
             Self::ConnectFailed => "The service cannot be reached.",
             Self::ConnectRefused => "The service refuses connections.",
             Self::ConnectTimeout => "The service did not accept a connection in time.",
+            Self::Draining => "The gateway stops.",
+            Self::Internal => "The gateway failed.",
             Self::NoHealthyBackend => "No backend of the service is healthy.",
             Self::NoRoute => "Nothing is served under this host and path.",
             Self::Overloaded => "The service has all the requests that it can take.",

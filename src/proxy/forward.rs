@@ -6,7 +6,7 @@ use http::{Request, Response, StatusCode, header::HOST, request::Parts};
 use hyper::body::Incoming;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::{Exchange, Fault, RequestBody, body::Used};
+use super::{Exchange, Fault, RequestBody, body::Used, headers};
 use crate::{
     config::plan::{HostHeader, RetryOn},
     runtime::Route,
@@ -63,11 +63,12 @@ pub(super) async fn forward(
     }
 }
 
-/// The eligible backend whose turn it is, and a place among its requests in flight.
+/// The eligible backend whose turn it is, and a place among its requests in flight. A second attempt takes nobody's turn:
+/// where every second backend fails, whoever was next would never get a first one.
 fn pick(exchange: &Exchange, route: &Route, tried: &[Slot]) -> Result<Lease, Fault> {
     let upstream = &route.upstream;
     let eligible = upstream.live.eligible();
-    let turn = upstream.live.turn(exchange.worker());
+    let turn = if tried.is_empty() { upstream.live.turn(exchange.worker()) } else { fastrand::usize(..) };
     let max = upstream.plan.max_in_flight;
     let Some(member) = eligible.pick(turn, tried) else {
         return Err(Fault::NoHealthyBackend);
@@ -122,10 +123,13 @@ async fn attempt(
             Err(error) => return Err(Failure { fault: connect_fault(&error), unsent: Some(Box::new(request)) }),
         };
         let failure = match send(exchange, route, &mut connection, request).await {
-            Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
-                return Err(Failure { fault: Fault::BadResponse, unsent: None });
+            Ok(mut response) => {
+                let is_asked_for = response.status() != StatusCode::SWITCHING_PROTOCOLS;
+                return match is_asked_for && headers::settle_framing(response.headers_mut()) {
+                    true => Ok((response, Used { lease, connection })),
+                    false => Err(Failure { fault: Fault::BadResponse, unsent: None }),
+                };
             }
-            Ok(response) => return Ok((response, Used { lease, connection })),
             Err(failure) => failure,
         };
         match failure.unsent {
@@ -176,9 +180,15 @@ fn connect_fault(error: &io::Error) -> Fault {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => Fault::ConnectRefused,
         io::ErrorKind::TimedOut => Fault::ConnectTimeout,
+        // No descriptor or no port is left: a shortage of this machine's, not of the backend's.
+        io::ErrorKind::AddrNotAvailable => Fault::Overloaded,
+        _ if error.raw_os_error().is_some_and(|code| OUT_OF_DESCRIPTORS.contains(&code)) => Fault::Overloaded,
         _ => Fault::ConnectFailed,
     }
 }
+
+// EMFILE and ENFILE, which have no `ErrorKind` of their own yet.
+const OUT_OF_DESCRIPTORS: [i32; 2] = [rustix::io::Errno::MFILE.raw_os_error(), rustix::io::Errno::NFILE.raw_os_error()];
 
 fn send_fault(error: &hyper::Error) -> Fault {
     if error.is_parse() { Fault::BadResponse } else { Fault::ResetBeforeHeaders }
@@ -208,6 +218,8 @@ impl<'a> Retries<'a> {
             | Fault::BodyTooLarge
             | Fault::ClientGone
             | Fault::ClientTimeout
+            | Fault::Draining
+            | Fault::Internal
             | Fault::NoHealthyBackend
             | Fault::NoRoute
             | Fault::Overloaded

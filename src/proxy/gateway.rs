@@ -1,6 +1,7 @@
 use std::{
     cell::{Cell, RefCell},
     convert::Infallible,
+    io::Write as _,
     rc::Rc,
     sync::Arc,
     time::Instant,
@@ -120,7 +121,10 @@ impl Gateway {
     pub(super) fn new_request_id(&self) -> HeaderValue {
         let millis = u128::from(Timestamp::now().as_micros() / 1_000);
         let id = millis << 80 | (fastrand::u128(..) >> 48);
-        HeaderValue::try_from(format!("{id:032x}")).expect("hexadecimal digits are a header value")
+        let mut digits = [0; 32];
+        let mut rest = &mut digits[..];
+        write!(rest, "{id:032x}").expect("128 bits are 32 hexadecimal digits");
+        HeaderValue::from_bytes(&digits).expect("hexadecimal digits are a header value")
     }
 }
 
@@ -129,7 +133,6 @@ async fn serve(exchange: &Rc<Exchange>, request: Request<Incoming>) -> Result<Re
     let (mut head, body) = request.into_parts();
     sanitise::sanitise(&mut head)?;
     let route = find(exchange, &head)?;
-    exchange.matched(&route);
 
     let mut pass = Pass::default();
     let admitted = route.layers.admit(exchange.worker(), exchange.client_ip(), &mut head, &mut pass).await;
@@ -140,7 +143,7 @@ async fn serve(exchange: &Rc<Exchange>, request: Request<Incoming>) -> Result<Re
 
     let body = RequestBody::new(body, exchange, route.plan.max_body.map(|size| size.0))?;
     ready_for_backend(exchange, &mut head);
-    let (response, used) = forward(exchange, &route, head, body).await?;
+    let (response, used) = forward(exchange, route, head, body).await?;
 
     let (mut head, body) = response.into_parts();
     headers::strip_hop_by_hop(&mut head.headers);
@@ -151,14 +154,13 @@ async fn serve(exchange: &Rc<Exchange>, request: Request<Incoming>) -> Result<Re
     Ok(Response::from_parts(head, ResponseBody::backend(body, Rc::clone(exchange), used)))
 }
 
-fn find(exchange: &Exchange, head: &http::request::Parts) -> Result<Arc<Route>, Refused> {
-    let client = exchange.client();
+fn find<'a>(exchange: &'a Exchange, head: &http::request::Parts) -> Result<&'a Arc<Route>, Refused> {
     let host = sanitise::host(head)?;
-    // A connection outlives its listener's removal by a moment; until it is closed it is served as when it was accepted.
-    let snapshots = [exchange.snapshot(), &client.accepted.snapshot];
-    let served = snapshots.into_iter().find_map(|snapshot| snapshot.served(client.listener.id));
+    let client = exchange.client();
+    let snapshot = client.served_by(exchange.pinned());
+    let served = snapshot.snapshot.served(client.listener.id);
     let route = served.and_then(|served| served.table.find(&host, head.uri.path()));
-    Ok(Arc::clone(route.ok_or(Fault::NoRoute)?))
+    Ok(exchange.matched(route.ok_or(Fault::NoRoute)?))
 }
 
 fn ready_for_backend(exchange: &Exchange, head: &mut http::request::Parts) {

@@ -32,6 +32,25 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
+/// Whether the transfer coding is one that hyper undoes: `chunked`, once, or none.
+pub(super) fn is_framing_understood(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => true,
+        (Some(coding), None) => coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"),
+        (Some(_), Some(_)) => false,
+    }
+}
+
+/// Leaves a response one way to say where it ends. A length beside `chunked` is wrong or needless (RFC 9112, section 6.3), and
+/// left in place it would cut the response on its way out.
+pub(super) fn settle_framing(headers: &mut HeaderMap) -> bool {
+    if headers.contains_key(TRANSFER_ENCODING) {
+        headers.remove(header::CONTENT_LENGTH);
+    }
+    is_framing_understood(headers)
+}
+
 // End-to-end fields that a sender may not have removed by naming them: they route, frame or authenticate the request.
 fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
     let listed = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());

@@ -18,6 +18,25 @@ use crate::{
 /// What DNS says of the names in a plan: addresses, or why there are none.
 pub type Resolved = BTreeMap<(Name, u16), Result<Vec<SocketAddr>, String>>;
 
+/// Which edit a snapshot is.
+#[derive(Clone, Copy, Debug)]
+pub struct Edition {
+    /// Counts the edits that went live, from 1.
+    pub generation: u64,
+    /// The start of the SHA-256 of the file.
+    pub sha: Sha,
+    /// When it went live.
+    pub since: Timestamp,
+}
+
+impl Edition {
+    /// One that goes live now.
+    #[must_use]
+    pub fn new(generation: u64, sha: Sha) -> Self {
+        Self { generation, sha, since: Timestamp::now() }
+    }
+}
+
 /// A plan made ready to go live. Nothing of it has had an effect yet.
 #[derive(Debug)]
 pub struct Built {
@@ -42,8 +61,8 @@ pub fn names(plan: &plan::Plan) -> Vec<(Name, u16)> {
 
 /// Builds the snapshot of a plan, and the registry that takes over from `old` what the plan keeps.
 #[must_use]
-pub fn build(old: &Registry, plan: &Arc<plan::Plan>, generation: u64, sha: Sha, resolved: &Resolved) -> Built {
-    let mut building = Building { old, next: old.successor(), taken: Vec::new() };
+pub fn build(old: &Registry, plan: &Arc<plan::Plan>, edition: Edition, resolved: &Resolved) -> Built {
+    let mut building = Building { old, next: old.successor(), same: old.same_upstreams(plan) };
     let listeners: BTreeMap<Name, Arc<Listener>> =
         plan.listeners.iter().map(|(name, listener)| (name.clone(), building.listener(listener))).collect();
     let (mut upstreams, mut ids) = (BTreeMap::new(), BTreeMap::new());
@@ -58,7 +77,7 @@ pub fn build(old: &Registry, plan: &Arc<plan::Plan>, generation: u64, sha: Sha, 
         routes.insert(name.clone(), Arc::new(building.route(route, upstream)));
     }
     let by_id = by_id(&listeners, &routes);
-    let since = Timestamp::now();
+    let Edition { generation, sha, since } = edition;
     let snapshot = Snapshot { generation, sha, since, plan: Arc::clone(plan), listeners, routes, upstreams, by_id };
     Built { snapshot, registry: building.next, upstreams: ids }
 }
@@ -82,7 +101,8 @@ fn by_id(listeners: &BTreeMap<Name, Arc<Listener>>, routes: &BTreeMap<Name, Arc<
 struct Building<'a> {
     old: &'a Registry,
     next: Registry,
-    taken: Vec<UpstreamId>,
+    // Which kept upstream each planned one is.
+    same: BTreeMap<Name, UpstreamId>,
 }
 
 impl Building<'_> {
@@ -103,13 +123,12 @@ impl Building<'_> {
     }
 
     fn upstream(&mut self, plan: &Arc<plan::Upstream>, resolved: &Resolved) -> (UpstreamId, Upstream) {
-        let same = self.old.upstream_like(plan, &self.taken);
+        let same = self.same.get(&plan.name).copied();
         let kept = same.and_then(|id| self.old.upstreams.get(&id));
         let id = same.unwrap_or_else(|| {
             self.next.next_upstream += 1;
             UpstreamId(self.next.next_upstream)
         });
-        self.taken.push(id);
 
         let mut members: Vec<Member> = Vec::new();
         let mut unresolved = Vec::new();
@@ -124,9 +143,8 @@ impl Building<'_> {
             for (address, name) in addresses {
                 // Two names may lead to one address: it is one backend, under the first of them.
                 if members.iter().all(|member| member.backend.address() != address) {
-                    let known = kept.and_then(|kept| kept.members.iter().find(|m| m.backend.address() == address));
-                    let shared = known.map(|member| Arc::clone(&member.backend));
-                    let shared = shared.unwrap_or_else(|| self.backend(plan, address));
+                    let known = kept.and_then(|kept| kept.backend(address));
+                    let shared = known.unwrap_or_else(|| self.backend(plan, address));
                     members.push(member(backend, name, shared));
                 }
             }
@@ -135,6 +153,7 @@ impl Building<'_> {
         let first_slice = || upstream::Upstream::new(Eligible::among(&members, plan.when_all_down), workers);
         let kept = KeptUpstream {
             plan: Arc::clone(plan),
+            departed: kept.map(|kept| kept.departed(&members)).unwrap_or_default(),
             live: kept.map_or_else(|| Arc::new(first_slice()), |kept| Arc::clone(&kept.live)),
             metrics: kept.map_or_else(|| Arc::new(UpstreamMetrics::new(workers)), |kept| Arc::clone(&kept.metrics)),
             members,

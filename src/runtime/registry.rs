@@ -1,5 +1,5 @@
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     net::SocketAddr,
     sync::{Arc, Weak, atomic::AtomicU32},
 };
@@ -52,7 +52,26 @@ pub(super) struct KeptUpstream {
     pub(super) plan: Arc<plan::Upstream>,
     pub(super) live: Arc<upstream::Upstream>,
     pub(super) members: Vec<Member>,
+    // Backends that it had and that still finish requests: one that comes back is the same one.
+    pub(super) departed: Vec<Weak<Backend>>,
     pub(super) metrics: Arc<UpstreamMetrics>,
+}
+
+impl KeptUpstream {
+    /// The backend that it has, or had, at an address.
+    pub(super) fn backend(&self, address: SocketAddr) -> Option<Arc<Backend>> {
+        let present = self.members.iter().map(|member| Arc::clone(&member.backend));
+        let departed = self.departed.iter().filter_map(Weak::upgrade);
+        present.chain(departed).find(|backend| backend.address() == address)
+    }
+
+    /// The backends that it had and that are not among these any more, as far as they still live.
+    pub(super) fn departed(&self, members: &[Member]) -> Vec<Weak<Backend>> {
+        let present = self.members.iter().map(|member| Arc::downgrade(&member.backend));
+        let had = present.chain(self.departed.iter().cloned());
+        let is_gone = |backend: &Arc<Backend>| !members.iter().any(|member| Arc::ptr_eq(&member.backend, backend));
+        had.filter(|backend| backend.upgrade().as_ref().is_some_and(is_gone)).collect()
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -115,14 +134,44 @@ impl Registry {
         }
     }
 
-    /// Which kept upstream the planned one is: that of its name, or, for an anonymous one, that of its backends.
-    pub(super) fn upstream_like(&self, plan: &plan::Upstream, taken: &[UpstreamId]) -> Option<UpstreamId> {
-        let mut free = self.upstreams.iter().filter(|(id, _)| !taken.contains(id));
-        let is_same = |kept: &KeptUpstream| kept.plan.name == plan.name && kept.plan.anonymous == plan.anonymous;
-        let has_same_backends =
-            |kept: &KeptUpstream| kept.plan.anonymous && plan.anonymous && kept.plan.backends == plan.backends;
-        let same = free.clone().find(|(_, kept)| is_same(kept));
-        same.or_else(|| free.find(|(_, kept)| has_same_backends(kept))).map(|(id, _)| *id)
+    /// Which kept upstream each planned one is: a named one that of its name; an anonymous one that of its backends, whatever
+    /// its route is called now, and where there is none, that of its name.
+    pub(super) fn same_upstreams(&self, plan: &plan::Plan) -> BTreeMap<Name, UpstreamId> {
+        let mut by_name: HashMap<(&Name, bool), UpstreamId> = HashMap::new();
+        let mut by_backends: HashMap<&[plan::Backend], Vec<UpstreamId>> = HashMap::new();
+        for (id, kept) in &self.upstreams {
+            by_name.insert((&kept.plan.name, kept.plan.anonymous), *id);
+            if kept.plan.anonymous {
+                by_backends.entry(&kept.plan.backends).or_default().push(*id);
+            }
+        }
+        let (mut same, mut taken) = (BTreeMap::new(), HashSet::new());
+        let is_itself = |upstream: &plan::Upstream, id: &UpstreamId| {
+            self.upstreams.get(id).is_some_and(|kept| kept.plan.name == upstream.name)
+        };
+        for (name, upstream) in &plan.upstreams {
+            let id = match by_backends.get_mut(upstream.backends.as_slice()).filter(|_| upstream.anonymous) {
+                // Of several with the same backends, the one that is called so, if it is there.
+                Some(ids) => {
+                    let own = ids.iter().position(|id| is_itself(upstream, id));
+                    own.map(|own| ids.swap_remove(own)).or_else(|| ids.pop())
+                }
+                None if upstream.anonymous => None,
+                None => by_name.get(&(name, false)).copied(),
+            };
+            if let Some(id) = id {
+                taken.insert(id);
+                same.insert(name.clone(), id);
+            }
+        }
+        for (name, upstream) in plan.upstreams.iter().filter(|(_, upstream)| upstream.anonymous) {
+            if let Some(id) =
+                by_name.get(&(&upstream.name, true)).filter(|id| !same.contains_key(name) && taken.insert(**id))
+            {
+                same.insert(name.clone(), *id);
+            }
+        }
+        same
     }
 
     /// The lowest slot that no backend has, not even one that was removed and still finishes requests.

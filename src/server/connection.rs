@@ -57,6 +57,7 @@ pub(super) struct Open {
     pub(super) client: Rc<Client>,
     order: Cell<Order>,
     ordered: Notify,
+    lost_request: Cell<bool>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -71,7 +72,12 @@ enum Order {
 
 impl Open {
     pub(super) fn new(client: Client) -> Self {
-        Self { client: Rc::new(client), order: Cell::new(Order::Serve), ordered: Notify::new() }
+        Self {
+            client: Rc::new(client),
+            order: Cell::new(Order::Serve),
+            ordered: Notify::new(),
+            lost_request: Cell::default(),
+        }
     }
 
     /// Lets the response under way end, and closes then; at the latest at `deadline`.
@@ -86,8 +92,9 @@ impl Open {
             Order::Finish(deadline) if deadline <= now => Some(Closed::DrainTimeout),
             Order::Cut(_) => None,
             Order::Finish(_) | Order::Serve => self.client.overdue(now).map(|phase| match phase {
+                Phase::Busy => Closed::Cut,
                 Phase::Head => Closed::HeaderTimeout,
-                Phase::Busy | Phase::Idle => Closed::Idle,
+                Phase::Idle => Closed::Idle,
             }),
         };
         if let Some(reason) = missed {
@@ -95,8 +102,20 @@ impl Open {
         }
     }
 
+    /// Whether a request is being served.
+    pub(super) fn is_busy(&self) -> bool {
+        self.client.phase() == Phase::Busy
+    }
+
+    /// Whether it was cut in the middle of a request.
+    pub(super) fn lost_request(&self) -> bool {
+        self.lost_request.get()
+    }
+
     /// Ends it now.
     pub(super) fn cut(&self, reason: Closed) {
+        self.lost_request.set(self.is_busy());
+        self.client.cut();
         self.order.set(Order::Cut(reason));
         self.ordered.notify_one();
     }
@@ -104,14 +123,19 @@ impl Open {
 
 /// Serves a connection to its end. A panic is its end, and nobody else's.
 pub(super) async fn serve(gateway: Rc<Gateway>, open: &Open, socket: TcpStream) -> Closed {
-    let served = AssertUnwindSafe(drive(gateway, open, socket)).catch_unwind().await;
+    let socket = Rc::new(socket);
+    let served = AssertUnwindSafe(drive(gateway, open, Rc::clone(&socket))).catch_unwind().await;
+    if open.client.is_broken_off() {
+        // Closing a socket that does not linger resets the connection.
+        let _ = socket2::SockRef::from(&*socket).set_linger(Some(Duration::ZERO));
+    }
     served.unwrap_or(Closed::Panic)
 }
 
-async fn drive(gateway: Rc<Gateway>, open: &Open, socket: TcpStream) -> Closed {
+async fn drive(gateway: Rc<Gateway>, open: &Open, socket: Rc<TcpStream>) -> Closed {
     // Small writes are whole responses: they wait for nothing.
     let _ = socket.set_nodelay(true);
-    let (socket, client) = (Rc::new(socket), Rc::clone(&open.client));
+    let client = Rc::clone(&open.client);
     let stream = TokioIo::new(ClientStream::new(Rc::clone(&socket), Rc::clone(&client)));
     let service = TowerToHyperService::new(gateway.service(client));
     let mut builder = http1::Builder::new();
@@ -122,7 +146,8 @@ async fn drive(gateway: Rc<Gateway>, open: &Open, socket: TcpStream) -> Closed {
         tokio::select! {
             biased;
             ended = connection.as_mut() => {
-                if open.client.has_unread() {
+                // The rest of what was not understood is unread, too.
+                if open.client.has_unread() || ended.as_ref().is_err_and(hyper::Error::is_parse) {
                     linger(&socket).await;
                 }
                 return ended.map_or_else(|error| reason(&error), |()| Closed::Done);

@@ -12,7 +12,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::FutureExt as _;
 use tokio::{
     net::{TcpListener, TcpStream},
     runtime::{Builder, LocalOptions},
@@ -27,7 +26,7 @@ use super::{
 };
 use crate::{
     proxy::{Client, Gateway},
-    runtime::{ListenerId, Live},
+    runtime::{ListenerId, Live, Pinned},
     telemetry::{AccessLog, Counter, Event, Events, WorkerId, metrics::RouteMetrics},
     upstream::Bells,
 };
@@ -60,8 +59,8 @@ struct Handle {
 // What the control plane asks of a worker.
 enum Command {
     Accept(ListenerId, std::net::TcpListener),
-    Refuse(ListenerId),
-    Retire(ListenerId, Instant),
+    Close(ListenerId, Instant),
+    Renew(ListenerId, Instant),
     LogTo(Option<Arc<AccessLog>>),
     Drain(Instant, oneshot::Sender<usize>),
 }
@@ -119,17 +118,18 @@ impl Fleet {
         }
     }
 
-    /// Accepts no more clients of a listener but those who are connected already.
-    pub async fn refuse(&self, listener: ListenerId) {
+    /// Accepts no more clients of a listener, which was removed, and lets those who are connected finish, at the latest at
+    /// `deadline`.
+    pub async fn close(&self, listener: ListenerId, deadline: Instant) {
         for worker in &self.workers {
-            worker.tell(Command::Refuse(listener)).await;
+            worker.tell(Command::Close(listener, deadline)).await;
         }
     }
 
-    /// Lets connections of a listener finish, at the latest at `deadline`: it was removed, or its settings changed.
-    pub async fn retire(&self, listener: ListenerId, deadline: Instant) {
+    /// Lets connections that have other settings than their listener has now finish, at the latest at `deadline`.
+    pub async fn renew(&self, listener: ListenerId, deadline: Instant) {
         for worker in &self.workers {
-            worker.tell(Command::Retire(listener, deadline)).await;
+            worker.tell(Command::Renew(listener, deadline)).await;
         }
     }
 
@@ -140,7 +140,7 @@ impl Fleet {
         }
     }
 
-    /// Accepts nobody, lets everybody finish, and returns how many connections were still open at `deadline` and cut.
+    /// Accepts nobody, lets everybody finish, and returns how many requests were cut at `deadline`.
     pub async fn drain(&self, deadline: Instant) -> usize {
         let mut reports = Vec::new();
         for worker in &self.workers {
@@ -157,8 +157,9 @@ impl Fleet {
 
     /// Ends the workers' threads, which hand over their last log lines.
     pub fn stop(self) {
-        for Handle { mailbox, thread } in self.workers {
-            drop(mailbox);
+        // All mailboxes first, so that the workers end side by side.
+        let threads: Vec<_> = self.workers.into_iter().map(|worker| worker.thread).collect();
+        for thread in threads {
             // A worker that panicked outside of a connection has said so by its panic message.
             let _ = thread.join();
         }
@@ -177,9 +178,25 @@ struct Worker {
     setup: Setup,
     open: RefCell<HashMap<u64, Rc<Open>, foldhash::fast::RandomState>>,
     next: Cell<u64>,
-    accepting: RefCell<HashMap<ListenerId, Rc<Notify>>>,
+    accepting: RefCell<HashMap<ListenerId, Rc<Accepting>>>,
     all_closed: Notify,
+    lost_requests: Cell<usize>,
     last_complaint: Cell<Option<Instant>>,
+}
+
+/// An accept loop, and the handle by which the worker ends it.
+#[derive(Default)]
+struct Accepting {
+    // Set once it shall end: when the connections that it still accepts are cut.
+    deadline: Cell<Option<Instant>>,
+    stop: Notify,
+}
+
+impl Accepting {
+    fn stop(&self, deadline: Instant) {
+        self.deadline.set(Some(deadline));
+        self.stop.notify_one();
+    }
 }
 
 async fn run(id: WorkerId, setup: Setup, bells: Arc<Bells>, mut commands: mpsc::Receiver<Command>) {
@@ -191,6 +208,7 @@ async fn run(id: WorkerId, setup: Setup, bells: Arc<Bells>, mut commands: mpsc::
         next: Cell::default(),
         accepting: RefCell::default(),
         all_closed: Notify::new(),
+        lost_requests: Cell::default(),
         last_complaint: Cell::default(),
     });
     let answering = Rc::clone(&worker.gateway);
@@ -224,57 +242,83 @@ impl Worker {
     fn obey(self: &Rc<Self>, command: Command) {
         match command {
             Command::Accept(listener, socket) => self.accept_clients(listener, socket),
-            Command::Refuse(listener) => drop(self.stop_accepting(listener)),
-            Command::Retire(listener, deadline) => {
-                let open = self.open.borrow();
-                let its = open.values().filter(|open| open.client.listener.id == listener);
-                its.for_each(|open| open.finish(deadline));
+            Command::Close(listener, deadline) => {
+                if let Some(accepting) = self.accepting.borrow_mut().remove(&listener) {
+                    accepting.stop(deadline);
+                }
+                self.finish(deadline, |client| client.listener.id == listener);
+            }
+            Command::Renew(listener, deadline) => {
+                let pinned = self.gateway.pin();
+                let Some(served) = pinned.snapshot.served(listener) else { return };
+                let now = &served.listener.plan;
+                self.finish(deadline, |client| client.listener.id == listener && client.listener.plan != *now);
             }
             Command::LogTo(log) => self.gateway.log_to(log.as_deref()),
             Command::Drain(deadline, done) => {
-                self.accepting.borrow_mut().drain().for_each(|(_, stop)| stop.notify_one());
+                self.accepting.borrow_mut().drain().for_each(|(_, accepting)| accepting.stop(deadline));
                 spawn_local(Rc::clone(self).drain(deadline, done));
             }
         }
     }
 
     fn accept_clients(self: &Rc<Self>, listener: ListenerId, socket: std::net::TcpListener) {
-        let stop = Rc::new(Notify::new());
+        let accepting = Rc::<Accepting>::default();
         match TcpListener::from_std(socket) {
             Ok(socket) => {
-                spawn_local(Rc::clone(self).accept_loop(listener, socket, Rc::clone(&stop)));
-                self.accepting.borrow_mut().insert(listener, stop);
+                spawn_local(Rc::clone(self).accept_loop(listener, socket, Rc::clone(&accepting)));
+                self.accepting.borrow_mut().insert(listener, accepting);
             }
             Err(error) => self.warn("accept_failed", format!("a listening socket is unusable: {error}")),
         }
     }
 
-    fn stop_accepting(&self, listener: ListenerId) -> Option<()> {
-        self.accepting.borrow_mut().remove(&listener).map(|stop| stop.notify_one())
+    /// Lets these connections finish.
+    fn finish(&self, deadline: Instant, which: impl Fn(&Client) -> bool) {
+        let open = self.open.borrow();
+        open.values().filter(|open| which(&open.client)).for_each(|open| open.finish(deadline));
     }
 
-    async fn accept_loop(self: Rc<Self>, listener: ListenerId, socket: TcpListener, stop: Rc<Notify>) {
+    async fn accept_loop(self: Rc<Self>, id: ListenerId, socket: TcpListener, accepting: Rc<Accepting>) {
+        // The last snapshot that has the listener: clients in the queue of one that was removed are served by that.
+        let mut last = self.gateway.pin();
         loop {
             tokio::select! {
-                accepted = socket.accept() => match accepted {
-                    Ok((stream, peer)) => self.accepted(listener, stream, peer),
-                    Err(error) => self.accept_failed(&error).await,
-                },
-                () = stop.notified() => break,
+                accepted = socket.accept() => {
+                    let now = self.gateway.pin();
+                    if now.snapshot.served(id).is_some() {
+                        last = now;
+                    }
+                    match accepted {
+                        Ok((stream, peer)) => self.accepted(id, &last, stream, peer, None),
+                        Err(error) => self.accept_failed(&error).await,
+                    }
+                }
+                () = accepting.stop.notified() => break,
             }
         }
-        // Whoever is in the queue has been told that it is connected.
-        while let Some(Ok((stream, peer))) = socket.accept().now_or_never() {
-            self.accepted(listener, stream, peer);
+        // Clients in the queue believe that they are connected. Taken with the plain socket, because the runtime's would
+        // make a pause after so many.
+        let (Ok(socket), deadline) = (socket.into_std(), accepting.deadline.get()) else { return };
+        loop {
+            match socket.accept() {
+                Ok((stream, peer)) => {
+                    let _ = stream.set_nonblocking(true);
+                    if let Ok(stream) = TcpStream::from_std(stream) {
+                        self.accepted(id, &last, stream, peer, deadline);
+                    }
+                }
+                Err(error) if is_the_clients(&error) => {}
+                Err(_) => return,
+            }
         }
     }
 
     async fn accept_failed(&self, error: &io::Error) {
-        // A client that left the queue is none of our trouble. Anything else, no descriptors above all, will be there again
-        // at once: without a pause this loop would spin.
-        if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
+        if is_the_clients(error) {
             return;
         }
+        // No descriptors above all: it will be so again at once, and without a pause this loop would spin.
         let now = Instant::now();
         if self.last_complaint.get().is_none_or(|last| now - last >= COMPLAINT) {
             self.last_complaint.set(Some(now));
@@ -283,8 +327,14 @@ impl Worker {
         sleep(Duration::from_millis(200)).await;
     }
 
-    fn accepted(self: &Rc<Self>, id: ListenerId, socket: TcpStream, peer: SocketAddr) {
-        let pinned = self.gateway.pin();
+    fn accepted(
+        self: &Rc<Self>,
+        id: ListenerId,
+        pinned: &Rc<Pinned>,
+        socket: TcpStream,
+        peer: SocketAddr,
+        deadline: Option<Instant>,
+    ) {
         let Some(served) = pinned.snapshot.served(id) else { return };
         let listener = Arc::clone(&served.listener);
         listener.metrics.accepted(self.gateway.worker());
@@ -294,7 +344,10 @@ impl Worker {
             listener.metrics.closed(self.gateway.worker(), Closed::TooMany.index());
             return;
         }
-        let open = Rc::new(Open::new(Client::new(listener, pinned, peer)));
+        let open = Rc::new(Open::new(Client::new(listener, Rc::clone(pinned), peer)));
+        if let Some(deadline) = deadline {
+            open.finish(deadline);
+        }
         let number = self.next.replace(self.next.get() + 1);
         self.open.borrow_mut().insert(number, Rc::clone(&open));
         spawn_local(Rc::clone(self).serve(number, open, socket));
@@ -305,6 +358,9 @@ impl Worker {
         if closed == Closed::Panic {
             self.setup.panics.add(self.gateway.worker(), 1);
             self.warn("panic", format!("the code that served {} panicked; its connection is closed", open.client.peer));
+        }
+        if closed == Closed::DrainTimeout && open.lost_request() {
+            self.lost_requests.set(self.lost_requests.get() + 1);
         }
         let listener = &open.client.listener;
         listener.connections.fetch_sub(1, AcqRel);
@@ -319,7 +375,7 @@ impl Worker {
     async fn drain(self: Rc<Self>, deadline: Instant, done: oneshot::Sender<usize>) {
         // What the accept queues held is among them by the next turn of this thread.
         tokio::task::yield_now().await;
-        self.open.borrow().values().for_each(|open| open.finish(deadline));
+        self.finish(deadline, |_| true);
         while !self.open.borrow().is_empty() && Instant::now() < deadline {
             let closed = self.all_closed.notified();
             tokio::select! {
@@ -327,8 +383,10 @@ impl Worker {
                 () = tokio::time::sleep_until(deadline.into()) => {}
             }
         }
-        // Nobody waits any more for the rest; they end with this thread.
-        let _ = done.send(self.open.borrow().len());
+        // Idle connections end at their next turn; they lose nothing.
+        tokio::task::yield_now().await;
+        let busy = self.open.borrow().values().filter(|open| open.is_busy()).count();
+        let _ = done.send(self.lost_requests.get() + busy);
     }
 
     /// Ends every connection now, so that what each was doing is still recorded.
@@ -344,4 +402,9 @@ impl Worker {
     fn warn(&self, what: &'static str, detail: String) {
         self.setup.events.emit(Event::Warning { what, detail });
     }
+}
+
+/// A client that left the accept queue: none of our trouble.
+fn is_the_clients(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset)
 }

@@ -208,7 +208,7 @@ impl RouteMetrics {
     pub fn expose<'a>(&self, out: &mut Exposition, route: &str, listener: impl Fn(u16) -> Option<&'a str>) {
         let mut requests = out.family(&catalogue::HTTP_REQUESTS);
         for (key, sum) in self.requests() {
-            let listener = key.listener.and_then(&listener).unwrap_or("other");
+            let listener = key.listener.and_then(&listener).unwrap_or("-");
             requests.sample([listener, route, key.method, &key.code.to_string()], sum);
         }
         let (request_bytes, response_bytes) = self.bytes();

@@ -3,7 +3,7 @@ use std::{
     net::SocketAddr,
     sync::atomic::{
         AtomicU8, AtomicU32, AtomicU64,
-        Ordering::{AcqRel, Acquire, Relaxed, Release},
+        Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst},
     },
 };
 
@@ -173,7 +173,7 @@ impl Backend {
     /// Requests that wait for a connection, over all workers.
     #[must_use]
     pub fn waiting(&self) -> u32 {
-        self.load.waiting.load(Relaxed)
+        self.load.waiting.load(SeqCst)
     }
 
     /// Takes a place among its requests in flight unless `max` are taken; given back by [`Backend::end`].
@@ -191,15 +191,16 @@ impl Backend {
     }
 
     pub(super) fn disconnected(&self) {
-        self.load.connections.fetch_sub(1, AcqRel);
+        // Ordered against `waiting`: whoever frees the last place sees the one who waits for it, or is seen by it.
+        self.load.connections.fetch_sub(1, SeqCst);
     }
 
     pub(super) fn begin_waiting(&self) {
-        self.load.waiting.fetch_add(1, AcqRel);
+        self.load.waiting.fetch_add(1, SeqCst);
     }
 
     pub(super) fn end_waiting(&self) {
-        self.load.waiting.fetch_sub(1, AcqRel);
+        self.load.waiting.fetch_sub(1, SeqCst);
     }
 }
 

@@ -20,7 +20,7 @@ use bytes::Buf;
 use http_body::Body;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, sync::Notify};
+use tokio::{net::TcpStream, sync::Notify, task::AbortHandle};
 
 use super::{Backend, Slot};
 use crate::config::plan;
@@ -32,7 +32,7 @@ pub struct Limits {
     pub max_connections: Option<u32>,
     /// Idle connections kept by this worker.
     pub max_idle: usize,
-    /// How long an idle connection is kept.
+    /// How long an idle connection is kept; zero is for ever.
     pub idle: Duration,
     /// Age at which a connection is no longer reused; zero is never.
     pub max_age: Duration,
@@ -99,6 +99,7 @@ struct Pool<B> {
 
 struct Idle<B> {
     sender: SendRequest<B>,
+    driver: Driver,
     born: Instant,
     since: Instant,
     limits: Limits,
@@ -107,6 +108,7 @@ struct Idle<B> {
 /// A connection in use by one request. Dropped, it is closed; [`Connection::give_back`] keeps it.
 pub struct Connection<B> {
     sender: SendRequest<B>,
+    driver: Driver,
     born: Instant,
     reused: bool,
     limits: Limits,
@@ -130,16 +132,17 @@ where
     /// What the system says of the attempt to connect.
     pub async fn checkout(&self, backend: &Arc<Backend>, limits: Limits, reuse: Reuse) -> io::Result<Connection<B>> {
         let pool = self.pool(backend);
+        if reuse == Reuse::Refused {
+            // One of them has just been found dead, so the others are suspect, and one may hold the last place.
+            pool.idle.borrow_mut().clear();
+        }
         let mut waiting = None;
         loop {
-            match reuse {
-                // One of them has just been found dead, so the others are suspect, and one may hold the last place.
-                Reuse::Refused => pool.idle.borrow_mut().clear(),
-                Reuse::Allowed => {
-                    if let Some(connection) = pool.take_ready(limits).await {
-                        return Ok(connection);
-                    }
-                }
+            // Whoever waited takes what is given back: that was in use a moment ago.
+            if (reuse == Reuse::Allowed || waiting.is_some())
+                && let Some(connection) = pool.take_ready(limits).await
+            {
+                return Ok(connection);
             }
             if let Some(place) = self.place(backend, limits) {
                 return pool.connect(place, limits).await;
@@ -155,17 +158,21 @@ where
         }
     }
 
-    /// Closes idle connections that are too old, too long idle, or dead. Called about once a second.
+    /// Closes idle connections that are too old, too long idle, or dead, and all to backends that are draining. Called about
+    /// once a second.
     pub fn prune(&self, now: Instant) {
-        for pool in self.by_slot.borrow().iter().flatten() {
-            pool.idle.borrow_mut().retain(|idle| idle.is_reusable(now) && now - idle.since < idle.limits.idle);
+        for place in self.by_slot.borrow_mut().iter_mut() {
+            place.take_if(|pool| pool.backend.is_draining() && pool.waiting.get() == 0);
+            if let Some(pool) = place {
+                pool.idle.borrow_mut().retain(|idle| idle.is_reusable(now));
+            }
         }
     }
 
     /// Drops the pools of backends that are gone. Called when a worker first sees a new generation.
     pub fn retain(&self, is_live: impl Fn(&Arc<Backend>) -> bool) {
         for pool in self.by_slot.borrow_mut().iter_mut() {
-            pool.take_if(|pool| !is_live(&pool.backend));
+            pool.take_if(|pool| !is_live(&pool.backend) && pool.waiting.get() == 0);
         }
     }
 
@@ -187,7 +194,9 @@ where
                 let shed = wanted.min(idle.len());
                 idle.drain(..shed);
                 drop(idle);
-                pool.freed.notify_waiters();
+                if pool.waiting.get() > 0 {
+                    pool.freed.notify_waiters();
+                }
             }
         }
     }
@@ -218,13 +227,17 @@ where
 {
     async fn take_ready(self: &Rc<Self>, limits: Limits) -> Option<Connection<B>> {
         loop {
-            let mut idle = self.idle.borrow_mut().pop_back()?;
+            let idle = self.idle.borrow_mut().pop_back()?;
             if !idle.is_reusable(Instant::now()) {
                 continue;
             }
-            // A connection is returned as the last byte of a body is passed on, a moment before hyper calls it ready.
-            if idle.sender.is_ready() || idle.sender.ready().await.is_ok() {
-                return Some(self.connection(idle.sender, idle.born, limits, true));
+            if !idle.sender.is_ready() {
+                // A connection is returned as the last byte of a body is passed on, a turn before hyper calls it ready. One
+                // that is not ready by then still has a request to write, to a backend that has answered and does not read.
+                tokio::task::yield_now().await;
+            }
+            if idle.sender.is_ready() {
+                return Some(self.connection((idle.sender, idle.driver), idle.born, limits, true));
             }
         }
     }
@@ -237,22 +250,22 @@ where
             .handshake(TokioIo::new(stream))
             .await
             .map_err(io::Error::other)?;
-        tokio::task::spawn_local(async move {
+        let driver = tokio::task::spawn_local(async move {
             let _place = place;
             // What goes wrong is told to the request that uses it; between requests there is nobody to tell.
             let _ended = connection.await;
         });
-        Ok(self.connection(sender, Instant::now(), limits, false))
+        Ok(self.connection((sender, Driver(driver.abort_handle())), Instant::now(), limits, false))
     }
 
     fn connection(
         self: &Rc<Self>,
-        sender: SendRequest<B>,
+        (sender, driver): (SendRequest<B>, Driver),
         born: Instant,
         limits: Limits,
         reused: bool,
     ) -> Connection<B> {
-        Connection { sender, born, reused, limits, pool: Rc::downgrade(self) }
+        Connection { sender, driver, born, reused, limits, pool: Rc::downgrade(self) }
     }
 }
 
@@ -280,8 +293,10 @@ impl<B> Pool<B> {
 
 impl<B> Idle<B> {
     fn is_reusable(&self, now: Instant) -> bool {
-        let too_old = !self.limits.max_age.is_zero() && now - self.born >= self.limits.max_age;
-        !too_old && !self.sender.is_closed()
+        let is_past =
+            |since: Instant, limit: Duration| !limit.is_zero() && now.saturating_duration_since(since) >= limit;
+        let is_too_old = is_past(self.born, self.limits.max_age) || is_past(self.since, self.limits.idle);
+        !is_too_old && !self.sender.is_closed()
     }
 }
 
@@ -300,14 +315,25 @@ impl<B> Connection<B> {
     /// Keeps the connection for another request. To be called when request and response have ended, not before.
     pub fn give_back(self) {
         let Some(pool) = self.pool.upgrade() else { return };
-        if self.sender.is_closed() || pool.is_wanted_elsewhere() {
+        if self.sender.is_closed() || pool.backend.is_draining() || pool.is_wanted_elsewhere() {
             return;
         }
         let mut idle = pool.idle.borrow_mut();
         if idle.len() < self.limits.max_idle {
-            idle.push_back(Idle { sender: self.sender, born: self.born, since: Instant::now(), limits: self.limits });
+            let Self { sender, driver, born, limits, .. } = self;
+            idle.push_back(Idle { sender, driver, born, since: Instant::now(), limits });
             pool.freed.notify_one();
         }
+    }
+}
+
+/// The task that drives a connection. Ends with its owner: left alone, it would go on with a request body that nobody wants
+/// any more, as long as the client takes to send it.
+struct Driver(AbortHandle);
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 

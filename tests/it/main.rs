@@ -4,6 +4,23 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test that cannot go on says so")]
 #![allow(dead_code, reason = "the harness grows with its tests")]
 
+mod access_log;
+mod admin;
+mod balance;
+mod allocations;
+mod bodies;
+mod drills;
+mod examples;
+mod failover;
 mod floors;
+mod headers;
+mod health;
+mod layers;
+mod pool;
+mod reload;
+mod real_servers;
 mod routing;
+mod shutdown;
+mod smuggling;
 mod support;
+mod timeouts;

@@ -1,6 +1,6 @@
 //! Which route takes a request.
 
-use crate::support::{Backend, Gateway};
+use crate::support::{Backend, Client, Gateway, eventually, route};
 
 fn ask(gateway: &Gateway, host: &str, path: &str) -> String {
     let response = gateway.send(format!("GET {path} HTTP/1.1\r\nhost: {host}\r\n\r\n"));
@@ -59,12 +59,48 @@ fn no_route_is_a_problem_document_with_the_request_id() {
 }
 
 #[test]
+fn a_route_serves_only_its_listeners() {
+    let [everywhere, inside] = ["everywhere", "inside"].map(Backend::named);
+    let gateway = Gateway::start(format!(
+        "listeners: {{ main: {{ bind: \"127.0.0.1:0\" }}, internal: {{ bind: \"127.0.0.1:0\" }} }}
+routes:
+  - {{ path: /*, to: \"{}\", health: none }}
+  - {{ path: /inside/*, listeners: [internal], to: \"{}\", health: none }}\n",
+        everywhere.address(),
+        inside.address()
+    ));
+    assert_eq!(gateway.get("/inside/x").text(), "everywhere");
+    assert_eq!(Client::connect(gateway.listener("internal")).get("/inside/x").text(), "inside");
+    assert_eq!(Client::connect(gateway.listener("internal")).get("/").text(), "everywhere");
+}
+
+#[test]
+fn clients_above_the_limit_of_a_listener_are_closed() {
+    let backend = Backend::start();
+    let gateway = Gateway::start(format!(
+        "workers: 2\nlisteners: {{ main: {{ bind: \"127.0.0.1:0\", max_connections: 1 }} }}\n{}",
+        route(&[backend.address()], "")
+    ));
+    let mut only = gateway.connect();
+    assert_eq!(only.get("/").text(), "hello");
+    assert_eq!(gateway.connect().rest(), "");
+    assert_eq!(only.get("/").text(), "hello");
+    drop(only);
+    let ask = || gateway.connect().send("GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").rest();
+    eventually("its place is free", || ask().contains("hello"));
+}
+
+#[test]
 fn a_path_is_matched_and_forwarded_in_one_form() {
     let backend = Backend::start();
     let gateway = Gateway::start(format!("routes: [{{ path: /a/*, to: \"{}\", health: none }}]", backend.address()));
-    for (written, seen) in
-        [("/a//b", "/a/b"), ("/x/../a/./b?q=../x", "/a/b?q=../x"), ("/%61/b", "/a/b"), ("/a/%7Eb", "/a/~b")]
-    {
+    for (written, seen) in [
+        ("/a//b", "/a/b"),
+        ("/x/../a/./b?q=../x", "/a/b?q=../x"),
+        ("/%61/b", "/a/b"),
+        ("/a/%7Eb", "/a/~b"),
+        ("/a/b#/../../c", "/a/b"),
+    ] {
         assert_eq!(gateway.get(written).status(), 200, "{written}");
         assert_eq!(backend.requests().last().unwrap().target(), seen, "{written}");
     }

@@ -1,6 +1,6 @@
 use std::{
     collections::BTreeMap,
-    io::{self, Read, Write},
+    io::{self, BufReader, Read, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::{
         Arc, Mutex, MutexGuard,
@@ -159,7 +159,7 @@ impl Shared {
             self.open().insert(number, stream.try_clone().unwrap());
             let shared = Arc::clone(&self);
             thread::spawn(move || {
-                let mut peer = Peer { stream, number, shared, framing: None, request: None };
+                let mut peer = Peer { stream: BufReader::new(stream), number, shared, framing: None, request: None };
                 // That it ended is what tests look at, not why.
                 let _ended = peer.serve();
                 peer.shared.open().remove(&number);
@@ -178,7 +178,7 @@ impl Shared {
 
 /// The gateway's end of a connection, as a script deals with it.
 pub struct Peer {
-    stream: TcpStream,
+    stream: BufReader<TcpStream>,
     number: usize,
     shared: Arc<Shared>,
     framing: Option<Framing>,
@@ -187,7 +187,7 @@ pub struct Peer {
 
 impl Peer {
     fn serve(&mut self) -> io::Result<()> {
-        self.stream.set_nodelay(true)?;
+        self.stream.get_ref().set_nodelay(true)?;
         while let Some(head) = Head::read(&mut self.stream)? {
             self.framing = head.framing();
             let received = Received { head, body: Vec::new(), connection: self.number };
@@ -223,7 +223,7 @@ impl Peer {
     }
 
     pub fn write(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
-        self.stream.write_all(bytes.as_ref())
+        self.stream.get_mut().write_all(bytes.as_ref())
     }
 
     /// Reads the rest of the request's body; [`Received::body`] shows it as it comes.
@@ -253,13 +253,13 @@ impl Peer {
 
     /// Closes the connection in order.
     pub fn close(&mut self) -> io::Result<()> {
-        let _ = self.stream.shutdown(Shutdown::Write);
+        let _ = self.stream.get_ref().shutdown(Shutdown::Write);
         Err(io::ErrorKind::ConnectionAborted.into())
     }
 
     /// Ends the connection with a reset.
     pub fn reset(&mut self) -> io::Result<()> {
-        SockRef::from(&self.stream).set_linger(Some(Duration::ZERO))?;
+        SockRef::from(self.stream.get_ref()).set_linger(Some(Duration::ZERO))?;
         Err(io::ErrorKind::ConnectionReset.into())
     }
 }

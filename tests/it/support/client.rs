@@ -118,6 +118,11 @@ impl Response {
         std::str::from_utf8(&self.body).unwrap()
     }
 
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        serde_json::from_str(self.text()).unwrap()
+    }
+
     /// The problem document that it is.
     #[track_caller]
     pub fn problem(&self) -> Value {

@@ -15,3 +15,18 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
         thread::sleep(Duration::from_millis(5));
     }
 }
+
+/// Returns the value once it has stopped to change, which is looked at twenty times in a row.
+#[track_caller]
+pub fn at_rest<T: PartialEq>(what: &str, mut value: impl FnMut() -> T) -> T {
+    let mut last = value();
+    let mut same = 0;
+    eventually(&format!("{what} comes to rest"), || {
+        let now = value();
+        same = if now == last { same + 1 } else { 0 };
+        last = now;
+        thread::sleep(Duration::from_millis(10));
+        same >= 20
+    });
+    last
+}

@@ -124,13 +124,34 @@ impl Gateway {
         json_lines(&self.out.lock().unwrap())
     }
 
-    /// Waits until the access log has so many lines, and returns them.
+    /// Waits until the access log has so many lines, and returns them in the order in which the requests came.
     #[track_caller]
     pub fn await_access_log(&self, lines: usize) -> Vec<Value> {
         eventually(&format!("{lines} lines in the access log"), || self.access_log().len() >= lines);
-        let log = self.access_log();
+        let mut log = self.access_log();
         assert_eq!(log.len(), lines, "{log:#?}");
+        log.sort_by_key(|line| line["ts"].to_string());
         log
+    }
+
+    /// Reads standard output after all, from [`Launch::unread_stdout`] on.
+    pub fn read_stdout(&mut self) {
+        self.out = collect(self.child.stdout.take().expect("nobody reads it yet"));
+    }
+
+    /// Asks the admin listener.
+    #[track_caller]
+    pub fn ask_admin(&self, path: &str) -> Response {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+        Client::connect(self.admin()).send(request).response()
+    }
+
+    /// The value of a metric now, given with its labels; 0 where it is not there yet.
+    #[track_caller]
+    pub fn metric(&self, name: &str) -> usize {
+        let response = self.ask_admin("/metrics");
+        let line = response.text().lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.map_or(0, |value| value.trim().parse::<f64>().unwrap() as usize)
     }
 
     /// What its memory takes, in bytes.

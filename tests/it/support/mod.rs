@@ -5,12 +5,20 @@
 
 mod backend;
 mod client;
+mod config;
 mod eventually;
+mod gate;
 mod gateway;
+mod load;
 mod message;
+mod server;
 
-pub use backend::{Backend, Peer, full_backlog, refusing};
+pub use backend::{Backend, full_backlog, refusing};
 pub use client::{Client, Response};
-pub use eventually::{PATIENCE, eventually};
-pub use gateway::{Gateway, Launch};
+pub use config::{own_address, route, upstream};
+pub use eventually::{PATIENCE, at_rest, eventually};
+pub use gate::Gate;
+pub use gateway::{Gateway, Launch, completed, replace};
+pub use load::{Account, Load};
 pub use message::Received;
+pub use server::{Server, alone};

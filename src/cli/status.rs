@@ -1,0 +1,496 @@
+//! `tidegate status`: asks a running gateway what it knows, and shows it as a table or as the document itself.
+//!
+//! One plain HTTP/1.0 request to the admin address: the answer has an end and no framing, so no HTTP client is needed, and
+//! every wait has a deadline. The exit codes are a contract: 0, or 1 where `--exit-code` was asked for and an upstream has no
+//! eligible backend, or 2 where no gateway answered ([`StatusError`]).
+
+use std::{
+    fmt::Write as _,
+    io::{self, Read as _, Write},
+    net::{TcpStream, ToSocketAddrs as _},
+    time::{Duration, Instant},
+};
+
+use crate::{
+    admin::{BackendStatus, Recent, StatusDocument, UpstreamStatus},
+    base::duration::Elapsed,
+    telemetry::Printable,
+};
+
+/// What was asked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct StatusQuery<'a> {
+    /// The admin address, `host:port`.
+    pub(super) admin: &'a str,
+    /// How it is shown.
+    pub(super) form: Form,
+    /// What the exit code says.
+    pub(super) exit: Exit,
+}
+
+/// How the status is shown.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) enum Form {
+    /// The document as the gateway sends it.
+    Json,
+    /// A table for people.
+    #[default]
+    Table,
+}
+
+/// What the exit code says.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) enum Exit {
+    /// 0 wherever a gateway answered.
+    #[default]
+    Answered,
+    /// 1 where an upstream has no eligible backend.
+    Health,
+}
+
+/// Why there is no status. The exit code is 2.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StatusError {
+    /// Something else listens there, or another version.
+    #[error("{admin} answers, but not with the status of a tidegate {}: {why}\nIs it the admin address (`admin:` in the config, 127.0.0.1:9901 by default)?", env!("CARGO_PKG_VERSION"))]
+    NotTidegate {
+        /// The address.
+        admin: String,
+        /// What came instead.
+        why: String,
+    },
+    /// The terminal or pipe is gone.
+    #[error("cannot print the status: {0}")]
+    Output(#[source] io::Error),
+    /// Nobody answers.
+    #[error(
+        "no tidegate answers at {admin}: {why}\nIs it running? Its config says where it answers (`admin:`, 127.0.0.1:9901 by default); name another address with --admin HOST:PORT."
+    )]
+    Unreachable {
+        /// The address.
+        admin: String,
+        /// What the system says.
+        why: io::Error,
+    },
+}
+
+/// Shows the status of the gateway at an admin address. Returns the exit code.
+///
+/// # Errors
+/// [`StatusError`]: no gateway answers, something else does, or the output is gone.
+pub(super) fn status(query: &StatusQuery<'_>, out: &mut dyn Write) -> Result<u8, StatusError> {
+    let not_tidegate = |why: String| StatusError::NotTidegate { admin: query.admin.to_owned(), why };
+    let unreachable = |why| StatusError::Unreachable { admin: query.admin.to_owned(), why };
+    let answer = fetch(query.admin, "/api/v1/status").map_err(unreachable)?;
+    let body = body(&answer).map_err(not_tidegate)?;
+    let document: StatusDocument = serde_json::from_slice(body).map_err(|error| not_tidegate(error.to_string()))?;
+    let written = match query.form {
+        Form::Json => out.write_all(body),
+        Form::Table => out.write_all(render(&document).as_bytes()),
+    };
+    written.and_then(|()| out.flush()).map_err(StatusError::Output)?;
+    let is_out = query.exit == Exit::Health && document.upstreams.iter().any(UpstreamStatus::is_down);
+    Ok(u8::from(is_out))
+}
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// For the whole answer, after the connect.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The longest answer that is read: the status of a hundred thousand backends.
+const LONGEST_ANSWER: u64 = 64 * 1024 * 1024;
+
+fn fetch(admin: &str, path: &str) -> io::Result<Vec<u8>> {
+    let mut socket = connect(admin)?;
+    let deadline = Instant::now() + ANSWER_TIMEOUT;
+    socket.set_write_timeout(Some(ANSWER_TIMEOUT))?;
+    write!(socket, "GET {path} HTTP/1.0\r\nHost: {}\r\nAccept: application/json\r\n\r\n", host_of(admin, &socket))?;
+    let (mut answer, mut piece) = (Vec::new(), [0; 16 * 1024]);
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "the answer did not end in 10s"));
+        }
+        socket.set_read_timeout(Some(left))?;
+        match socket.read(&mut piece) {
+            Ok(0) => return Ok(answer),
+            Ok(read) if (answer.len() + read) as u64 > LONGEST_ANSWER => {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "the answer is longer than 64MiB"));
+            }
+            Ok(read) => answer.extend_from_slice(piece.get(..read).unwrap_or_default()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn connect(admin: &str) -> io::Result<TcpStream> {
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for address in admin.to_socket_addrs()? {
+        match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
+            Ok(socket) => return Ok(socket),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+/// The address that was reached, whatever name led there: a name is what the gateway refuses on loopback.
+fn host_of(admin: &str, socket: &TcpStream) -> String {
+    socket.peer_addr().map_or_else(|_| admin.to_owned(), |address| address.to_string())
+}
+
+/// The body of a whole answer with status 200.
+fn body(answer: &[u8]) -> Result<&[u8], String> {
+    let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").ok_or("this is not HTTP")?;
+    let (head, body) = (answer.get(..end).unwrap_or_default(), answer.get(end + 4..).unwrap_or_default());
+    let head = std::str::from_utf8(head).map_err(|_| "this is not HTTP")?;
+    let mut lines = head.split("\r\n");
+    let status = lines.next().filter(|line| line.starts_with("HTTP/1.")).and_then(|line| line.split(' ').nth(1));
+    match status.ok_or("this is not HTTP")? {
+        "200" => {}
+        status => return Err(format!("status {}", Printable(status))),
+    }
+    let mut fields = lines.filter_map(|line| line.split_once(':'));
+    let length = fields.find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
+    match length.and_then(|(_, value)| value.trim().parse::<usize>().ok()) {
+        Some(length) if body.len() != length => Err("the answer was cut".to_owned()),
+        Some(_) | None => Ok(body),
+    }
+}
+
+const HEADINGS: [&str; 9] = ["UPSTREAM", "BACKEND", "STATE", "FOR", "WHY", "REQ/S", "ERR", "P95", "OPEN"];
+
+/// The table, with a line about the gateway above and what is wrong below.
+#[must_use]
+pub(super) fn render(document: &StatusDocument) -> String {
+    let rows: Vec<[String; HEADINGS.len()]> =
+        std::iter::once(HEADINGS.map(str::to_owned)).chain(document.upstreams.iter().flat_map(upstream_rows)).collect();
+    let mut widths = [0; HEADINGS.len()];
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
+    let mut out = headline(document) + "\n";
+    for row in &rows {
+        let mut line = String::new();
+        for (width, cell) in widths.iter().zip(row) {
+            let _ = write!(line, "{cell:<width$}  ");
+        }
+        out.push_str(line.trim_end());
+        out.push('\n');
+    }
+    out.push_str(&refusal(document));
+    out.push_str(&summary(document));
+    out
+}
+
+fn headline(document: &StatusDocument) -> String {
+    let StatusDocument { version, config, uptime_s, .. } = document;
+    let since = match day(&config.since) == day(&document.timestamp) {
+        true => clock(&config.since, "HH:MM").to_owned(),
+        false => format!("{} {}", day(&config.since), clock(&config.since, "HH:MM")),
+    };
+    let readiness = match (document.ready, &document.reason) {
+        (true, _) => "ready".to_owned(),
+        (false, Some(reason)) => format!("not ready ({reason})"),
+        (false, None) => "not ready".to_owned(),
+    };
+    let up = Elapsed(Duration::from_secs(*uptime_s));
+    let line = format!("tidegate {version} · up {up} · gen {} since {since} · {readiness}", config.generation);
+    Printable(&line).to_string()
+}
+
+/// The day of a moment in RFC 3339.
+fn day(moment: &str) -> &str {
+    moment.split('T').next().unwrap_or_default()
+}
+
+/// Its time of day in UTC, as long as the form.
+fn clock<'a>(moment: &'a str, form: &str) -> &'a str {
+    moment.split('T').nth(1).and_then(|time| time.get(..form.len())).unwrap_or_default()
+}
+
+fn upstream_rows(upstream: &UpstreamStatus) -> impl Iterator<Item = [String; HEADINGS.len()]> {
+    upstream.backends.iter().enumerate().map(|(index, backend)| {
+        let name = if index == 0 { upstream.name.as_str() } else { "" };
+        backend_row(name, upstream, backend)
+    })
+}
+
+fn backend_row(name: &str, upstream: &UpstreamStatus, backend: &BackendStatus) -> [String; HEADINGS.len()] {
+    let role = if backend.backup { " backup" } else { "" };
+    let (state, why) = match backend.state.as_str() {
+        "down" => ("DOWN", backend.why.as_str()),
+        "unchecked" if !upstream.checked => ("no check", "no `health:` configured"),
+        state => (state, backend.why.as_str()),
+    };
+    let recent = backend.recent.as_ref();
+    let cells = [
+        name.to_owned(),
+        format!("{}{role}", backend.name),
+        state.to_owned(),
+        Elapsed(Duration::from_secs(backend.for_s)).to_string(),
+        why.to_owned(),
+        recent.map_or_else(dash, |recent| rate(recent.requests_per_s)),
+        recent.and_then(|recent| recent.error_percent).map_or_else(dash, |percent| format!("{percent:.1}%")),
+        recent.and_then(|recent| recent.p95_ms).map_or_else(dash, millis),
+        backend.connections.to_string(),
+    ];
+    cells.map(|cell| Printable(&cell).to_string())
+}
+
+fn dash() -> String {
+    "-".to_owned()
+}
+
+fn rate(per_second: f64) -> String {
+    match per_second > 0.0 && per_second < 10.0 {
+        true => format!("{per_second:.1}"),
+        false => format!("{per_second:.0}"),
+    }
+}
+
+fn millis(millis: f64) -> String {
+    match millis < 1.0 {
+        true => format!("{millis:.1}ms"),
+        false => format!("{millis:.0}ms"),
+    }
+}
+
+/// The last edit, where it was refused.
+fn refusal(document: &StatusDocument) -> String {
+    let attempt = &document.config.last_attempt;
+    if attempt.ok {
+        return String::new();
+    }
+    let (at, s) = (clock(&attempt.at, "HH:MM:SS"), if attempt.errors == 1 { "" } else { "s" });
+    let mut out = format!(
+        "REFUSED edit at {at} by {}: {} error{s}. Still serving gen {}.\n",
+        Printable(&attempt.by),
+        attempt.errors,
+        document.config.generation
+    );
+    for finding in &attempt.findings {
+        let _ = writeln!(out, "  {}", Printable(finding));
+    }
+    out
+}
+
+/// What is wrong, a line per upstream, and what users notice of it.
+fn summary(document: &StatusDocument) -> String {
+    let mut lines: Vec<String> =
+        document.upstreams.iter().filter(|u| u.up < u.total || u.is_down()).map(trouble).collect();
+    if lines.is_empty() {
+        let total: usize = document.upstreams.iter().map(|upstream| upstream.total).sum();
+        lines.push(format!("All good: {total} of {total} backends up."));
+    }
+    lines.join("\n") + &users(document.gateway.recent.as_ref()) + "\n"
+}
+
+fn trouble(upstream: &UpstreamStatus) -> String {
+    let UpstreamStatus { total, up, .. } = upstream;
+    let what = match upstream.tier.as_str() {
+        "nobody" => format!("no backend of {total} is eligible: requests are refused"),
+        "try_all" => format!("{} of {total} not up: all are tried (when_all_down: try_all)", total - up),
+        "backup" => format!("{} of {total} not up: backups take the traffic", total - up),
+        _ => count_states(upstream),
+    };
+    let change = upstream.last_change.as_deref().map(|at| format!(" Last change {}.", clock(at, "HH:MM:SS")));
+    Printable(&format!("{}: {what}.{}", upstream.name, change.unwrap_or_default())).to_string()
+}
+
+/// `1 of 3 down`, `1 of 3 down, 1 checking`.
+fn count_states(upstream: &UpstreamStatus) -> String {
+    let count = |state: &str| upstream.backends.iter().filter(|backend| backend.state == state).count();
+    let states = ["down", "degraded", "checking"].into_iter().map(|state| (state, count(state)));
+    let mut said = states.filter(|(_, count)| *count > 0).map(|(state, count)| (count, state));
+    let Some((first, state)) = said.next() else { return format!("{} of {} up", upstream.up, upstream.total) };
+    let first = format!("{first} of {} {state}", upstream.total);
+    said.fold(first, |text, (count, state)| format!("{text}, {count} {state}"))
+}
+
+fn users(recent: Option<&Recent>) -> String {
+    match recent {
+        Some(Recent { error_percent: Some(percent), seconds, .. }) => {
+            let window = if *seconds >= 55.0 { "minute".to_owned() } else { format!("{seconds:.0}s") };
+            format!(" Users see: {percent:.1}% gateway errors in the last {window}.")
+        }
+        Some(Recent { error_percent: None, .. }) => " No requests in the last minute.".to_owned(),
+        None => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::{
+        admin::tests::{Server, gateway, refuse_an_edit, set},
+        upstream::Verdict,
+    };
+
+    fn backend(name: &str, state: &str, for_s: u64, why: &str, recent: &Value, connections: u32) -> Value {
+        json!({
+            "name": name, "address": "10.0.1.11:9001", "state": state, "since": "2026-11-22T12:01:07.000000Z",
+            "for_s": for_s, "reason": "", "why": why, "eligible": state != "down", "backup": false, "weight": 1,
+            "requests": 0, "errors": 0, "in_flight": 0, "connections": connections, "recent": recent, "unknown": 1,
+        })
+    }
+
+    fn recent(requests_per_s: f64, error_percent: impl Into<Option<f64>>, p95_ms: impl Into<Option<f64>>) -> Value {
+        let (error_percent, p95_ms) = (error_percent.into(), p95_ms.into());
+        json!({ "seconds": 60.0, "requests_per_s": requests_per_s, "error_percent": error_percent, "p95_ms": p95_ms })
+    }
+
+    fn document() -> Value {
+        let (idle, days) = (recent(0.0, None, None), 3 * 86_400 + 4 * 3_600);
+        let mut backup = backend("10.0.2.10:9001", "up", days, "200 in 4 ms", &idle, 0);
+        backup["backup"] = json!(true);
+        json!({
+            "version": "0.1.0", "timestamp": "2026-11-22T12:03:48.000000Z", "started": "2026-11-19T08:03:48.000000Z",
+            "uptime_s": days, "ready": true, "reason": null, "status": "degraded",
+            "config": {
+                "file": "tidegate.yaml", "generation": 7, "sha": "3f9c1e2", "since": "2026-11-22T11:58:00.000000Z",
+                "last_attempt": {
+                    "ok": true, "at": "2026-11-22T11:58:00.000000Z", "by": "file watch",
+                    "errors": 0, "warnings": 0, "findings": [],
+                },
+            },
+            "upstreams": [
+                {
+                    "name": "orders", "status": "degraded", "checked": true, "tier": "primary",
+                    "up": 2, "eligible": 2, "total": 3, "last_change": "2026-11-22T12:01:07.000000Z",
+                    "backends": [
+                        backend("10.0.1.11:9001", "up", days, "200 in 3 ms", &recent(212.3, 0.0, 18.2), 7),
+                        backend("big", "down", 161, "connect refused ×9", &idle, 0),
+                        backup,
+                    ],
+                },
+                {
+                    "name": "web", "status": "up", "checked": false, "tier": "primary",
+                    "up": 1, "eligible": 1, "total": 1, "last_change": null,
+                    "backends": [backend("127.0.0.1:9010", "unchecked", days, "", &recent(4.0, 0.1, 6.0), 1)],
+                },
+            ],
+            "gateway": { "requests": 9_000, "errors": 0, "recent": recent(216.3, 0.0, None) },
+            "events": [],
+        })
+    }
+
+    fn shown(document: Value) -> String {
+        render(&serde_json::from_value(document).unwrap())
+    }
+
+    #[test]
+    fn the_table() {
+        insta::assert_snapshot!(shown(document()));
+    }
+
+    #[test]
+    fn the_table_after_a_refused_edit_of_a_gateway_that_drains() {
+        let mut document = document();
+        document["ready"] = json!(false);
+        document["reason"] = json!("draining");
+        document["config"]["since"] = json!("2026-11-20T11:58:00.000000Z");
+        document["config"]["last_attempt"] = json!({
+            "ok": false, "at": "2026-11-22T12:05:40.000000Z", "by": "file watch", "errors": 1, "warnings": 0,
+            "findings": ["tidegate.yaml:9:9: error[E0301]: route `orders` sends to `order`, which is not an upstream"],
+        });
+        document["upstreams"][0]["tier"] = json!("nobody");
+        document["upstreams"][0]["up"] = json!(0);
+        document["upstreams"][1]["backends"][0]["recent"] = json!(null);
+        document["gateway"]["recent"] = json!(null);
+        insta::assert_snapshot!(shown(document));
+    }
+
+    #[test]
+    fn the_last_line_says_what_is_wrong() {
+        let last_line = |tier: &str, up: u64, states: [&str; 3]| {
+            let mut document = document();
+            document["upstreams"][0]["tier"] = json!(tier);
+            document["upstreams"][0]["up"] = json!(up);
+            document["upstreams"][0]["last_change"] = json!(null);
+            for (index, state) in states.into_iter().enumerate() {
+                document["upstreams"][0]["backends"][index]["state"] = json!(state);
+            }
+            document["gateway"]["recent"] = json!(null);
+            shown(document).lines().last().unwrap().to_owned()
+        };
+        assert_eq!(last_line("primary", 3, ["up", "up", "up"]), "All good: 4 of 4 backends up.");
+        assert_eq!(last_line("primary", 1, ["up", "degraded", "down"]), "orders: 1 of 3 down, 1 degraded.");
+        assert_eq!(last_line("checking", 0, ["checking", "checking", "checking"]), "orders: 3 of 3 checking.");
+        let backup = "orders: 2 of 3 not up: backups take the traffic.";
+        assert_eq!(last_line("backup", 1, ["down", "down", "up"]), backup);
+        let tried = "orders: 3 of 3 not up: all are tried (when_all_down: try_all).";
+        assert_eq!(last_line("try_all", 0, ["down", "down", "down"]), tried);
+        let refused = "orders: no backend of 3 is eligible: requests are refused.";
+        assert_eq!(last_line("nobody", 0, ["down", "down", "down"]), refused);
+    }
+
+    #[test]
+    fn nothing_that_a_backend_says_reaches_the_terminal_raw() {
+        let mut document = document();
+        document["upstreams"][0]["backends"][1]["why"] = json!("\u{1b}[2J\r\nfine");
+        let shown = shown(document);
+        assert!(shown.contains("\\u{1b}[2J\\r\\nfine") && !shown.contains('\u{1b}'), "{shown}");
+    }
+
+    #[test]
+    fn only_a_whole_answer_with_200_is_one() {
+        assert_eq!(body(b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nhi"), Ok(&b"hi"[..]));
+        assert_eq!(body(b"HTTP/1.0 200 OK\r\ncontent-length: 3\r\n\r\nhi"), Err("the answer was cut".to_owned()));
+        assert_eq!(body(b"HTTP/1.1 404 Not Found\r\n\r\n"), Err("status 404".to_owned()));
+        for garbage in [&b""[..], b"SSH-2.0\r\n\r\n", b"HTTP/1.0\r\n\r\n", b"\xff\r\n\r\n", b"HTTP/1.0 200 OK"] {
+            assert_eq!(body(garbage), Err("this is not HTTP".to_owned()));
+        }
+    }
+
+    async fn ask(address: String, form: Form, exit: Exit) -> (Result<u8, StatusError>, String) {
+        let asked = tokio::task::spawn_blocking(move || {
+            let mut out = Vec::new();
+            let code = status(&StatusQuery { admin: &address, form, exit }, &mut out);
+            (code, String::from_utf8(out).unwrap())
+        });
+        asked.await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn asks_a_running_gateway() {
+        let gateway = gateway("routes: [{ path: /*, to: 127.0.0.1:9001, health: / }]");
+        refuse_an_edit(&gateway);
+        let server = Server::start(&gateway);
+        let address = || server.address.to_string();
+        let (code, table) = ask(address(), Form::Table, Exit::Health).await;
+        assert_eq!(code.unwrap(), 0);
+        assert!(table.contains("127.0.0.1:9001  checking") && table.contains("REFUSED edit at 12:05:40"), "{table}");
+
+        set(&gateway, "/*", &[Verdict::Down]);
+        assert_eq!(ask(address(), Form::Table, Exit::Health).await.0.unwrap(), 1);
+        assert_eq!(ask(address(), Form::Table, Exit::Answered).await.0.unwrap(), 0);
+        let by_name = format!("localhost:{}", server.address.port());
+        let (code, json) = ask(by_name, Form::Json, Exit::Health).await;
+        assert_eq!(code.unwrap(), 1);
+        let document: StatusDocument = serde_json::from_str(&json).unwrap();
+        assert_eq!(document.upstreams[0].backends[0].state, "down");
+        server.stop().await;
+    }
+
+    #[tokio::test]
+    async fn says_how_to_find_a_gateway_that_does_not_answer() {
+        // Bound and not listened on: nobody else can have the port, and nobody answers.
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        let address = socket.local_addr().unwrap().as_socket().unwrap().to_string();
+        let (refused, out) = ask(address.clone(), Form::Table, Exit::Answered).await;
+        let message = refused.unwrap_err().to_string();
+        assert!(message.starts_with(&format!("no tidegate answers at {address}: ")), "{message}");
+        assert!(message.contains("--admin") && out.is_empty(), "{message}");
+        let (nonsense, _) = ask("nonsense".to_owned(), Form::Table, Exit::Answered).await;
+        assert!(matches!(nonsense, Err(StatusError::Unreachable { .. })));
+    }
+}

@@ -1,0 +1,71 @@
+//! What a request costs before a backend is chosen: nothing from the allocator.
+
+use std::{net::IpAddr, sync::Arc};
+
+use allocation_counter::measure;
+use http::Request;
+use tidegate::{
+    config::{self, Source},
+    layers::{Pass, PasswordPool},
+    runtime::{self, Edition, Registry, Resolved, Route, Snapshot, Tokens},
+    telemetry::WorkerId,
+    upstream::Lease,
+};
+
+const WORKER: WorkerId = WorkerId(0);
+
+fn snapshot(routes: usize) -> Snapshot {
+    let mut text = String::from("listen: 8080\nroutes:\n");
+    for n in 0..routes {
+        text += &format!(
+            "  - {{ host: [\"h{n}.example.com\", \"*.w{n}.example.com\"], path: /a/b{n}/*, to: [127.0.0.1:9001, 127.0.0.1:9002], health: none }}\n"
+        );
+    }
+    let source = Source { path: "t.yaml".into(), text };
+    let loaded = config::load(&source, &|_| None).expect("a good config");
+    let passwords = PasswordPool::new(1, 1).expect("a thread");
+    let registry = Registry::new(1, Tokens { faults: &[], closes: &[] }, passwords);
+    runtime::build(&registry, &loaded.plan, Edition::new(1, loaded.sha), &Resolved::default()).snapshot
+}
+
+fn find<'a>(snapshot: &'a Snapshot, host: &str, path: &str) -> &'a Arc<Route> {
+    let listener = snapshot.listeners.values().next().expect("a listener");
+    snapshot.served(listener.id).expect("it is served").table.find(host, path).expect("a route")
+}
+
+#[test]
+fn finding_a_route_and_picking_a_backend_allocates_nothing() {
+    for routes in [10, 2_000] {
+        let snapshot = snapshot(routes);
+        // A thread's first look at a swapped value makes its place in the list of readers.
+        drop(find(&snapshot, "h7.example.com", "/a/b7").upstream.live.eligible());
+        let cost = measure(|| {
+            for host in ["h7.example.com", "x.w7.example.com"] {
+                let route = find(&snapshot, host, "/a/b7/some/longer/path");
+                let upstream = &route.upstream;
+                let eligible = upstream.live.eligible();
+                let member = eligible.pick(upstream.live.turn(WORKER), &[]).expect("somebody");
+                drop(Lease::take(member, Some(1)).expect("a place"));
+            }
+        });
+        assert_eq!(cost.count_total, 0, "with {routes} routes");
+    }
+}
+
+#[test]
+fn admitting_to_a_route_without_layers_allocates_nothing() {
+    let snapshot = snapshot(1);
+    let route = find(&snapshot, "h0.example.com", "/a/b0");
+    let (mut head, ()) = Request::get("/a/b0").body(()).expect("a request").into_parts();
+    let client = IpAddr::from([127, 0, 0, 1]);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    runtime.block_on(async {
+        let mut pass = Pass::default();
+        let mut admitted = std::pin::pin!(route.layers.admit(WORKER, client, &mut head, &mut pass));
+        let cost = measure(|| {
+            let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+            assert!(admitted.as_mut().poll(&mut context).is_ready());
+        });
+        assert_eq!(cost.count_total, 0);
+    });
+}
