@@ -73,14 +73,14 @@ impl Client {
     /// Bytes came: the start of a head, if it was idle.
     pub fn received(&self) {
         if self.phase.get() == Phase::Idle {
-            self.enter(Phase::Head);
+            self.enter(Phase::Head, Instant::now());
         }
     }
 
     /// Returns the number of the request.
-    pub(super) fn begin_request(&self) -> u64 {
+    pub(super) fn begin_request(&self, now: Instant) -> u64 {
         self.requests.set(self.requests.get() + 1);
-        self.enter(Phase::Busy);
+        self.enter(Phase::Busy, now);
         self.requests.get()
     }
 
@@ -119,13 +119,13 @@ impl Client {
     }
 
     /// A request that a backend answered early may end after the next one has begun: it has no say any more.
-    pub(super) fn end_request(&self, number: u64, is_body_read: bool) {
+    pub(super) fn end_request(&self, number: u64, is_body_read: bool, now: Instant) {
         if number != self.requests.get() {
             return;
         }
         self.has_unread.set(!is_body_read);
         self.deadline.set(None);
-        self.enter(Phase::Idle);
+        self.enter(Phase::Idle, now);
     }
 
     /// Whether the last request was answered without its body having been read. What is still to come of it must be taken
@@ -151,8 +151,8 @@ impl Client {
         (!limit.is_zero() && lasted >= limit).then(|| self.phase.get())
     }
 
-    fn enter(&self, phase: Phase) {
+    fn enter(&self, phase: Phase, now: Instant) {
         self.phase.set(phase);
-        self.since.set(Instant::now());
+        self.since.set(now);
     }
 }

@@ -87,7 +87,8 @@ impl Exchange {
         let trusted = &client.listener.plan.trusted_proxies;
         let peer = client.peer.ip();
         let id = trusted_request_id(headers, peer, trusted).unwrap_or_else(|| gateway.new_request_id());
-        let number = client.begin_request();
+        let started = Clock::now();
+        let number = client.begin_request(started);
         client.listener.metrics.request_started(gateway.worker());
         let facts = gateway.is_logging().then(|| {
             Box::new(RefCell::new(Facts {
@@ -111,7 +112,7 @@ impl Exchange {
             version: request.version(),
             wants_html: accept.is_some_and(|accept| accept.starts_with(b"text/html")),
             facts,
-            started: Clock::now(),
+            started,
             route: OnceCell::new(),
             identity: RefCell::default(),
             attempts: RefCell::default(),
@@ -196,13 +197,14 @@ impl Exchange {
     }
 
     pub(super) fn begin_attempt(&self, member: &Arc<Member>) {
+        let began = Clock::now();
         // A request without a body is sent anew with each attempt, and the wait for its response starts anew.
         if self.is_request_sent() {
-            self.request_sent();
+            self.request_sent.set(Some(began.into()));
         }
         self.attempts.borrow_mut().push(Attempt {
             member: Arc::clone(member),
-            began: Clock::now(),
+            began,
             took: Duration::ZERO,
             outcome: Fault::ClientGone.reason(),
             status: None,
@@ -290,7 +292,8 @@ impl Exchange {
         if !self.response_ended.get() && self.fault.get().is_none() {
             self.response_cut(self.why_unfinished());
         }
-        let (worker, duration) = (self.worker(), self.started.elapsed());
+        let (worker, now) = (self.worker(), Clock::now());
+        let duration = now - self.started;
         let status = self.status.get().or_else(|| self.fault.get().map(Fault::status));
         let listener = &self.client.listener;
         let metrics = self.route.get().map_or_else(|| self.gateway.unrouted(), |route| &route.metrics);
@@ -307,10 +310,10 @@ impl Exchange {
             },
         );
         if let Some(Attempt { member, status: Some(status), began, .. }) = self.attempts.borrow().last() {
-            member.backend.metrics().record(worker, status.as_u16(), began.elapsed());
+            member.backend.metrics().record(worker, status.as_u16(), now - *began);
         }
         listener.metrics.request_ended(worker);
-        self.client.end_request(self.number, self.is_body_read.get());
+        self.client.end_request(self.number, self.is_body_read.get(), now);
         self.log(status, duration);
     }
 

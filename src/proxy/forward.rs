@@ -29,7 +29,7 @@ pub(super) async fn forward(
     let mut paid = false;
     let mut request = Request::from_parts(head, body);
     loop {
-        if exchange.is_overdue() {
+        if last.is_some() && exchange.is_overdue() {
             return Err(last.unwrap_or(Fault::ResponseTimeout));
         }
         let lease = match pick(exchange, route, &tried) {
@@ -163,16 +163,19 @@ async fn send(
 /// end of the request, whichever is first.
 async fn head_overdue(exchange: &Exchange, route: &Route) {
     let limit = route.plan.timeouts.response_header;
+    let mut passed = None;
     loop {
-        let sent = exchange.request_sent_at().unwrap_or_else(Instant::now);
-        let header = (!limit.is_zero()).then(|| sent + limit);
+        let sent = || exchange.request_sent_at().unwrap_or_else(Instant::now);
+        let header = (!limit.is_zero()).then(|| sent() + limit);
         let Some(due) = exchange.deadline().into_iter().chain(header).min() else {
             return std::future::pending().await;
         };
-        if due <= Instant::now() {
+        // The request may have ended meanwhile, and so moved it.
+        if passed.is_some_and(|passed| due <= passed) {
             return;
         }
         sleep_until(due).await;
+        passed = Some(due);
     }
 }
 

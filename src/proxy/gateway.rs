@@ -1,7 +1,6 @@
 use std::{
     cell::{Cell, RefCell},
     convert::Infallible,
-    io::Write as _,
     rc::Rc,
     sync::Arc,
     time::Instant,
@@ -121,9 +120,11 @@ impl Gateway {
     pub(super) fn new_request_id(&self) -> HeaderValue {
         let millis = u128::from(Timestamp::now().as_micros() / 1_000);
         let id = millis << 80 | (fastrand::u128(..) >> 48);
+        let digit = |nibble: u8| nibble + if nibble < 10 { b'0' } else { b'a' - 10 };
         let mut digits = [0; 32];
-        let mut rest = &mut digits[..];
-        write!(rest, "{id:032x}").expect("128 bits are 32 hexadecimal digits");
+        for (pair, byte) in digits.chunks_exact_mut(2).zip(id.to_be_bytes()) {
+            pair.copy_from_slice(&[digit(byte >> 4), digit(byte & 0xf)]);
+        }
         HeaderValue::from_bytes(&digits).expect("hexadecimal digits are a header value")
     }
 }

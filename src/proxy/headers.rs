@@ -4,32 +4,44 @@ use std::net::{IpAddr, SocketAddr};
 
 use http::{
     HeaderMap, HeaderName, HeaderValue,
-    header::{self, CONNECTION, FORWARDED, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE},
+    header::{self, CONNECTION, FORWARDED, TRANSFER_ENCODING},
 };
 use ipnet::IpNet;
 
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Removes what concerns only the connection that it came on (RFC 9110, section 7.6.1), fields nominated by `Connection`
 /// among them.
 pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    if headers.contains_key(CONNECTION) {
-        for name in nominated(headers) {
-            headers.remove(name);
-        }
-        headers.remove(CONNECTION);
-    }
-    // hyper frames each side anew. A field that is absent costs one hash.
-    for name in [KEEP_ALIVE, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, PROXY_CONNECTION, TE, TRANSFER_ENCODING, UPGRADE]
-    {
+    for name in nominated(headers) {
         headers.remove(name);
     }
+    // hyper frames each side anew.
+    remove_all(headers, is_hop_by_hop);
+}
+
+// By what is there, not by what might be: a head is short, and a field that is absent would cost a hash.
+fn remove_all(headers: &mut HeaderMap, is_unwanted: impl Fn(&HeaderName) -> bool) {
+    while let Some(name) = headers.keys().find(|name| is_unwanted(name)).cloned() {
+        headers.remove(name);
+    }
+}
+
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection"
+            | "keep-alive"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "proxy-connection"
+            | "te"
+            | "transfer-encoding"
+            | "upgrade"
+    )
 }
 
 /// Whether the transfer coding is one that hyper undoes: `chunked`, once, or none.
@@ -54,7 +66,10 @@ pub(super) fn settle_framing(headers: &mut HeaderMap) -> bool {
 // End-to-end fields that a sender may not have removed by naming them: they route, frame or authenticate the request.
 fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
     let listed = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
-    let names = listed.flat_map(|list| list.split(',')).filter_map(|name| name.trim().parse().ok());
+    let options = listed.flat_map(|list| list.split(',')).map(str::trim);
+    // What nearly every `Connection` says names no field that would not go anyway.
+    let named = options.filter(|option| !["close", "keep-alive"].contains(option));
+    let names = named.filter_map(|name| name.parse().ok());
     names.filter(|name| ![header::HOST, header::CONTENT_LENGTH, header::AUTHORIZATION].contains(name)).collect()
 }
 
@@ -105,10 +120,7 @@ pub(super) fn set_forwarded(headers: &mut HeaderMap, peer: IpAddr, peer_text: &H
     let peer = peer.to_canonical();
     let is_trusted = trusted.iter().any(|net| net.contains(&peer));
     if !is_trusted {
-        for name in [FORWARDED, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_REAL_IP] {
-            headers.remove(name);
-        }
-        remove_other_forwarded(headers);
+        remove_all(headers, is_word_of_a_proxy);
     }
     let chain = match headers.get(X_FORWARDED_FOR).filter(|_| is_trusted) {
         Some(_) => {
@@ -120,26 +132,16 @@ pub(super) fn set_forwarded(headers: &mut HeaderMap, peer: IpAddr, peer_text: &H
         None => peer_text.clone(),
     };
     headers.insert(X_FORWARDED_FOR, chain);
-    if !headers.contains_key(X_FORWARDED_PROTO) {
-        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
-    }
-    if !headers.contains_key(X_FORWARDED_HOST)
-        && let Some(host) = headers.get(header::HOST).cloned()
-    {
-        headers.insert(X_FORWARDED_HOST, host);
+    headers.entry(X_FORWARDED_PROTO).or_insert(HeaderValue::from_static("http"));
+    if let Some(host) = headers.get(header::HOST).cloned() {
+        headers.entry(X_FORWARDED_HOST).or_insert(host);
     }
 }
 
 // `X-Forwarded-Prefix`, `-Port`, `-Ssl`, ...: backends believe some of them, so none of an untrusted peer's passes.
-fn remove_other_forwarded(headers: &mut HeaderMap) {
-    const PREFIX: &str = "x-forwarded-";
-    let is_other = |name: &&HeaderName| name.as_str().starts_with(PREFIX) && **name != X_FORWARDED_FOR;
-    if headers.keys().any(|name| is_other(&name)) {
-        let others: Vec<HeaderName> = headers.keys().filter(is_other).cloned().collect();
-        for name in others {
-            headers.remove(name);
-        }
-    }
+fn is_word_of_a_proxy(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    name.starts_with("x-forwarded-") || matches!(name, "forwarded" | "x-real-ip")
 }
 
 /// A request id that a trusted peer sent, if it is one that is safe to log and pass on.

@@ -57,7 +57,7 @@ pub fn normalise(path: &str) -> Result<Cow<'_, str>, PathError> {
 
 // One pass over the bytes; almost every path ends here.
 fn is_plain(path: &str) -> bool {
-    path.bytes().all(|b| b == b'/' || is_bare(b)) && !path.contains("//") && !path.contains("/.")
+    path.bytes().all(|b| b == b'/' || is_bare(b)) && !path.as_bytes().windows(2).any(|two| matches!(two, b"//" | b"/."))
 }
 
 /// Whether a byte stands in a path as it is: the characters of RFC 3986's `pchar`, without the percent sign.

@@ -30,6 +30,8 @@ pub fn bind(address: SocketAddr, workers: usize) -> io::Result<Sockets> {
     let each = (0..workers).map(|_| {
         let socket = socket(address)?;
         socket.set_reuse_port(true)?;
+        // Small writes are whole responses: they wait for nothing. Accepted sockets inherit it.
+        socket.set_tcp_nodelay(true)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         Ok(socket.into())

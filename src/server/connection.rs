@@ -10,7 +10,7 @@ use hyper::server::conn::http1;
 use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use tokio::{net::TcpStream, sync::Notify};
 
-use super::stream::{ClientStream, linger};
+use super::stream::ClientStream;
 use crate::proxy::{Client, Gateway, Phase};
 
 /// Why a client's connection ended.
@@ -123,42 +123,42 @@ impl Open {
 
 /// Serves a connection to its end. A panic is its end, and nobody else's.
 pub(super) async fn serve(gateway: Rc<Gateway>, open: &Open, socket: TcpStream) -> Closed {
-    let socket = Rc::new(socket);
-    let served = AssertUnwindSafe(drive(gateway, open, Rc::clone(&socket))).catch_unwind().await;
-    if open.client.is_broken_off() {
-        // Closing a socket that does not linger resets the connection.
-        let _ = socket2::SockRef::from(&*socket).set_linger(Some(Duration::ZERO));
-    }
+    let served = AssertUnwindSafe(drive(gateway, open, socket)).catch_unwind().await;
     served.unwrap_or(Closed::Panic)
 }
 
-async fn drive(gateway: Rc<Gateway>, open: &Open, socket: Rc<TcpStream>) -> Closed {
-    // Small writes are whole responses: they wait for nothing.
-    let _ = socket.set_nodelay(true);
+async fn drive(gateway: Rc<Gateway>, open: &Open, socket: TcpStream) -> Closed {
     let client = Rc::clone(&open.client);
-    let stream = TokioIo::new(ClientStream::new(Rc::clone(&socket), Rc::clone(&client)));
+    let stream = TokioIo::new(ClientStream::new(socket, Rc::clone(&client)));
     let service = TowerToHyperService::new(gateway.service(client));
     let mut builder = http1::Builder::new();
     // The worker's sweep keeps the deadlines: hyper's would arm a timer for each request.
     builder.header_read_timeout(None::<Duration>).max_buf_size(MAX_HEAD);
-    let mut connection = std::pin::pin!(builder.serve_connection(stream, service));
-    loop {
+    let mut connection = builder.serve_connection(stream, service);
+    let (closed, has_unread) = loop {
         tokio::select! {
             biased;
-            ended = connection.as_mut() => {
+            ended = &mut connection => {
                 // The rest of what was not understood is unread, too.
-                if open.client.has_unread() || ended.as_ref().is_err_and(hyper::Error::is_parse) {
-                    linger(&socket).await;
-                }
-                return ended.map_or_else(|error| reason(&error), |()| Closed::Done);
+                let has_unread = open.client.has_unread() || ended.as_ref().is_err_and(hyper::Error::is_parse);
+                break (ended.map_or_else(|error| reason(&error), |()| Closed::Done), has_unread);
             }
             () = open.ordered.notified() => match open.order.get() {
                 Order::Serve => {}
-                Order::Finish(_) => connection.as_mut().graceful_shutdown(),
-                Order::Cut(reason) => return reason,
+                Order::Finish(_) => Pin::new(&mut connection).graceful_shutdown(),
+                Order::Cut(reason) => break (reason, false),
             },
         }
+    };
+    // What is still under way ends here, and is recorded.
+    let stream = connection.into_parts().io.into_inner();
+    if open.client.is_broken_off() {
+        stream.reset();
+    } else if has_unread {
+        // Boxed: it is rare, and its buffer would be part of every connection.
+        Box::pin(stream.linger()).await;
     }
+    closed
 }
 
 fn reason(error: &hyper::Error) -> Closed {
