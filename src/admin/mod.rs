@@ -25,3 +25,10 @@ use problem::Problem;
 use rates::Rates;
 pub use serve::serve;
 pub use status::{AttemptStatus, BackendStatus, ConfigStatus, GatewayStatus, Recent, StatusDocument, UpstreamStatus};
+
+/// The status document as JSON on one line, for the log. Without rates: nobody has sampled for it.
+#[must_use]
+pub fn state(status: &crate::control::Status) -> String {
+    let document = StatusDocument::of(&Now::look(status), status, &Rates::default());
+    serde_json::to_string(&document).unwrap_or_default()
+}

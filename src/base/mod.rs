@@ -5,6 +5,7 @@
 //! parses again. Nothing here knows a file, a socket or a runtime.
 
 pub mod duration;
+mod file;
 mod name;
 mod percent;
 mod rate;
@@ -14,6 +15,7 @@ mod timestamp;
 #[cfg(test)]
 mod tests;
 
+pub use file::{open_regular, without_waiting};
 pub use name::{Name, NameError};
 pub use percent::{Percent, PercentError};
 pub use rate::{Period, Rate, RateError};

@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    fs::File,
     io::{self, IsTerminal as _},
     net::SocketAddr,
     num::NonZero,
@@ -25,7 +24,7 @@ use super::{
 };
 use crate::{
     admin,
-    base::Timestamp,
+    base::{Timestamp, open_regular},
     config::{
         Loaded, Report, Style,
         plan::{LogFormat, Plan, Workers},
@@ -86,7 +85,7 @@ fn origin(args: &RunArgs) -> Result<Origin, Trouble> {
     }
     let path = find::config(args.config.as_deref())?;
     // A file that cannot be read is trouble with the system; one that is wrong is an honest "no".
-    File::open(&path).map_err(|error| Trouble(format!("cannot read {}: {}", path.display(), reason(&error))))?;
+    open_regular(&path).map_err(|error| Trouble(format!("cannot read {}: {}", path.display(), reason(&error))))?;
     Ok(Origin { path, text: None, watch, log_format, env })
 }
 
@@ -131,11 +130,12 @@ async fn serve(origin: Origin, loaded: Loaded, began: Instant) -> Result<ExitCod
     };
     let fleet = Arc::new(Fleet::start(workers, &setup).map_err(no_thread)?);
     fleet.log_to(access_log.as_ref()).await;
+    let is_watched = origin.watch && origin.text.is_none();
     let first = First { origin, loaded, resolved, registry: built.registry, upstreams: built.upstreams };
     let prober = Prober::new(events.clone(), MAX_PROBES);
     let reloader = Reloader::new(first, Arc::clone(&status), Arc::clone(&fleet), prober);
 
-    let addresses = Addresses::of(&sockets, admin_socket.as_ref());
+    let addresses = Addresses::of(&sockets, admin_socket.as_ref(), is_watched);
     for (id, sockets) in sockets {
         fleet.accept(id, sockets).await;
     }
@@ -161,7 +161,8 @@ async fn serve(origin: Origin, loaded: Loaded, began: Instant) -> Result<ExitCod
     }
     let (stage, detail) = match cut {
         0 => ("stopped", "every request was finished".to_owned()),
-        cut => ("cut", format!("{cut} requests were cut at the deadline")),
+        1 => ("cut", "1 request did not finish in time".to_owned()),
+        cut => ("cut", format!("{cut} requests did not finish in time")),
     };
     status.event_log.close(Event::Process { stage, detail }, LAST_WORDS);
     Ok(if cut == 0 { ExitCode::SUCCESS } else { ExitCode::from(CUT) })
@@ -187,7 +188,8 @@ fn bind_listeners(snapshot: &runtime::Snapshot, workers: usize) -> Result<BTreeM
     let bound = snapshot.listeners.values().map(|listener| {
         let address = listener.plan.bind;
         let sockets = bind(address, workers);
-        let sockets = sockets.map_err(|error| cannot_bind(&listener.plan.name, address, &error))?;
+        let sockets =
+            sockets.map_err(|error| cannot_bind(&format!("listeners.{}.bind", listener.plan.name), address, &error))?;
         Ok((listener.id, sockets))
     });
     bound.collect()
@@ -198,12 +200,15 @@ fn bind_admin(address: SocketAddr) -> Result<std::net::TcpListener, Trouble> {
         socket.set_nonblocking(true)?;
         Ok(socket)
     });
-    bound.map_err(|error| cannot_bind("admin", address, &error))
+    bound.map_err(|error| cannot_bind("admin.bind", address, &error))
 }
 
 fn cannot_bind(what: &str, address: SocketAddr, error: &io::Error) -> Trouble {
     Trouble(match error.kind() {
-        io::ErrorKind::AddrInUse => format!("`{what}`: port {} of {} is in use", address.port(), address.ip()),
+        io::ErrorKind::AddrInUse => {
+            let (port, ip) = (address.port(), address.ip());
+            format!("port {port} of {ip} is in use: stop what listens there, or change `{what}`")
+        }
         io::ErrorKind::PermissionDenied => {
             format!("`{what}`: not allowed to bind {address}; ports below 1024 need CAP_NET_BIND_SERVICE")
         }
@@ -223,13 +228,15 @@ fn raise_descriptor_limit() {
 struct Addresses {
     listeners: BTreeMap<ListenerId, SocketAddr>,
     admin: Option<SocketAddr>,
+    is_watched: bool,
 }
 
 impl Addresses {
-    fn of(sockets: &BTreeMap<ListenerId, Sockets>, admin: Option<&std::net::TcpListener>) -> Self {
+    fn of(sockets: &BTreeMap<ListenerId, Sockets>, admin: Option<&std::net::TcpListener>, is_watched: bool) -> Self {
         Self {
             listeners: sockets.iter().map(|(id, sockets)| (*id, sockets.address)).collect(),
             admin: admin.and_then(|socket| socket.local_addr().ok()),
+            is_watched,
         }
     }
 
@@ -271,7 +278,7 @@ impl Addresses {
                 format!("http://{admin}")
             ));
         }
-        let edits = match live.plan.reload.watch {
+        let edits = match self.is_watched && live.plan.reload.watch {
             true => format!("Edits to {} apply live. ", status.file.display()),
             false => String::new(),
         };
@@ -359,6 +366,7 @@ struct Signals {
     quit: Signal,
     term: Signal,
     usr1: Signal,
+    usr2: Signal,
 }
 
 impl Signals {
@@ -369,6 +377,7 @@ impl Signals {
             quit: signal(SignalKind::quit())?,
             term: signal(SignalKind::terminate())?,
             usr1: signal(SignalKind::user_defined1())?,
+            usr2: signal(SignalKind::user_defined2())?,
         })
     }
 
@@ -381,7 +390,7 @@ impl Signals {
         }
     }
 
-    /// Obeys HUP (reload) and USR1 (reopen the access log) until one comes that stops the process.
+    /// Obeys HUP (reload), USR1 (reopen the access log) and USR2 (say what is known) until one comes that stops the process.
     async fn until_stop(&mut self, edits: &mpsc::Sender<&'static str>, status: &Status) {
         loop {
             tokio::select! {
@@ -391,9 +400,14 @@ impl Signals {
                 // One that waits already will read the same file.
                 _ = self.hup.recv() => drop(edits.try_send("SIGHUP")),
                 _ = self.usr1.recv() => reopen(status, &status.events),
+                _ = self.usr2.recv() => tell_state(status),
             }
         }
     }
+}
+
+fn tell_state(status: &Status) {
+    status.events.emit(Event::Process { stage: "state", detail: admin::state(status) });
 }
 
 fn reopen(status: &Status, events: &Events) {

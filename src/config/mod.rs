@@ -33,7 +33,7 @@ use plan::Plan;
 pub use reference::reference;
 pub use schema::schema;
 
-use crate::base::Name;
+use crate::base::{Name, open_regular};
 
 /// A config's text and where it came from.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -45,13 +45,17 @@ pub struct Source {
 }
 
 impl Source {
+    /// The largest config, and the most that is looked at of any other file, in bytes.
+    pub const LARGEST: u64 = yaml::LARGEST as u64;
+
     /// Reads a file.
     ///
     /// # Errors
-    /// What the system says, or `InvalidData` for a file that is not UTF-8 or larger than 4 MiB.
+    /// What the system says, `InvalidInput` for what is not a regular file, or `InvalidData` for one that is not UTF-8 or larger
+    /// than 4 MiB.
     pub fn read(path: impl Into<PathBuf>) -> Result<Self, Error> {
         let path = path.into();
-        let file = std::fs::File::open(&path)?;
+        let file = open_regular(&path)?;
         Self::from_reader(path, file)
     }
 

@@ -303,7 +303,7 @@ impl Reloader {
             file: self.origin.path.display().to_string(),
             generation: self.status.live.load().generation,
             errors: report.errors(),
-            findings: report.short().lines().map(str::to_owned).collect(),
+            findings: report.iter().map(|finding| in_a_line(&report, finding)).collect(),
             by,
         };
         self.attempted(report, false, by);
@@ -341,6 +341,13 @@ struct Opened {
 
 fn listener_ids(snapshot: &runtime::Snapshot) -> BTreeSet<ListenerId> {
     snapshot.listeners.values().map(|listener| listener.id).collect()
+}
+
+/// A finding with its fix, and where it is.
+fn in_a_line(report: &Report, finding: &Diagnostic) -> String {
+    let (severity, id, at) = (finding.code.severity(), finding.code.id(), report.position(finding.span.start));
+    let fix = finding.label.as_ref().map(|label| format!(": {label}")).unwrap_or_default();
+    format!("{severity}[{id}]: {}{fix}   {}:{}:{}", finding.message, report.file(), at.line, at.col)
 }
 
 fn summary(changes: &Changes) -> String {

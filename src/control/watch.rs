@@ -1,6 +1,7 @@
 use std::{
     collections::BTreeMap,
     hash::{BuildHasher as _, RandomState},
+    io::{self, Read as _},
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
@@ -13,7 +14,10 @@ use tokio::{
 };
 
 use super::Origin;
-use crate::config::{Loaded, plan};
+use crate::{
+    base::open_regular,
+    config::{Loaded, Source, plan},
+};
 
 /// Tells when the config file, or another file that it reads, has other content.
 ///
@@ -150,9 +154,17 @@ impl Watch {
     fn look(&self, path: &Path) -> Seen {
         // The stamp first: what changes in between is then looked at again.
         let stamp = stamp(path);
-        let content = std::fs::read(path).ok().map(|bytes| self.hasher.hash_one(bytes));
+        let content =
+            read_start(path).ok().map(|start| self.hasher.hash_one((start, stamp.map(|(_, length, _)| length))));
         Seen { stamp, content }
     }
+}
+
+/// As much of a file as any of its readers takes.
+fn read_start(path: &Path) -> io::Result<Vec<u8>> {
+    let mut start = Vec::new();
+    open_regular(path)?.take(Source::LARGEST + 1).read_to_end(&mut start)?;
+    Ok(start)
 }
 
 // Follows symlinks.

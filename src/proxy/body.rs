@@ -1,7 +1,8 @@
 //! Bodies pass through in pieces, each side as fast as the other takes them, and what hangs on them ends when they end.
 
 use std::{
-    fmt,
+    error::Error as _,
+    fmt, io,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
@@ -12,7 +13,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::{Exchange, Fault};
+use super::{Exchange, Fault, headers};
 use crate::upstream::{Connection, Lease};
 
 /// A body that was cut short, and why.
@@ -73,7 +74,7 @@ impl ClientBody {
         self.silence = None;
         Poll::Ready(match frame {
             Some(Ok(frame)) => Some(self.count(frame)),
-            Some(Err(_)) => Some(Err(Fault::ClientGone)),
+            Some(Err(error)) => Some(Err(broken_off(&error))),
             None => {
                 self.exchange.request_sent();
                 None
@@ -90,7 +91,10 @@ impl ClientBody {
         silence.as_mut().poll(cx)
     }
 
-    fn count(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, Fault> {
+    fn count(&mut self, mut frame: Frame<Bytes>) -> Result<Frame<Bytes>, Fault> {
+        if let Some(trailers) = frame.trailers_mut() {
+            headers::strip_trailers(trailers);
+        }
         let length = frame.data_ref().map_or(0, |data| data.len() as u64);
         self.exchange.received(length);
         self.left = self.left.checked_sub(length).ok_or(Fault::BodyTooLarge)?;
@@ -241,6 +245,19 @@ impl Body for ResponseBody {
             Self::Backend(body) => body.incoming.size_hint(),
         }
     }
+}
+
+/// Why a client's body ended before its time.
+fn broken_off(error: &hyper::Error) -> Fault {
+    match io_kind(error) {
+        Some(io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput) => Fault::BadRequest,
+        _ => Fault::ClientGone,
+    }
+}
+
+/// What the system, or a decoder, says below an error of hyper's.
+pub(super) fn io_kind(error: &hyper::Error) -> Option<io::ErrorKind> {
+    Some(error.source()?.downcast_ref::<io::Error>()?.kind())
 }
 
 /// Whether nothing comes after the frame. Trailers are the end, too: hyper does not ask again after them.

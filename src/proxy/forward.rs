@@ -6,7 +6,11 @@ use http::{Request, Response, StatusCode, header::HOST, request::Parts};
 use hyper::body::Incoming;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::{Exchange, Fault, RequestBody, body::Used, headers};
+use super::{
+    Exchange, Fault, RequestBody,
+    body::{Used, io_kind},
+    headers,
+};
 use crate::{
     config::plan::{HostHeader, RetryOn},
     runtime::Route,
@@ -151,7 +155,7 @@ async fn send(
 ) -> Result<Response<Incoming>, Failure> {
     tokio::select! {
         biased;
-        sent = connection.sender().try_send_request(request) => sent.map_err(|mut error| Failure {
+        sent = connection.send(request) => sent.map_err(|mut error| Failure {
             unsent: error.take_message().map(Box::new),
             fault: exchange.request_fault().unwrap_or_else(|| send_fault(error.error())),
         }),
@@ -194,7 +198,8 @@ fn connect_fault(error: &io::Error) -> Fault {
 const OUT_OF_DESCRIPTORS: [i32; 2] = [rustix::io::Errno::MFILE.raw_os_error(), rustix::io::Errno::NFILE.raw_os_error()];
 
 fn send_fault(error: &hyper::Error) -> Fault {
-    if error.is_parse() { Fault::BadResponse } else { Fault::ResetBeforeHeaders }
+    let is_garbage = error.is_parse() || io_kind(error) == Some(io::ErrorKind::InvalidData);
+    if is_garbage { Fault::BadResponse } else { Fault::ResetBeforeHeaders }
 }
 
 /// What is left of a route's retries for one request, and the copy to send again.

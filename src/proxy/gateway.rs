@@ -167,6 +167,7 @@ fn find<'a>(exchange: &'a Exchange, head: &http::request::Parts) -> Result<&'a A
 fn ready_for_backend(exchange: &Exchange, head: &mut http::request::Parts) {
     let client = exchange.client();
     headers::strip_hop_by_hop(&mut head.headers);
+    headers::strip_aliases(&mut head.headers);
     // The backend's "go on" is not awaited: hyper has told the client already, or will when the body is first read.
     head.headers.remove(header::EXPECT);
     headers::set_forwarded(

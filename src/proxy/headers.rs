@@ -54,22 +54,49 @@ pub(super) fn is_framing_understood(headers: &HeaderMap) -> bool {
     }
 }
 
+/// Removes fields whose name has an underscore, as nginx does: to programs behind CGI and WSGI, `X_Forwarded_For` and
+/// `X-Forwarded-For` are one.
+pub(super) fn strip_aliases(headers: &mut HeaderMap) {
+    remove_all(headers, |name| name.as_str().contains('_'));
+}
+
+/// Removes from trailers what may only stand in a head (RFC 9110, section 6.5.1), and what clients may not say there either.
+pub(super) fn strip_trailers(trailers: &mut HeaderMap) {
+    let may_not_trail = |name: &HeaderName| {
+        let is_of_the_head =
+            [header::HOST, header::CONTENT_LENGTH, header::AUTHORIZATION, header::COOKIE].contains(name);
+        let is_ours = *name == X_REQUEST_ID || is_word_of_a_proxy(name) || name.as_str().contains('_');
+        is_of_the_head || is_ours || is_hop_by_hop(name)
+    };
+    remove_all(trailers, may_not_trail);
+}
+
 /// Leaves a response one way to say where it ends. A length beside `chunked` is wrong or needless (RFC 9112, section 6.3), and
 /// left in place it would cut the response on its way out.
 pub(super) fn settle_framing(headers: &mut HeaderMap) -> bool {
     if headers.contains_key(TRANSFER_ENCODING) {
         headers.remove(header::CONTENT_LENGTH);
     }
-    is_framing_understood(headers)
+    is_framing_understood(headers) && is_length_plain(headers)
+}
+
+/// Whether the length is one number or none. `5, 5` is one to some and none to others.
+fn is_length_plain(headers: &HeaderMap) -> bool {
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    match (lengths.next(), lengths.next()) {
+        (None, _) => true,
+        (Some(length), None) => !length.is_empty() && length.as_bytes().iter().all(u8::is_ascii_digit),
+        (Some(_), Some(_)) => false,
+    }
 }
 
 // End-to-end fields that a sender may not have removed by naming them: they route, frame or authenticate the request.
 fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
-    let listed = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
-    let options = listed.flat_map(|list| list.split(',')).map(str::trim);
+    let lists = headers.get_all(CONNECTION).iter().map(HeaderValue::as_bytes);
+    let options = lists.flat_map(|list| list.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
     // What nearly every `Connection` says names no field that would not go anyway.
-    let named = options.filter(|option| !["close", "keep-alive"].contains(option));
-    let names = named.filter_map(|name| name.parse().ok());
+    let named = options.filter(|option| ![&b"close"[..], b"keep-alive"].contains(option));
+    let names = named.filter_map(|name| HeaderName::from_bytes(name).ok());
     names.filter(|name| ![header::HOST, header::CONTENT_LENGTH, header::AUTHORIZATION].contains(name)).collect()
 }
 
@@ -195,6 +222,45 @@ mod tests {
         let mut left: Vec<_> = map.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["content-length", "host", "x-kept"]);
+    }
+
+    #[test]
+    fn a_byte_that_is_no_name_hides_no_other() {
+        let mut map = headers(&[("x-secret", "1")]);
+        map.insert(CONNECTION, HeaderValue::from_bytes(b"x-s\xff, x-secret").unwrap());
+        strip_hop_by_hop(&mut map);
+        assert!(map.is_empty(), "{map:?}");
+    }
+
+    #[test]
+    fn trailers_say_nothing_that_belongs_in_a_head() {
+        let mut map = headers(&[
+            ("x-sum", "1"),
+            ("x-forwarded-for", "6.6.6.6"),
+            ("x_real_ip", "6.6.6.6"),
+            ("x-request-id", "me"),
+            ("authorization", "me"),
+            ("content-length", "9"),
+            ("connection", "close"),
+        ]);
+        strip_trailers(&mut map);
+        assert_eq!(map, headers(&[("x-sum", "1")]));
+    }
+
+    #[test]
+    fn a_response_has_one_framing() {
+        let settled = |pairs: &[(&'static str, &'static str)]| {
+            let mut map = headers(pairs);
+            settle_framing(&mut map).then_some(map)
+        };
+        let both = settled(&[("transfer-encoding", "chunked"), ("content-length", "5")]);
+        assert_eq!(both, Some(headers(&[("transfer-encoding", "chunked")])));
+        assert!(settled(&[("content-length", "5")]).is_some());
+        for doubtful in ["5, 5", "+5", "", "5 5"] {
+            assert_eq!(settled(&[("content-length", doubtful)]), None, "{doubtful}");
+        }
+        assert_eq!(settled(&[("content-length", "5"), ("content-length", "5")]), None);
+        assert_eq!(settled(&[("transfer-encoding", "gzip, chunked")]), None);
     }
 
     #[test]

@@ -10,6 +10,7 @@
 mod backend;
 mod eligible;
 mod pool;
+mod stream;
 
 use std::sync::{
     Arc,

@@ -18,11 +18,21 @@ use std::{
 
 use bytes::Buf;
 use http_body::Body;
-use hyper::client::conn::http1::{self, SendRequest};
+use hyper::{
+    Request, Response,
+    body::Incoming,
+    client::conn::{
+        TrySendError,
+        http1::{self, SendRequest},
+    },
+};
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, sync::Notify, task::AbortHandle};
 
-use super::{Backend, Slot};
+use super::{
+    Backend, Slot,
+    stream::{BackendStream, Patience},
+};
 use crate::config::plan;
 
 /// What bounds the connections to one backend.
@@ -97,19 +107,23 @@ struct Pool<B> {
     serve_others: Cell<bool>,
 }
 
-struct Idle<B> {
+/// An open connection: where requests go in, and the task that drives it.
+struct Wire<B> {
     sender: SendRequest<B>,
-    driver: Driver,
+    patience: Patience,
     born: Instant,
+    _driver: Driver,
+}
+
+struct Idle<B> {
+    wire: Wire<B>,
     since: Instant,
     limits: Limits,
 }
 
 /// A connection in use by one request. Dropped, it is closed; [`Connection::give_back`] keeps it.
 pub struct Connection<B> {
-    sender: SendRequest<B>,
-    driver: Driver,
-    born: Instant,
+    wire: Wire<B>,
     reused: bool,
     limits: Limits,
     pool: Weak<Pool<B>>,
@@ -231,13 +245,13 @@ where
             if !idle.is_reusable(Instant::now()) {
                 continue;
             }
-            if !idle.sender.is_ready() {
+            if !idle.wire.sender.is_ready() {
                 // A connection is returned as the last byte of a body is passed on, a turn before hyper calls it ready. One
                 // that is not ready by then still has a request to write, to a backend that has answered and does not read.
                 tokio::task::yield_now().await;
             }
-            if idle.sender.is_ready() {
-                return Some(self.connection((idle.sender, idle.driver), idle.born, limits, true));
+            if idle.wire.sender.is_ready() {
+                return Some(self.connection(idle.wire, limits, true));
             }
         }
     }
@@ -245,27 +259,21 @@ where
     async fn connect(self: &Rc<Self>, place: Place, limits: Limits) -> io::Result<Connection<B>> {
         let stream = TcpStream::connect(place.backend.address()).await?;
         stream.set_nodelay(true)?;
-        let (sender, connection) = http1::Builder::new()
-            .max_buf_size(MAX_HEAD)
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(io::Error::other)?;
+        let patience = Patience::default();
+        let stream = TokioIo::new(BackendStream::new(stream, patience.clone()));
+        let handshake = http1::Builder::new().max_buf_size(MAX_HEAD).handshake(stream).await;
+        let (sender, connection) = handshake.map_err(io::Error::other)?;
         let driver = tokio::task::spawn_local(async move {
             let _place = place;
             // What goes wrong is told to the request that uses it; between requests there is nobody to tell.
             let _ended = connection.await;
         });
-        Ok(self.connection((sender, Driver(driver.abort_handle())), Instant::now(), limits, false))
+        let wire = Wire { sender, patience, born: Instant::now(), _driver: Driver(driver.abort_handle()) };
+        Ok(self.connection(wire, limits, false))
     }
 
-    fn connection(
-        self: &Rc<Self>,
-        (sender, driver): (SendRequest<B>, Driver),
-        born: Instant,
-        limits: Limits,
-        reused: bool,
-    ) -> Connection<B> {
-        Connection { sender, driver, born, reused, limits, pool: Rc::downgrade(self) }
+    fn connection(self: &Rc<Self>, wire: Wire<B>, limits: Limits, reused: bool) -> Connection<B> {
+        Connection { wire, reused, limits, pool: Rc::downgrade(self) }
     }
 }
 
@@ -295,17 +303,28 @@ impl<B> Idle<B> {
     fn is_reusable(&self, now: Instant) -> bool {
         let is_past =
             |since: Instant, limit: Duration| !limit.is_zero() && now.saturating_duration_since(since) >= limit;
-        let is_too_old = is_past(self.born, self.limits.max_age) || is_past(self.since, self.limits.idle);
-        !is_too_old && !self.sender.is_closed()
+        let is_too_old = is_past(self.wire.born, self.limits.max_age) || is_past(self.since, self.limits.idle);
+        !is_too_old && !self.wire.sender.is_closed()
+    }
+}
+
+impl<B> Connection<B>
+where
+    B: Body<Data: Buf + Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + 'static,
+{
+    /// Sends a request and returns the head of the response.
+    ///
+    /// # Errors
+    /// What hyper says, with the request if no byte of it was written.
+    pub async fn send(&mut self, request: Request<B>) -> Result<Response<Incoming>, TrySendError<Request<B>>> {
+        self.wire.patience.begin();
+        let sent = self.wire.sender.try_send_request(request).await;
+        self.wire.patience.end();
+        sent
     }
 }
 
 impl<B> Connection<B> {
-    /// Where to send the request.
-    pub fn sender(&mut self) -> &mut SendRequest<B> {
-        &mut self.sender
-    }
-
     /// Whether it has carried a request before: the backend may have closed it a moment ago.
     #[must_use]
     pub const fn is_reused(&self) -> bool {
@@ -316,13 +335,12 @@ impl<B> Connection<B> {
     pub fn give_back(self) {
         let Some(pool) = self.pool.upgrade() else { return };
         // A backend may be removed while a request is on its way to it, after this worker let go of its pool.
-        if self.sender.is_closed() || pool.backend.is_draining() || pool.is_wanted_elsewhere() {
+        if self.wire.sender.is_closed() || pool.backend.is_draining() || pool.is_wanted_elsewhere() {
             return;
         }
         let mut idle = pool.idle.borrow_mut();
         if idle.len() < self.limits.max_idle {
-            let Self { sender, driver, born, limits, .. } = self;
-            idle.push_back(Idle { sender, driver, born, since: Instant::now(), limits });
+            idle.push_back(Idle { wire: self.wire, since: Instant::now(), limits: self.limits });
             pool.freed.notify_one();
         }
     }

@@ -328,3 +328,17 @@ fn a_log_can_be_switched_on_and_off() {
     gateway.get("/3");
     assert_eq!(gateway.await_access_log(1)[0]["path"], "/2");
 }
+
+/// A pipe would hold up whoever opens it, and with it signals, probes and the admin listener.
+#[test]
+fn a_pipe_in_place_of_the_config_is_refused_and_holds_nothing_up() {
+    let backend = Backend::start();
+    let gateway = Gateway::start(route(&[backend.address()], ""));
+    let refused = gateway.after_edit(|| {
+        std::fs::remove_file(gateway.config()).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, gateway.config(), rustix::fs::Mode::RWXU).unwrap();
+    });
+    assert_eq!(refused["event"], "refused", "{refused}");
+    assert_eq!(gateway.get("/").status(), 200);
+    assert_eq!(gateway.stop(), 0);
+}

@@ -55,7 +55,16 @@ fn a_length_that_is_no_number_is_refused() {
 
 #[test]
 fn a_coding_that_does_not_end_in_chunked_is_refused() {
-    for coding in ["identity", "gzip", "chunked, gzip", "xchunked", "chunked\u{b}", "cow, chunked, identity"] {
+    for coding in [
+        "identity",
+        "gzip",
+        "gzip, chunked",
+        "chunked, chunked",
+        "chunked, gzip",
+        "xchunked",
+        "chunked\u{b}",
+        "cow, chunked, identity",
+    ] {
         is_refused(&format!("POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: {coding}\r\n\r\n0\r\n\r\n"));
     }
 }
@@ -208,4 +217,46 @@ fn a_head_that_is_too_large_is_refused() {
     let said = client.rest();
     assert!(said.starts_with("HTTP/1.1 431 "), "{said}");
     assert_eq!(backend.hits(), 0);
+}
+
+/// A response whose framing is in doubt is no response; one with a needless length is passed on by its chunks.
+#[test]
+fn a_response_ends_where_it_says_and_says_so_in_one_way() {
+    let backend = Backend::start();
+    let gateway = Gateway::start(route(&[backend.address()], ""));
+    for length in [5, 100] {
+        backend.behave(move |peer, _| {
+            peer.write(format!(
+                "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\ntransfer-encoding: chunked\r\n\r\na\r\n0123456789\r\n0\r\n\r\n"
+            ))
+        });
+        let response = gateway.get("/");
+        assert_eq!((response.status(), response.text(), response.is_whole), (200, "0123456789", true), "{length}");
+        assert_eq!(response.header("content-length"), None);
+    }
+    for framing in ["transfer-encoding: gzip, chunked", "transfer-encoding: gzip", "content-length: 5, 5"] {
+        backend.behave(move |peer, _| {
+            peer.write(format!("HTTP/1.1 200 OK\r\n{framing}\r\n\r\n5\r\nabcde\r\n0\r\n\r\n"))?;
+            peer.close()
+        });
+        assert_eq!(gateway.get("/").fault(), (502, "bad_response".to_owned()), "{framing}");
+    }
+}
+
+#[test]
+fn a_body_of_bad_chunks_is_the_clients_mistake() {
+    let backend = Backend::scripted(|peer, _| peer.read_body());
+    let gateway = Gateway::start(route(&[backend.address()], ""));
+    let response = gateway.send("POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n-3\r\n");
+    assert_eq!(response.status(), 400);
+}
+
+/// To programs behind CGI and WSGI an underscore is a hyphen.
+#[test]
+fn no_alias_of_a_forwarding_field_reaches_a_backend() {
+    let backend = Backend::start();
+    let gateway = Gateway::start(route(&[backend.address()], ""));
+    gateway.send("GET / HTTP/1.1\r\nhost: a\r\nX_Forwarded_For: 6.6.6.6\r\nx_request_id: me\r\n\r\n");
+    let text = backend.request().head.text;
+    assert!(!text.contains("6.6.6.6") && !text.contains('_'), "{text}");
 }

@@ -94,7 +94,7 @@ pub(in crate::config) fn read_text(path: &Path, largest: u64) -> Result<String, 
         _ => error.to_string(),
     };
     let mut bytes = vec![];
-    let file = std::fs::File::open(path).map_err(reason)?;
+    let file = crate::base::open_regular(path).map_err(reason)?;
     file.take(largest + 1).read_to_end(&mut bytes).map_err(reason)?;
     if bytes.len() as u64 > largest {
         return Err(format!("it is larger than {}", crate::base::Size(largest)));

@@ -35,7 +35,10 @@ use self::{
     writer::{Batch, Message, Writer},
 };
 use super::events::Events;
-use crate::config::plan::{self, Destination};
+use crate::{
+    base::without_waiting,
+    config::plan::{self, Destination},
+};
 
 // At this size a buffer is handed over.
 const FULL: usize = 32 * 1024;
@@ -86,7 +89,11 @@ impl Sink {
 }
 
 fn append(path: &Path) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).open(path)
+    // A pipe without a reader is refused: opening it would wait for one, on a thread that has more to do. Writing may wait.
+    let file = without_waiting(OpenOptions::new().append(true).create(true)).open(path)?;
+    let flags = rustix::fs::fcntl_getfl(&file)?;
+    rustix::fs::fcntl_setfl(&file, flags - rustix::fs::OFlags::NONBLOCK)?;
+    Ok(file)
 }
 
 impl AccessLog {

@@ -1,0 +1,85 @@
+use std::{
+    cell::Cell,
+    io,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+
+/// A backend's socket as hyper reads and writes it. While the head of a response is awaited it gives no more than so many
+/// bytes: hyper skips interim responses (1xx) for as long as they come, and a backend that sends nothing else would keep the
+/// worker busy for ever.
+pub(super) struct BackendStream {
+    socket: TcpStream,
+    patience: Patience,
+}
+
+/// Bytes that may still come before the head of a response; `None` while a body comes.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Patience(Rc<Cell<Option<usize>>>);
+
+/// Room for the largest head, what hyper reads ahead of a body before the head is taken, and thousands of interim responses.
+const MOST: usize = 512 * 1024;
+
+impl Patience {
+    /// A request is about to be sent.
+    pub(super) fn begin(&self) {
+        self.0.set(Some(MOST));
+    }
+
+    /// The head of its response is there.
+    pub(super) fn end(&self) {
+        self.0.set(None);
+    }
+
+    fn spend(&self, bytes: usize) -> io::Result<()> {
+        let Some(left) = self.0.get() else { return Ok(()) };
+        self.0.set(Some(left.checked_sub(bytes).ok_or(io::ErrorKind::InvalidData)?));
+        Ok(())
+    }
+}
+
+impl BackendStream {
+    pub(super) const fn new(socket: TcpStream, patience: Patience) -> Self {
+        Self { socket, patience }
+    }
+}
+
+impl AsyncRead for BackendStream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.socket).poll_read(cx, buf))?;
+        Poll::Ready(self.patience.spend(buf.filled().len() - before))
+    }
+}
+
+impl AsyncWrite for BackendStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.socket.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+}
