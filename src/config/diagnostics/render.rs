@@ -122,7 +122,8 @@ impl Report {
         let title = level.primary_title(finding.message.as_str()).id(finding.code.id());
         if self.text.is_empty() {
             let origin = Origin::path(&*self.file);
-            return renderer.render(&[title.element(origin).elements(notes).element(docs)]);
+            let label = finding.label.iter().map(|label| Level::NOTE.no_name().message(label.as_str()));
+            return renderer.render(&[title.element(origin).elements(label).elements(notes).element(docs)]);
         }
         renderer.render(&[title.element(snippet).elements(notes).element(docs)])
     }

@@ -70,7 +70,6 @@ const TWO: &str = "listen: 8080\nroutes:\n  - path: /ä\n    tö: x\n    to: 127
 #[test]
 fn short_form_is_file_line_column() {
     insta::assert_snapshot!(report(TWO).short(), @"
-    tidegate.yaml:3:5: warning[W0502]: route `/%C3%A4` has no health check
     tidegate.yaml:4:5: error[E0201]: unknown field `tö`
     tidegate.yaml:5:9: error[E0305]: backend `127.0.0.1` has no port
     ");
@@ -78,13 +77,13 @@ fn short_form_is_file_line_column() {
 
 #[test]
 fn json_has_one_object_per_finding() {
-    let text = "listen: 8080\nlimitz: {}\nroutes: []\n";
+    let text = "listen: 8080\nlimitz: {}\nroutes: [{ path: /*, to: 127.0.0.1:1, health: none }]\n";
     insta::assert_snapshot!(report(text).json(), @r#"{"code":"E0201","col":1,"end_col":7,"file":"tidegate.yaml","fix":"limits","line":2,"message":"unknown field `limitz`","path":"limitz","severity":"error","suggestion":"did you mean `limits`?"}"#);
 }
 
 #[test]
 fn github_annotations_escape_what_they_must() {
-    insta::assert_snapshot!(report("listen: 8080\nli%mits: {}\nroutes: []\n").github(), @"::error file=tidegate.yaml,line=2,col=1,title=E0201::unknown field `li%25mits` (did you mean `limits`?)");
+    insta::assert_snapshot!(report("listen: 8080\nli%mits: {}\nroutes: [{ path: /*, to: 127.0.0.1:1, health: none }]\n").github(), @"::error file=tidegate.yaml,line=2,col=1,title=E0201::unknown field `li%25mits` (did you mean `limits`?)");
 }
 
 #[test]

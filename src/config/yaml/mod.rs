@@ -242,7 +242,13 @@ fn structural(root: At<'_>, path: &[Segment], serde_says: &str) -> Diagnostic {
     let expected = serde_says.rsplit_once(", expected ").map_or("something else", |(_, expected)| expected);
     let subject = keys.last().map(|key| format!("`{key}`: ")).unwrap_or_default();
     let found = at.describe();
-    Diagnostic::new(Code::WrongType, at.span(), format!("{subject}expected {expected}, found {found}")).path(at.path())
+    let message = format!("{subject}expected {expected}, found {found}");
+    let finding = Diagnostic::new(Code::WrongType, at.span(), message).path(at.path());
+    match (expected, found) {
+        ("a list", "fields") if keys == ["routes"] => finding.label("start each route with `- `"),
+        ("a list", "fields") => finding.label("start each item with `- `"),
+        _ => finding,
+    }
 }
 
 fn unknown_field(at: At<'_>, keys: &[&str], allowed: &[&str]) -> Diagnostic {
