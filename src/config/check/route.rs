@@ -363,7 +363,10 @@ impl<'a> Check<'a> {
         let to_at = at.key("to");
         let backends = match &written.to {
             None => {
-                self.missing(at, "to", whose, "add to: UPSTREAM or to: HOST:PORT");
+                // Both would answer instead, and were refused.
+                if !at.has("redirect") && !at.has("respond") {
+                    self.missing(at, "to", whose, "add to: UPSTREAM or to: HOST:PORT");
+                }
                 return None;
             }
             Some(OneOrMany::One(one)) if Name::parse(&one.text).is_ok() => {

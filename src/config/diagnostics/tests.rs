@@ -143,7 +143,7 @@ fn all_structural_errors_are_found_in_one_run() {
         let report = report(text);
         report.iter().map(|f| (f.code.id(), report.position(f.span.start).line)).collect()
     };
-    for expected in [("E0206", 1), ("E0201", 2), ("E0206", 4), ("E0201", 6), ("E0206", 7), ("E0206", 8), ("E0206", 10)]
+    for expected in [("E0206", 1), ("E0201", 2), ("E0206", 4), ("E0201", 6), ("E0306", 7), ("E0206", 8), ("E0206", 10)]
     {
         assert!(codes.contains(&expected), "{expected:?} in {codes:?}");
     }
