@@ -155,6 +155,13 @@ routes:
 }
 
 #[test]
+fn listen_stands_beside_listeners() {
+    let plan = plan(&format!("listen: ':8080'\nlisteners: {{ six: {{ bind: '[::1]:8081' }} }}\n{ONE}"));
+    let binds: Vec<String> = plan.listeners.iter().map(|(name, l)| format!("{name} {}", l.bind)).collect();
+    assert_eq!(binds, ["main 0.0.0.0:8080", "six [::1]:8081"]);
+}
+
+#[test]
 fn aliases_stand_for_values() {
     let plan = plan(
         "x-nets: &nets [10.0.0.1/8, 192.0.2.7]

@@ -236,7 +236,7 @@ impl<'a> IntoIterator for &'a Report {
     }
 }
 
-/// The spans in order, apart from one another, cut at the ends of lines.
+/// The spans in order, those that touch as one, cut at the ends of lines.
 fn within_lines(text: &str, spans: &[Range<usize>]) -> Box<[Range<usize>]> {
     let mut spans = spans.to_vec();
     spans.sort_by_key(|span| span.start);
@@ -244,10 +244,13 @@ fn within_lines(text: &str, spans: &[Range<usize>]) -> Box<[Range<usize>]> {
     for span in spans {
         let mut start = span.start;
         for line in text.get(span).unwrap_or_default().split_inclusive('\n') {
-            let part =
-                start.max(cut.last().map_or(0, |last| last.end))..start + line.trim_end_matches(['\r', '\n']).len();
+            let end = start + line.trim_end_matches(['\r', '\n']).len();
+            match cut.last_mut() {
+                Some(last) if start <= last.end => last.end = end.max(last.end),
+                _ if start < end => cut.push(start..end),
+                _ => {}
+            }
             start += line.len();
-            cut.extend((!part.is_empty()).then_some(part));
         }
     }
     cut.into()

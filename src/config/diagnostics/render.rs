@@ -100,7 +100,7 @@ impl Report {
 
     fn snippet(&self, renderer: &Renderer, finding: &Diagnostic) -> String {
         let window = self.window(finding);
-        let within = |span: &Range<usize>| window.place(span.start)..window.place(span.end);
+        let within = |span: &Range<usize>| window.start(span.start)..window.end(span.end);
         let related = finding
             .related
             .iter()
@@ -140,7 +140,7 @@ impl Report {
         let mut window = Window { bytes: start..end, text: String::new(), masks: vec![] };
         let mut copied = start;
         for mask in self.masked.iter().filter(|mask| start <= mask.start && mask.end <= end) {
-            window.text.extend([self.text.get(copied..mask.start).unwrap_or_default(), "******"]);
+            window.text.extend([self.text.get(copied..mask.start).unwrap_or_default(), STARS]);
             window.masks.push((mask.clone(), window.text.len()));
             copied = mask.end;
         }
@@ -149,7 +149,10 @@ impl Report {
     }
 }
 
-/// Lines as they are printed: what is masked is six stars, so that not even its length is shown.
+/// What is printed for a masked value.
+const STARS: &str = "******";
+
+/// Lines as they are printed: what is masked is [`STARS`], so that not even its length is shown.
 struct Window {
     /// Where they are in the file.
     bytes: Range<usize>,
@@ -159,8 +162,14 @@ struct Window {
 }
 
 impl Window {
-    /// Where a byte of the file is in `text`.
-    fn place(&self, byte: usize) -> usize {
+    /// Where a span that starts at a byte of the file starts in `text`: never within stars.
+    fn start(&self, byte: usize) -> usize {
+        let within = self.masks.iter().find(|(mask, _)| mask.start < byte && byte < mask.end);
+        within.map_or_else(|| self.end(byte), |(_, end)| end - STARS.len())
+    }
+
+    /// Where a span that ends at a byte of the file ends in `text`.
+    fn end(&self, byte: usize) -> usize {
         let byte = byte.clamp(self.bytes.start, self.bytes.end);
         match self.masks.iter().rev().find(|(mask, _)| mask.start < byte) {
             Some((mask, end)) => end + byte.saturating_sub(mask.end),
@@ -170,7 +179,7 @@ impl Window {
 
     /// The column of a byte of the file, as it is printed.
     fn col(&self, byte: usize) -> usize {
-        let before = self.text.get(..self.place(byte)).unwrap_or_default();
+        let before = self.text.get(..self.start(byte)).unwrap_or_default();
         before.chars().rev().take_while(|c| *c != '\n').count() + 1
     }
 }

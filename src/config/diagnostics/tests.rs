@@ -122,6 +122,42 @@ routes:
 }
 
 #[test]
+fn masks_have_one_width_and_move_no_place() {
+    let text = "a: [hunter2, correct-horse]\nb: |\n  long\r\n  text\n";
+    let at = |part: &str| text.find(part).map(|start| start..start + part.len()).unwrap();
+    let finding = super::Diagnostic::new(Code::BadHash, at("correct-horse"), "bad").related(at("b"), "and this");
+    let over_lines = at("long").start..at("text").end;
+    let masked = [over_lines, at("correct-horse"), at("hunter2"), at("hunter2, c")];
+    let report = Report::new(Path::new("f.yaml"), text, vec![finding], &masked);
+    insta::assert_snapshot!(report.text(Style::Plain), @"
+    error[E0307]: bad
+     --> f.yaml:1:14
+      |
+    1 | a: [******]
+      |     ^^^^^^
+    2 | b: |
+      | - and this
+      |
+      = docs: tidegate explain-error E0307
+
+    f.yaml: 1 error, 0 warnings
+    ");
+    let last = super::Diagnostic::new(Code::BadHash, at("text"), "bad");
+    let report = Report::new(Path::new("f.yaml"), text, vec![last], &masked);
+    insta::assert_snapshot!(report.text(Style::Plain), @"
+    error[E0307]: bad
+     --> f.yaml:4:3
+      |
+    4 | ******
+      | ^^^^^^
+      |
+      = docs: tidegate explain-error E0307
+
+    f.yaml: 1 error, 0 warnings
+    ");
+}
+
+#[test]
 fn at_most_fifty_are_kept_and_errors_go_before_warnings() {
     let mut text = "listen: 8080\nroutes:\n".to_owned();
     for i in 0..60 {
