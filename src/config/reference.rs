@@ -6,6 +6,33 @@ use serde_json::{Map, Value};
 
 use super::schema::schema_value;
 
+/// What the schema cannot say: how values are written.
+const VALUES: &str = "
+## Values
+
+| kind | written | what it means |
+|---|---|---|
+| duration | `250ms`, `5s`, `1m30s`, `2h`, `1d` | Whole numbers with a unit, `ms`, `s`, `m`, `h` or `d`. A bare number is an error. |
+| size | `512B`, `64KiB`, `10MiB`, `1MB` | A whole number and `B`, `kB`, `MB`, `GB` (powers of 1000) or `KiB`, `MiB`, `GiB` (powers of 1024). |
+| rate | `10/s`, `100/min`, `1000/h`, `5000/d` | A whole number from 1 per period. A route's `limit` may add who it is for: `10/s per ip`. |
+| percentage | `10%`, `0.5%` | Up to two decimals. |
+| true or false | `true`, `false` | Without quotes; `yes`, `no`, `on` and `off` are errors. |
+| name | `orders-v2` | Up to 63 of `a-z`, `0-9` and `-`, starting with a letter. |
+
+A value may hold parts that are filled in as the file is read:
+
+| written | becomes |
+|---|---|
+| `${NAME}` | The environment variable. That it is not set is an error. |
+| `${NAME:-default}` | The variable, or `default` where it is not set or empty. |
+| `${file:PATH}` | The text of a file of up to 64 KiB, without its last line end; `PATH` starts from the folder of this file. |
+| `$${` | A plain `${`. |
+
+They are filled in after the YAML is parsed and once: what comes in never adds fields and is not expanded again. Inside `{ }` and `[ ]`
+such a value needs quotes: `{ bind: \"${BIND}\" }`. Keys are not expanded, and neither are hashes (`keys` and `users` under `auth`), where
+`$` is part of the value: put those in a `keys_file` or `users_file`.
+";
+
 /// The page, as Markdown.
 #[must_use]
 pub fn reference() -> String {
@@ -17,6 +44,7 @@ pub fn reference() -> String {
          each item of `routes`,\n`upstreams.NAME.host` the field `host` of each entry of `upstreams`. Every field may be left out, \
          unless it says that it is required.\n",
     );
+    page.out.push_str(VALUES);
     page.block("", &schema);
     page.out
 }

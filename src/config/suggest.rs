@@ -52,11 +52,11 @@ pub(super) fn nearest<'a>(written: &str, candidates: impl IntoIterator<Item = &'
         .or_else(|| candidates.iter().copied().find(starts_same))
 }
 
-/// `a, b, c, …`, at most twelve.
+/// `a, b, c, …`, at most sixteen: more than any block has fields.
 pub(super) fn list<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
     let mut words: Vec<&str> = words.into_iter().collect();
-    if words.len() > 12 {
-        words.truncate(12);
+    if words.len() > 16 {
+        words.truncate(16);
         words.push("…");
     }
     words.join(", ")

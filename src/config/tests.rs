@@ -41,20 +41,21 @@ fn minimal_file_means_what_the_defaults_say() {
     insta::assert_debug_snapshot!(plan(MINIMAL));
 }
 
+/// A route that no warning is about.
+const ONE: &str = "routes: [{ path: '/*', to: '127.0.0.1:9001', health: none }]\n";
+
 #[test]
 fn short_and_long_forms_mean_the_same() {
     let pairs = [
-        ("listen: 8080\nroutes: []", "listeners: { main: { bind: '0.0.0.0:8080' } }\nroutes: []"),
-        ("listen: '127.0.0.1:8080'\nroutes: []", "listeners: { main: { bind: 'localhost:8080' } }\nroutes: []"),
-        ("admin: {}\nlisten: 1\nroutes: []", "listen: 1\nroutes: []\nadmin: { bind: '127.0.0.1:9901' }"),
-        (
-            MINIMAL,
-            "listen: 8080\nroutes: [{ path: '/*', to: ['http://localhost:9001', '127.0.0.1:9002/'], health: { active: { path: /healthz } } }]",
-        ),
+        ("listen: 8080", "listeners: { main: { bind: '0.0.0.0:8080' } }"),
+        ("listen: '127.0.0.1:8080'", "listeners: { main: { bind: 'localhost:8080' } }"),
+        ("admin: {}\nlisten: 1", "listen: 1\nadmin: { bind: '127.0.0.1:9901' }"),
     ];
     for (short, long) in pairs {
-        assert_eq!(plan(short), plan(long.replace("9002/", "9002").as_str()), "{short}");
+        assert_eq!(plan(&format!("{short}\n{ONE}")), plan(&format!("{long}\n{ONE}")), "{short}");
     }
+    let long = "listen: 8080\nroutes: [{ path: '/*', to: ['http://localhost:9001', '127.0.0.1:9002'], health: { active: { path: /healthz } } }]";
+    assert_eq!(plan(MINIMAL), plan(long));
     let route = |fields: &str| format!("{LIMITS}routes:\n  - {{ path: /x, to: '10.0.0.1:80', {fields} }}\n");
     let pairs = [
         ("health: tcp", "health: { active: { type: tcp } }"),
@@ -154,13 +155,20 @@ routes:
 }
 
 #[test]
+fn listen_stands_beside_listeners() {
+    let plan = plan(&format!("listen: ':8080'\nlisteners: {{ six: {{ bind: '[::1]:8081' }} }}\n{ONE}"));
+    let binds: Vec<String> = plan.listeners.iter().map(|(name, l)| format!("{name} {}", l.bind)).collect();
+    assert_eq!(binds, ["main 0.0.0.0:8080", "six [::1]:8081"]);
+}
+
+#[test]
 fn aliases_stand_for_values() {
     let plan = plan(
         "x-nets: &nets [10.0.0.1/8, 192.0.2.7]
 listeners:
   a: { bind: '0.0.0.0:1', trusted_proxies: *nets }
   b: { bind: '0.0.0.0:2', trusted_proxies: *nets }
-routes: []
+routes: [{ path: '/*', to: '127.0.0.1:9001', health: none }]
 ",
     );
     let shown = |name: &str| plan.listeners[name].trusted_proxies.iter().map(ToString::to_string).collect::<Vec<_>>();

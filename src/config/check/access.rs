@@ -117,9 +117,12 @@ impl<'a> Check<'a> {
                     Ok(digest) => consumers.push(Consumer { name: Name::derived(name.as_str()), digest }),
                     Err(why) => {
                         let finding = self.finding(Code::BadHash, at, format!("the key of `{name}` {why}"));
-                        self.report(
-                            finding.label("write sha256: and 64 hexadecimal digits; `tidegate hash-key` prints it"),
-                        );
+                        self.report(finding.label(match text.contains("${") {
+                            true => {
+                                "`${…}` is not expanded in hashes; put the entry in a file and name it in `keys_file`"
+                            }
+                            false => "write sha256: and 64 hexadecimal digits; `tidegate hash-key` prints it",
+                        }));
                     }
                 }
             }
@@ -197,7 +200,10 @@ impl<'a> Check<'a> {
                 Ok(()) => users.push(user(name, &written.text)),
                 Err(why) => {
                     let finding = self.finding(Code::BadHash, at, format!("the password of `{name}` {why}"));
-                    self.report(finding.label("write an argon2 or bcrypt hash; `tidegate hash-password` prints one"));
+                    self.report(finding.label(match written.text.contains("${") {
+                        true => "`${…}` is not expanded in hashes; put the entry in a file and name it in `users_file`",
+                        false => "write an argon2 or bcrypt hash; `tidegate hash-password` prints one",
+                    }));
                 }
             }
         }

@@ -149,18 +149,18 @@ impl<'a> Check<'a> {
             return;
         }
         let upstreams = routes.upstreams.iter().filter(|placed| !placed.value.anonymous);
-        let named = upstreams.map(|placed| ("upstreams", "an upstream", &placed.value.name, placed.at));
-        let auth = auth.iter().map(|(name, placed)| ("auth", "an auth", name, placed.at));
-        let limits = limits.iter().map(|(name, placed)| ("limits", "a limit", name, placed.at));
+        let named = upstreams.map(|placed| ("upstreams", "to", "an upstream", &placed.value.name, placed.at));
+        let auth = auth.iter().map(|(name, placed)| ("auth", "auth", "an auth", name, placed.at));
+        let limits = limits.iter().map(|(name, placed)| ("limits", "limit", "a limit", name, placed.at));
         let unused: Vec<_> = named
             .chain(auth)
             .chain(limits)
-            .filter(|(section, _, name, _)| !self.used.contains(&(*section, name.to_string())))
+            .filter(|(section, _, _, name, _)| !self.used.contains(&(*section, name.to_string())))
             .collect();
-        for (_, what, name, at) in unused {
+        for (_, field, what, name, at) in unused {
             let mut finding = self.finding(Code::Unused, at, format!("no route uses `{name}`, {what}"));
             finding.span = at.key_span();
-            self.report(finding);
+            self.report(finding.label(format!("name it in a route's `{field}`, or delete it")));
         }
     }
 }

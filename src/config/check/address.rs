@@ -16,7 +16,7 @@ impl<'a> Check<'a> {
         let port = match (port, default_port) {
             (Some("0"), _) => {
                 let finding = self.finding(Code::OutOfRange, at, "port 0 is not a port to connect to");
-                self.report(finding);
+                self.report(finding.label("from 1 to 65535"));
                 None
             }
             (Some(port), _) => self.port(at, port),

@@ -149,10 +149,15 @@ impl<'a> Check<'a> {
         let is_misspelt = |key: &Arc<str>| {
             self.known.contains(&at.key(key).key_span().start) && suggest::nearest(key, [field]).is_some()
         };
-        if !at.has(field) && !at.keys().iter().any(is_misspelt) {
+        if at.is_block() && !at.has(field) && !at.keys().iter().any(is_misspelt) {
             let finding = self.finding(Code::Missing, at, format!("{what} has no `{field}`")).label(label);
             self.report(finding);
         }
+    }
+
+    /// Whether a block has a field that it should not have: what seems to be missing may be what that was meant for.
+    fn has_stray_field(&self, at: At<'a>) -> bool {
+        at.keys().iter().any(|key| self.known.contains(&at.key(key).key_span().start))
     }
 
     /// An item of a list that holds nothing, unless it was already found wrong.

@@ -53,15 +53,8 @@ impl<'a> Check<'a> {
             self.report(finding.label("write /a for one path, /a/* for all below it"));
             return None;
         }
-        let (literal, is_prefix) = match text.strip_suffix("/*") {
-            Some(parent) => (parent, true),
-            None => (text, false),
-        };
-        let normal = if is_prefix && literal.is_empty() { Ok(String::new()) } else { normalise(literal) };
-        let label = match normal {
-            Ok(normal) if is_prefix && normal.ends_with('/') => "write one / before the *".to_owned(),
-            Ok(normal) if is_prefix => return Some(PathPattern::Prefix(normal)),
-            Ok(normal) => return Some(PathPattern::Exact(normal)),
+        let label = match parse_path(text) {
+            Ok(pattern) => return Some(pattern),
             Err(_) if at.is_expanded() => "write /a for one path, /a/* for all below it".to_owned(),
             Err(label) => label,
         };
@@ -71,12 +64,28 @@ impl<'a> Check<'a> {
     }
 }
 
+/// The pattern, or how to write it right.
+fn parse_path(text: &str) -> Result<PathPattern, String> {
+    if !text.starts_with('/') {
+        let absolute = format!("/{}", text.trim_start_matches("./"));
+        return Err(match parse_path(&absolute) {
+            Ok(_) => format!("write {absolute}"),
+            Err(_) => "a path starts with /".to_owned(),
+        });
+    }
+    match text.strip_suffix("/*") {
+        Some("") => Ok(PathPattern::Prefix(String::new())),
+        Some(parent) => match normalise(parent)? {
+            normal if normal.ends_with('/') => Err("write one / before the *".to_owned()),
+            normal => Ok(PathPattern::Prefix(normal)),
+        },
+        None => normalise(text).map(PathPattern::Exact),
+    }
+}
+
 /// The path as the gateway sees one after it has sanitised a request: no empty or dot segments, unreserved characters bare, other
 /// escapes in upper case.
 fn normalise(path: &str) -> Result<String, String> {
-    if !path.starts_with('/') {
-        return Err(format!("write /{}", path.trim_start_matches("./")));
-    }
     let trimmed = path.trim_end_matches('*');
     if path.ends_with('*') {
         return Err(format!("write {}/* for all paths below it", trimmed.trim_end_matches('/')));

@@ -78,7 +78,7 @@ impl<'a> Check<'a> {
             listeners.push(Placed { value: Arc::new(listener), at });
         }
         let any = at.has("listen") || spec.listeners.as_ref().map_or(at.has("listeners"), |named| !named.0.is_empty());
-        if !any {
+        if !any && at.is_block() {
             let finding = self.finding(Code::Missing, at, "nothing listens");
             self.report(finding.label("add `listen: 8080`"));
         }

@@ -41,8 +41,14 @@ impl<'a> Check<'a> {
     pub(super) fn routes(&mut self, spec: &'a Spec, at: At<'a>, known: &Known<'_, 'a>) -> Routes<'a> {
         let base = self.base();
         let block = at.key("routes");
-        if spec.routes.is_none() {
-            self.missing(at, "routes", "this config", "add routes: [{ path: /*, to: HOST:PORT }]");
+        let how = "add routes: [{ path: /*, to: HOST:PORT }]";
+        match &spec.routes {
+            None => self.missing(at, "routes", "this config", how),
+            Some(list) if list.0.is_empty() => {
+                let finding = self.finding(Code::Missing, block, "this config has no `routes`");
+                self.report(finding.label(how));
+            }
+            Some(_) => {}
         }
         let mut routes: Vec<Placed<'a, Arc<Route>>> = vec![];
         let mut upstreams = known.upstreams.clone();
@@ -357,12 +363,17 @@ impl<'a> Check<'a> {
         let to_at = at.key("to");
         let backends = match &written.to {
             None => {
-                self.missing(at, "to", whose, "add to: UPSTREAM or to: HOST:PORT");
+                // Both would answer instead, and were refused.
+                if !at.has("redirect") && !at.has("respond") {
+                    self.missing(at, "to", whose, "add to: UPSTREAM or to: HOST:PORT");
+                }
                 return None;
             }
             Some(OneOrMany::One(one)) if Name::parse(&one.text).is_ok() => {
                 return self.upstream_named(at, &one.text, names, whose);
             }
+            // Its name was refused there.
+            Some(OneOrMany::One(one)) if self.root.key("upstreams").has(&one.text) => return None,
             Some(OneOrMany::One(one)) => {
                 self.plain_backend(to_at, &one.text).map(|one| (one, to_at)).into_iter().collect()
             }
@@ -415,8 +426,9 @@ impl<'a> Check<'a> {
         }
         let mut backends = vec![];
         for (at, text) in self.items(at, list) {
-            if Name::parse(text).is_ok() && self.root.key("upstreams").has(text) {
-                let finding = self.finding(Code::NotAnAddress, at, format!("`{text}` is an upstream, not an address"));
+            if self.root.key("upstreams").has(text) {
+                let finding =
+                    self.finding(Code::NotAnAddress, at, format!("`{}` is an upstream, not an address", at.shown()));
                 self.report(finding.label("a list holds addresses; one upstream is written without [ ]"));
                 continue;
             }

@@ -227,6 +227,9 @@ impl<'a> Check<'a> {
     }
 
     fn no_health(&mut self, at: At<'a>, whose: &str) {
+        if self.has_stray_field(at) {
+            return;
+        }
         let finding = self.finding(Code::NoHealth, at, format!("{whose} has no health check"));
         self.report(finding.label("add `health: /healthz`, or `health: none` if this is meant"));
     }

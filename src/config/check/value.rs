@@ -33,7 +33,9 @@ impl<'a> Check<'a> {
                 let (word, bound) =
                     if value < *bounds.start() { ("below", bounds.start()) } else { ("above", bounds.end()) };
                 let message = format!("`{field}: {shown}` is {word} {}", duration::Written(*bound));
-                self.finding(Code::OutOfRange, at, message)
+                let written = duration::Written;
+                let label = format!("from {} to {}", written(*bounds.start()), written(*bounds.end()));
+                self.finding(Code::OutOfRange, at, message).label(label)
             }
             Err(duration::DurationError::NoUnit) => {
                 let finding = self.finding(Code::Duration, at, format!("`{field}: {shown}` has no unit"));

@@ -444,7 +444,7 @@ routes:
 ",
 }
 Unsupported "E0306" "This version cannot do that yet." {
-why: "The value is right and means something that this version of Tidegate does not have. It is refused rather than ignored.",
+why: "The field or value is right and means something that this version of Tidegate does not have. It is refused rather than ignored.",
 bad: "listen: 8080
 routes:
   - path: /*

@@ -99,6 +99,8 @@ impl Diagnostic {
 pub struct Report {
     file: Box<str>,
     text: Box<str>,
+    /// Where the text is stars: in order, apart, none over a line's end.
+    masked: Box<[Range<usize>]>,
     lines: Lines,
     findings: Vec<Diagnostic>,
     more: usize,
@@ -110,7 +112,7 @@ const SHORTEST_SECRET: usize = 4;
 
 /// Where the lines of a text start.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Lines(Vec<usize>);
+pub(super) struct Lines(Box<[usize]>);
 
 impl Lines {
     pub(super) fn of(text: &str) -> Self {
@@ -150,9 +152,10 @@ impl Report {
             findings.sort_by_key(|finding| finding.span.start);
         }
         let lines = Lines::of(text);
-        let text = if findings.is_empty() { String::new() } else { mask(text, masked) };
+        let masked = within_lines(text, masked);
+        let text = if findings.is_empty() { String::new() } else { mask(text, &masked) };
         let (file, text) = (file.display().to_string().into(), text.into());
-        Self { file, text, lines, findings, more, files: vec![] }
+        Self { file, text, masked, lines, findings, more, files: vec![] }
     }
 
     /// Puts what is written in the place of what it stands for, wherever a finding quotes the value of a `${…}`.
@@ -233,13 +236,31 @@ impl<'a> IntoIterator for &'a Report {
     }
 }
 
+/// The spans in order, those that touch as one, cut at the ends of lines.
+fn within_lines(text: &str, spans: &[Range<usize>]) -> Box<[Range<usize>]> {
+    let mut spans = spans.to_vec();
+    spans.sort_by_key(|span| span.start);
+    let mut cut: Vec<Range<usize>> = vec![];
+    for span in spans {
+        let mut start = span.start;
+        for line in text.get(span).unwrap_or_default().split_inclusive('\n') {
+            let end = start + line.trim_end_matches(['\r', '\n']).len();
+            match cut.last_mut() {
+                Some(last) if start <= last.end => last.end = end.max(last.end),
+                _ if start < end => cut.push(start..end),
+                _ => {}
+            }
+            start += line.len();
+        }
+    }
+    cut.into()
+}
+
 /// Replaces spans by stars, byte for byte, so that every other span stays right.
 fn mask(text: &str, spans: &[Range<usize>]) -> String {
     let mut masked = text.to_owned();
     for span in spans {
-        let Some(secret) = text.get(span.clone()) else { continue };
-        let stars: String = secret.bytes().map(|byte| if byte == b'\n' { '\n' } else { '*' }).collect();
-        masked.replace_range(span.clone(), &stars);
+        masked.replace_range(span.clone(), &"*".repeat(span.len()));
     }
     masked
 }

@@ -4,7 +4,7 @@ use std::{fmt::Write as _, ops::Range};
 
 use annotate_snippets::{AnnotationKind, Level, Origin, Renderer, Snippet};
 
-use super::{Diagnostic, Report, Severity};
+use super::{Diagnostic, Position, Report, Severity};
 
 /// Whether text is coloured. The caller knows the stream; nothing is lost without colour.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -100,17 +100,14 @@ impl Report {
 
     fn snippet(&self, renderer: &Renderer, finding: &Diagnostic) -> String {
         let window = self.window(finding);
-        let within = |span: &Range<usize>| {
-            let shift = |byte: usize| byte.min(window.end).saturating_sub(window.start);
-            shift(span.start)..shift(span.end)
-        };
+        let within = |span: &Range<usize>| window.start(span.start)..window.end(span.end);
         let related = finding
             .related
             .iter()
             .map(|other| AnnotationKind::Context.span(within(&other.span)).label(other.label.as_str()));
-        let snippet = Snippet::source(self.text.get(window.clone()).unwrap_or_default())
+        let snippet = Snippet::source(window.text.as_str())
             .path(&*self.file)
-            .line_start(self.position(window.start).line)
+            .line_start(self.position(window.bytes.start).line)
             .annotation(AnnotationKind::Primary.span(within(&finding.span)).label(finding.label.as_deref()))
             .annotations(related);
         let level = match finding.code.severity() {
@@ -122,19 +119,67 @@ impl Report {
         let title = level.primary_title(finding.message.as_str()).id(finding.code.id());
         if self.text.is_empty() {
             let origin = Origin::path(&*self.file);
-            return renderer.render(&[title.element(origin).elements(notes).element(docs)]);
+            let label = finding.label.iter().map(|label| Level::NOTE.no_name().message(label.as_str()));
+            return renderer.render(&[title.element(origin).elements(label).elements(notes).element(docs)]);
         }
-        renderer.render(&[title.element(snippet).elements(notes).element(docs)])
+        let rendered = renderer.render(&[title.element(snippet).elements(notes).element(docs)]);
+        // Stars may have moved what is behind them: the place to print is that in the file.
+        let Position { line, col } = self.position(finding.span.start);
+        let place = |col: usize| format!("{}:{line}:{col}", self.file);
+        rendered.replacen(&place(window.col(finding.span.start)), &place(col), 1)
     }
 
     /// The whole lines from the first to the last place of a finding: rendering looks at nothing else of a large file.
-    fn window(&self, finding: &Diagnostic) -> Range<usize> {
+    fn window(&self, finding: &Diagnostic) -> Window {
         let spans = || finding.related.iter().map(|other| &other.span).chain([&finding.span]);
         let first = spans().map(|span| span.start).min().unwrap_or_default().min(self.text.len());
         let last = spans().map(|span| span.end).max().unwrap_or_default().min(self.text.len());
         let start = self.text.get(..first).and_then(|before| before.rfind('\n')).map_or(0, |at| at + 1);
         let end =
             self.text.get(last..).and_then(|after| after.find(['\r', '\n'])).map_or(self.text.len(), |at| last + at);
-        start..end
+        let mut window = Window { bytes: start..end, text: String::new(), masks: vec![] };
+        let mut copied = start;
+        for mask in self.masked.iter().filter(|mask| start <= mask.start && mask.end <= end) {
+            window.text.extend([self.text.get(copied..mask.start).unwrap_or_default(), STARS]);
+            window.masks.push((mask.clone(), window.text.len()));
+            copied = mask.end;
+        }
+        window.text.push_str(self.text.get(copied..end).unwrap_or_default());
+        window
+    }
+}
+
+/// What is printed for a masked value.
+const STARS: &str = "******";
+
+/// Lines as they are printed: what is masked is [`STARS`], so that not even its length is shown.
+struct Window {
+    /// Where they are in the file.
+    bytes: Range<usize>,
+    text: String,
+    /// What is masked in the file, and where its stars end in `text`.
+    masks: Vec<(Range<usize>, usize)>,
+}
+
+impl Window {
+    /// Where a span that starts at a byte of the file starts in `text`: never within stars.
+    fn start(&self, byte: usize) -> usize {
+        let within = self.masks.iter().find(|(mask, _)| mask.start < byte && byte < mask.end);
+        within.map_or_else(|| self.end(byte), |(_, end)| end - STARS.len())
+    }
+
+    /// Where a span that ends at a byte of the file ends in `text`.
+    fn end(&self, byte: usize) -> usize {
+        let byte = byte.clamp(self.bytes.start, self.bytes.end);
+        match self.masks.iter().rev().find(|(mask, _)| mask.start < byte) {
+            Some((mask, end)) => end + byte.saturating_sub(mask.end),
+            None => byte - self.bytes.start,
+        }
+    }
+
+    /// The column of a byte of the file, as it is printed.
+    fn col(&self, byte: usize) -> usize {
+        let before = self.text.get(..self.start(byte)).unwrap_or_default();
+        before.chars().rev().take_while(|c| *c != '\n').count() + 1
     }
 }

@@ -70,7 +70,6 @@ const TWO: &str = "listen: 8080\nroutes:\n  - path: /ä\n    tö: x\n    to: 127
 #[test]
 fn short_form_is_file_line_column() {
     insta::assert_snapshot!(report(TWO).short(), @"
-    tidegate.yaml:3:5: warning[W0502]: route `/%C3%A4` has no health check
     tidegate.yaml:4:5: error[E0201]: unknown field `tö`
     tidegate.yaml:5:9: error[E0305]: backend `127.0.0.1` has no port
     ");
@@ -78,13 +77,13 @@ fn short_form_is_file_line_column() {
 
 #[test]
 fn json_has_one_object_per_finding() {
-    let text = "listen: 8080\nlimitz: {}\nroutes: []\n";
+    let text = "listen: 8080\nlimitz: {}\nroutes: [{ path: /*, to: 127.0.0.1:1, health: none }]\n";
     insta::assert_snapshot!(report(text).json(), @r#"{"code":"E0201","col":1,"end_col":7,"file":"tidegate.yaml","fix":"limits","line":2,"message":"unknown field `limitz`","path":"limitz","severity":"error","suggestion":"did you mean `limits`?"}"#);
 }
 
 #[test]
 fn github_annotations_escape_what_they_must() {
-    insta::assert_snapshot!(report("listen: 8080\nli%mits: {}\nroutes: []\n").github(), @"::error file=tidegate.yaml,line=2,col=1,title=E0201::unknown field `li%25mits` (did you mean `limits`?)");
+    insta::assert_snapshot!(report("listen: 8080\nli%mits: {}\nroutes: [{ path: /*, to: 127.0.0.1:1, health: none }]\n").github(), @"::error file=tidegate.yaml,line=2,col=1,title=E0201::unknown field `li%25mits` (did you mean `limits`?)");
 }
 
 #[test]
@@ -123,6 +122,42 @@ routes:
 }
 
 #[test]
+fn masks_have_one_width_and_move_no_place() {
+    let text = "a: [hunter2, correct-horse]\nb: |\n  long\r\n  text\n";
+    let at = |part: &str| text.find(part).map(|start| start..start + part.len()).unwrap();
+    let finding = super::Diagnostic::new(Code::BadHash, at("correct-horse"), "bad").related(at("b"), "and this");
+    let over_lines = at("long").start..at("text").end;
+    let masked = [over_lines, at("correct-horse"), at("hunter2"), at("hunter2, c")];
+    let report = Report::new(Path::new("f.yaml"), text, vec![finding], &masked);
+    insta::assert_snapshot!(report.text(Style::Plain), @"
+    error[E0307]: bad
+     --> f.yaml:1:14
+      |
+    1 | a: [******]
+      |     ^^^^^^
+    2 | b: |
+      | - and this
+      |
+      = docs: tidegate explain-error E0307
+
+    f.yaml: 1 error, 0 warnings
+    ");
+    let last = super::Diagnostic::new(Code::BadHash, at("text"), "bad");
+    let report = Report::new(Path::new("f.yaml"), text, vec![last], &masked);
+    insta::assert_snapshot!(report.text(Style::Plain), @"
+    error[E0307]: bad
+     --> f.yaml:4:3
+      |
+    4 | ******
+      | ^^^^^^
+      |
+      = docs: tidegate explain-error E0307
+
+    f.yaml: 1 error, 0 warnings
+    ");
+}
+
+#[test]
 fn at_most_fifty_are_kept_and_errors_go_before_warnings() {
     let mut text = "listen: 8080\nroutes:\n".to_owned();
     for i in 0..60 {
@@ -144,7 +179,7 @@ fn all_structural_errors_are_found_in_one_run() {
         let report = report(text);
         report.iter().map(|f| (f.code.id(), report.position(f.span.start).line)).collect()
     };
-    for expected in [("E0206", 1), ("E0201", 2), ("E0206", 4), ("E0201", 6), ("E0206", 7), ("E0206", 8), ("E0206", 10)]
+    for expected in [("E0206", 1), ("E0201", 2), ("E0206", 4), ("E0201", 6), ("E0306", 7), ("E0206", 8), ("E0206", 10)]
     {
         assert!(codes.contains(&expected), "{expected:?} in {codes:?}");
     }

@@ -23,7 +23,8 @@ pub(in crate::config) struct ApiKeySpec {
     pub(in crate::config) header: Option<Written<Any>>,
     /// The query parameter that holds the key. Either this or `header`.
     pub(in crate::config) query: Option<Written<Any>>,
-    /// Who has a key: `name: sha256:HEX`, or a list of hashes. `tidegate hash-key` prints one.
+    /// Who has a key: `name: sha256:HEX`, or a list of hashes. `tidegate hash-key` prints one. `${…}` is not
+    /// expanded here.
     pub(in crate::config) keys: Option<Named<OneOrMany<KeyHash>>>,
     /// A YAML file of more such entries, from the folder of this file.
     pub(in crate::config) keys_file: Option<Written<File>>,
@@ -36,7 +37,7 @@ pub(in crate::config) struct ApiKeySpec {
 pub(in crate::config) struct BasicSpec {
     /// The name that browsers show. Default `tidegate`.
     pub(in crate::config) realm: Option<Written<Any>>,
-    /// Who has a password: `name: HASH`, argon2 or bcrypt. `tidegate hash-password` prints one.
+    /// Who has a password: `name: HASH`, argon2 or bcrypt. `tidegate hash-password` prints one. `${…}` is not expanded here.
     pub(in crate::config) users: Option<Named<Written<PasswordHash>>>,
     /// A file of `name:HASH` lines (htpasswd with bcrypt), from the folder of this file.
     pub(in crate::config) users_file: Option<Written<File>>,

@@ -1,4 +1,4 @@
-//! Where a field belongs that was written one level too high or too low.
+//! Fields that are right elsewhere: one level higher or lower, or in a later version.
 
 const ACTIVE: &[&str] = &[
     "type",
@@ -39,6 +39,30 @@ const HOMES: &[(&str, &[&str], &str)] = &[
     ("auth", &["header", "query", "keys", "keys_file"], "api_key"),
     ("auth", &["realm", "users", "users_file"], "basic"),
 ];
+
+/// Fields that later versions will have, in whatever block they are.
+const PLANNED: &[&str] = &[
+    "cluster",
+    "cors",
+    "include",
+    "passive",
+    "redirect",
+    "request_headers",
+    "respond",
+    "response_headers",
+    "rewrite",
+    "slow_start",
+    "tls",
+    "tracing",
+];
+
+/// The same for the conditions of a route; elsewhere these words mean something else.
+const PLANNED_IN_ROUTES: &[&str] = &["headers", "methods"];
+
+/// Whether a later version will have a field. `parents` are the keys above it.
+pub(in crate::config) fn is_planned(parents: &[&str], field: &str) -> bool {
+    PLANNED.contains(&field) || (parents == ["routes"] && PLANNED_IN_ROUTES.contains(&field))
+}
 
 /// Where a field goes that its block does not have. `parents` are the keys above it.
 pub(in crate::config) fn home(parents: &[&str], field: &str) -> Option<&'static str> {

@@ -15,7 +15,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub(super) use access::{ApiKeySpec, AuthSpec, BasicSpec, LimitSpec};
-pub(super) use home::home;
+pub(super) use home::{home, is_planned};
 pub(super) use process::{AdminSpec, ListenerSpec, ReloadSpec, ShutdownSpec, TelemetrySpec};
 pub(super) use route::{Defaults, RetriesSpec, RouteSpec};
 pub(super) use upstream::{ActiveSpec, BackendSpec, HealthSpec, UpstreamSpec};
@@ -33,7 +33,8 @@ pub(super) use written::{
 pub(super) struct Spec {
     /// The version of this format. Default `1`, the only one.
     pub(super) version: Option<Written<Version>>,
-    /// The short form of `listeners` with one listener named `main`: a port on all IPv4 addresses, or an address.
+    /// A listener named `main`, in short: a port on all IPv4 addresses (`8080` or `":8080"`), or an address. It may stand beside
+    /// `listeners`, which then have no `main` of their own.
     pub(super) listen: Option<Written<Listen>>,
     /// Addresses that accept clients, by name.
     pub(super) listeners: Option<Named<ListenerSpec>>,

@@ -16,7 +16,7 @@ pub(in crate::config) struct ListenerSpec {
     pub(in crate::config) trusted_proxies: Option<List<Written<Cidr>>>,
 }
 
-/// Where the gateway answers for itself: health, metrics, dashboard.
+/// Where the gateway answers for itself: health, metrics, status.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, expecting = "the fields of admin")]
 #[schemars(rename = "Admin")]

@@ -223,6 +223,12 @@ impl<'a> At<'a> {
         }
     }
 
+    /// Whether fields are written here, or nothing yet.
+    pub(in crate::config) fn is_block(self) -> bool {
+        let node = &self.index.nodes[self.node];
+        node.is_null() || matches!(node.kind, Kind::Map { .. })
+    }
+
     /// `routes[2].timeouts.request`.
     pub(in crate::config) fn path(self) -> String {
         let mut steps = vec![];

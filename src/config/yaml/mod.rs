@@ -239,10 +239,21 @@ fn structural(root: At<'_>, path: &[Segment], serde_says: &str) -> Diagnostic {
         let allowed: Vec<&str> = list.split('`').skip(3).step_by(2).collect();
         return unknown_field(at, &keys, &allowed).path(at.path());
     }
+    if keys == ["routes", "to"] && at.describe() == "fields" {
+        return Diagnostic::new(Code::Unsupported, at.span(), "weights in `to` are not in this version yet")
+            .label("name one upstream; its backends can have a `weight`")
+            .path(at.path());
+    }
     let expected = serde_says.rsplit_once(", expected ").map_or("something else", |(_, expected)| expected);
     let subject = keys.last().map(|key| format!("`{key}`: ")).unwrap_or_default();
     let found = at.describe();
-    Diagnostic::new(Code::WrongType, at.span(), format!("{subject}expected {expected}, found {found}")).path(at.path())
+    let message = format!("{subject}expected {expected}, found {found}");
+    let finding = Diagnostic::new(Code::WrongType, at.span(), message).path(at.path());
+    match (expected, found) {
+        ("a list", "fields") if keys == ["routes"] => finding.label("start each route with `- `"),
+        ("a list", "fields") => finding.label("start each item with `- `"),
+        _ => finding,
+    }
 }
 
 fn unknown_field(at: At<'_>, keys: &[&str], allowed: &[&str]) -> Diagnostic {
@@ -256,6 +267,11 @@ fn unknown_field(at: At<'_>, keys: &[&str], allowed: &[&str]) -> Diagnostic {
             (Some(_), true) => finding.note(format!("write {}", nested(home, field, &at.shown()))),
             _ => finding,
         };
+    }
+    if super::spec::is_planned(parents, field) {
+        return Diagnostic::new(Code::Unsupported, at.key_span(), format!("`{field}` is not in this version yet"))
+            .label("delete it")
+            .note(format!("fields here: {}", suggest::list(allowed.iter().copied())));
     }
     let finding = Diagnostic::new(Code::UnknownField, at.key_span(), format!("unknown field `{field}`"));
     let finding = match suggest::nearest(field, allowed.iter().copied()) {
