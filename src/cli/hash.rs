@@ -1,6 +1,6 @@
 //! `tidegate hash-key` and `hash-password`: from a secret on standard input to the form in which a config holds it.
 //!
-//! From a pipe one line is read. On a terminal the secret is asked for twice and not shown, because a slip of the finger would
+//! From a pipe one line is read, and more than one is refused: only one could be hashed. On a terminal the secret is asked for twice and not shown, because a slip of the finger would
 //! be found out only by whoever is refused. The secret is overwritten in memory when it has been hashed.
 
 use std::{
@@ -26,7 +26,7 @@ pub(super) fn hash_password() -> Result<ExitCode, Trouble> {
 }
 
 fn hash(what: &str, function: fn(&str) -> Result<String, HashError>) -> Result<ExitCode, Trouble> {
-    let secret = if io::stdin().is_terminal() { ask(what)? } else { read(io::stdin().lock())? };
+    let secret = if io::stdin().is_terminal() { ask(what)? } else { read_only(io::stdin().lock())? };
     let hash = function(&secret).map_err(|why| Trouble(format!("the {what} {why}")))?;
     print(&format!("{hash}\n"))
 }
@@ -50,20 +50,33 @@ fn ask(what: &str) -> Result<Secret, Trouble> {
     if once == again { Ok(once) } else { Err(Trouble(format!("the two {what}s differ"))) }
 }
 
+/// The only line, without its end.
+fn read_only(mut input: impl BufRead) -> Result<Secret, Trouble> {
+    let secret = read(&mut input)?;
+    let rest = input.fill_buf().map_err(|why| cannot_read(&why))?;
+    // What is too long has not been read to its end.
+    if rest.is_empty() || secret.len() > MAX_SECRET {
+        Ok(secret)
+    } else {
+        Err(Trouble("more than one line on standard input".to_owned()))
+    }
+}
+
 /// One line, without its end.
 fn read(input: impl BufRead) -> Result<Secret, Trouble> {
     // One byte more than can be used, and a line's end: what is too long is said to be, not cut.
     let mut line = Zeroizing::new(Vec::with_capacity(MAX_SECRET + 3));
-    input
-        .take(MAX_SECRET as u64 + 3)
-        .read_until(b'\n', &mut line)
-        .map_err(|why| Trouble(format!("cannot read standard input: {why}")))?;
+    input.take(MAX_SECRET as u64 + 3).read_until(b'\n', &mut line).map_err(|why| cannot_read(&why))?;
     let line = line.strip_suffix(b"\n").unwrap_or(&line);
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     match std::str::from_utf8(line) {
         Ok(line) => Ok(Zeroizing::new(line.to_owned())),
         Err(_) => Err(Trouble("standard input is not UTF-8 text".to_owned())),
     }
+}
+
+fn cannot_read(why: &io::Error) -> Trouble {
+    Trouble(format!("cannot read standard input: {why}"))
 }
 
 /// A terminal that does not show what is typed, until this is dropped.
@@ -94,8 +107,13 @@ mod tests {
 
     #[test]
     fn a_secret_is_one_line_without_its_end() {
-        for input in ["s3cret", "s3cret\n", "s3cret\r\n", "s3cret\nanother\n"] {
+        for input in ["s3cret", "s3cret\n", "s3cret\r\n"] {
+            assert_eq!(read_only(input.as_bytes()).unwrap().as_str(), "s3cret", "{input:?}");
+        }
+        for input in ["s3cret\nanother\n", "s3cret\nanother", "s3cret\n\n"] {
             assert_eq!(read(input.as_bytes()).unwrap().as_str(), "s3cret", "{input:?}");
+            let Err(Trouble(what)) = read_only(input.as_bytes()) else { panic!("{input:?}") };
+            assert_eq!(what, "more than one line on standard input");
         }
         assert_eq!(read(&b" s3cret \n"[..]).unwrap().as_str(), " s3cret ");
         assert!(read(&b"\xff\n"[..]).is_err());
@@ -104,7 +122,9 @@ mod tests {
     #[test]
     fn a_secret_that_is_too_long_is_not_cut() {
         let long = "x".repeat(MAX_SECRET + 1);
-        let read = read(format!("{long}\r\n").as_bytes()).unwrap();
-        assert_eq!(auth::hash_key(&read), Err(HashError::TooLong));
+        for input in [format!("{long}\r\n"), format!("{long}xxxxxx\nanother\n")] {
+            let read = read_only(input.as_bytes()).unwrap();
+            assert_eq!(auth::hash_key(&read), Err(HashError::TooLong));
+        }
     }
 }

@@ -51,6 +51,12 @@ pub(super) enum Exit {
 /// Why there is no status. The exit code is 2.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum StatusError {
+    /// What was named cannot be asked.
+    #[error("{admin} is not HOST:PORT")]
+    NotAnAddress {
+        /// What was named.
+        admin: String,
+    },
     /// Something else listens there, or another version.
     #[error("{admin} answers, but not with the status of a tidegate {}: {why}\nIs it the admin address (`admin:` in the config, 127.0.0.1:9901 by default)?", env!("CARGO_PKG_VERSION"))]
     NotTidegate {
@@ -64,7 +70,8 @@ pub(super) enum StatusError {
     Output(#[source] io::Error),
     /// Nobody answers.
     #[error(
-        "no tidegate answers at {admin}: {why}\nIs it running? Its config says where it answers (`admin:`, 127.0.0.1:9901 by default); name another address with --admin HOST:PORT."
+        "no tidegate answers at {admin}: {}\nIs it running? Its config says where it answers (`admin:`, 127.0.0.1:9901 by default); name another address with --admin HOST:PORT.",
+        in_words(why)
     )]
     Unreachable {
         /// The address.
@@ -79,6 +86,9 @@ pub(super) enum StatusError {
 /// # Errors
 /// [`StatusError`]: no gateway answers, something else does, or the output is gone.
 pub(super) fn status(query: &StatusQuery<'_>, out: &mut dyn Write) -> Result<u8, StatusError> {
+    if !is_host_and_port(query.admin) {
+        return Err(StatusError::NotAnAddress { admin: query.admin.to_owned() });
+    }
     let not_tidegate = |why: String| StatusError::NotTidegate { admin: query.admin.to_owned(), why };
     let unreachable = |why| StatusError::Unreachable { admin: query.admin.to_owned(), why };
     let answer = fetch(query.admin, "/api/v1/status").map_err(unreachable)?;
@@ -100,6 +110,20 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The longest answer that is read: the status of a hundred thousand backends.
 const LONGEST_ANSWER: u64 = 64 * 1024 * 1024;
+
+fn is_host_and_port(admin: &str) -> bool {
+    let parts = admin.rsplit_once(':');
+    parts.is_some_and(|(host, port)| !host.is_empty() && !host.contains('/') && port.parse::<u16>().is_ok())
+}
+
+/// `Connection refused (os error 111)` as `connection refused`.
+fn in_words(why: &io::Error) -> String {
+    let text = why.to_string();
+    match text.split_once(" (os error ") {
+        Some((words, _)) => words.to_lowercase(),
+        None => text,
+    }
+}
 
 fn fetch(admin: &str, path: &str) -> io::Result<Vec<u8>> {
     let mut socket = connect(admin)?;
@@ -199,7 +223,7 @@ fn headline(document: &StatusDocument) -> String {
         (false, Some(reason)) => format!("not ready ({reason})"),
         (false, None) => "not ready".to_owned(),
     };
-    let up = Elapsed(Duration::from_secs(*uptime_s));
+    let up = elapsed(*uptime_s);
     let line = format!("tidegate {version} · up {up} · gen {} since {since} · {readiness}", config.generation);
     Printable(&line).to_string()
 }
@@ -233,7 +257,7 @@ fn backend_row(name: &str, upstream: &UpstreamStatus, backend: &BackendStatus) -
         name.to_owned(),
         format!("{}{role}", backend.name),
         state.to_owned(),
-        Elapsed(Duration::from_secs(backend.for_s)).to_string(),
+        elapsed(backend.for_s),
         why.to_owned(),
         recent.map_or_else(dash, |recent| rate(recent.requests_per_s)),
         recent.and_then(|recent| recent.error_percent).map_or_else(dash, |percent| format!("{percent:.1}%")),
@@ -241,6 +265,14 @@ fn backend_row(name: &str, upstream: &UpstreamStatus, backend: &BackendStatus) -
         backend.connections.to_string(),
     ];
     cells.map(|cell| Printable(&cell).to_string())
+}
+
+/// Whole seconds are all that is known, so there is no `0ms`.
+fn elapsed(seconds: u64) -> String {
+    match seconds {
+        0 => "0s".to_owned(),
+        seconds => Elapsed(Duration::from_secs(seconds)).to_string(),
+    }
 }
 
 fn dash() -> String {
@@ -285,10 +317,25 @@ fn summary(document: &StatusDocument) -> String {
     let mut lines: Vec<String> =
         document.upstreams.iter().filter(|u| u.up < u.total || u.is_down()).map(trouble).collect();
     if lines.is_empty() {
-        let total: usize = document.upstreams.iter().map(|upstream| upstream.total).sum();
-        lines.push(format!("All good: {total} of {total} backends up."));
+        lines.push(no_trouble(document));
     }
     lines.join("\n") + &users(document.gateway.recent.as_ref()) + "\n"
+}
+
+/// No backend is known to be bad. That is good only if all are asked, and users say so too.
+fn no_trouble(document: &StatusDocument) -> String {
+    let total = |checked: bool| -> usize {
+        document.upstreams.iter().filter(|upstream| upstream.checked == checked).map(|upstream| upstream.total).sum()
+    };
+    let errors = document.gateway.recent.and_then(|recent| recent.error_percent).unwrap_or_default();
+    match (total(true), total(false)) {
+        (0, 0) => "No backends.".to_owned(),
+        (0, 1) => "1 backend, not checked.".to_owned(),
+        (0, unchecked) => format!("{unchecked} backends, none checked."),
+        (up, 0) if errors > 0.0 => format!("All up: {up} of {up} backends."),
+        (up, 0) => format!("All good: {up} of {up} backends up."),
+        (up, unchecked) => format!("All up: {up} of {up} checked backends, {unchecked} not checked."),
+    }
 }
 
 fn trouble(upstream: &UpstreamStatus) -> String {
@@ -421,7 +468,8 @@ mod tests {
             document["gateway"]["recent"] = json!(null);
             shown(document).lines().last().unwrap().to_owned()
         };
-        assert_eq!(last_line("primary", 3, ["up", "up", "up"]), "All good: 4 of 4 backends up.");
+        let all_up = "All up: 3 of 3 checked backends, 1 not checked.";
+        assert_eq!(last_line("primary", 3, ["up", "up", "up"]), all_up);
         assert_eq!(last_line("primary", 1, ["up", "degraded", "down"]), "orders: 1 of 3 down, 1 degraded.");
         assert_eq!(last_line("checking", 0, ["checking", "checking", "checking"]), "orders: 3 of 3 checking.");
         let backup = "orders: 2 of 3 not up: backups take the traffic.";
@@ -430,6 +478,47 @@ mod tests {
         assert_eq!(last_line("try_all", 0, ["down", "down", "down"]), tried);
         let refused = "orders: no backend of 3 is eligible: requests are refused.";
         assert_eq!(last_line("nobody", 0, ["down", "down", "down"]), refused);
+    }
+
+    #[test]
+    fn all_is_good_only_if_every_backend_is_asked_and_no_user_sees_an_error() {
+        let last_line = |checked: [bool; 2], error_percent: Option<f64>| {
+            let mut document = document();
+            document["upstreams"][0]["up"] = json!(3);
+            for (index, checked) in checked.into_iter().enumerate() {
+                document["upstreams"][index]["checked"] = json!(checked);
+            }
+            document["gateway"]["recent"]["error_percent"] = json!(error_percent);
+            shown(document).lines().last().unwrap().to_owned()
+        };
+        let idle = "No requests in the last minute.";
+        let none_seen = "Users see: 0.0% gateway errors in the last minute.";
+        let some_seen = "Users see: 14.3% gateway errors in the last minute.";
+        let lines = [
+            ([true, true], Some(0.0), format!("All good: 4 of 4 backends up. {none_seen}")),
+            ([true, true], None, format!("All good: 4 of 4 backends up. {idle}")),
+            ([true, true], Some(14.3), format!("All up: 4 of 4 backends. {some_seen}")),
+            ([true, false], Some(0.0), format!("All up: 3 of 3 checked backends, 1 not checked. {none_seen}")),
+            ([false, false], Some(0.0), format!("4 backends, none checked. {none_seen}")),
+        ];
+        for (checked, error_percent, line) in lines {
+            assert_eq!(last_line(checked, error_percent), line);
+        }
+    }
+
+    #[test]
+    fn what_is_younger_than_a_second_is_so_for_0s() {
+        assert_eq!([0, 1, 61].map(elapsed), ["0s", "1s", "1m01s"]);
+    }
+
+    #[test]
+    fn an_admin_address_is_a_host_and_a_port() {
+        for good in ["127.0.0.1:9901", "[::1]:9901", "gateway.internal:9901"] {
+            assert!(is_host_and_port(good), "{good}");
+        }
+        for bad in ["foo", ":9901", "foo:", "foo:99010", "http://127.0.0.1:9901", "127.0.0.1:9901/", ""] {
+            assert!(!is_host_and_port(bad), "{bad}");
+        }
     }
 
     #[test]
@@ -488,9 +577,10 @@ mod tests {
         let address = socket.local_addr().unwrap().as_socket().unwrap().to_string();
         let (refused, out) = ask(address.clone(), Form::Table, Exit::Answered).await;
         let message = refused.unwrap_err().to_string();
-        assert!(message.starts_with(&format!("no tidegate answers at {address}: ")), "{message}");
+        let first = format!("no tidegate answers at {address}: connection refused");
+        assert_eq!(message.lines().next(), Some(first.as_str()), "{message}");
         assert!(message.contains("--admin") && out.is_empty(), "{message}");
         let (nonsense, _) = ask("nonsense".to_owned(), Form::Table, Exit::Answered).await;
-        assert!(matches!(nonsense, Err(StatusError::Unreachable { .. })));
+        assert_eq!(nonsense.unwrap_err().to_string(), "nonsense is not HOST:PORT");
     }
 }

@@ -11,14 +11,15 @@ use std::{
 
 use super::super::{Trouble, print::reason};
 
-/// The config's text.
+/// The config's text, in block style: a line can be added below any other.
 pub(super) fn text(listen: SocketAddr, admin: SocketAddr, backends: &[(&str, SocketAddr)]) -> String {
     let backends: String =
-        backends.iter().map(|(name, at)| format!("      - {{ name: {name}, url: \"{at}\" }}\n")).collect();
+        backends.iter().map(|(name, at)| format!("      - name: {name}\n        url: \"{at}\"\n")).collect();
     format!(
         "# The config of `tidegate demo`. Edit it while the demo runs: what you save is live at once, or refused with the reason.
 listen: \"{listen}\"
-admin: {{ bind: \"{admin}\" }}
+admin:
+  bind: \"{admin}\"
 upstreams:
   samples:
     backends:
@@ -30,7 +31,8 @@ upstreams:
         healthy_after: 2
         unhealthy_after: 3
 routes:
-  - {{ path: /*, to: samples }}
+  - path: /*
+    to: samples
 ",
     )
 }
@@ -67,15 +69,15 @@ impl File {
         Err(Trouble(format!("{MAX_NAMES} edited tidegate-demo files are here already; remove some")))
     }
 
-    /// Whether somebody made something else of it.
+    /// Whether somebody made something else of it, and it is there still.
     pub(super) fn is_edited(&self) -> bool {
-        !holds(&self.path, &self.text)
+        fs::read(&self.path).is_ok_and(|bytes| bytes != self.text.as_bytes())
     }
 }
 
 impl Drop for File {
     fn drop(&mut self) {
-        if self.is_ours && !self.is_edited() {
+        if self.is_ours && holds(&self.path, &self.text) {
             let _ = fs::remove_file(&self.path);
         }
     }
@@ -98,7 +100,10 @@ mod tests {
     fn the_config_loads_without_a_finding() {
         let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
         let text = text(at(8080), at(9901), &[("steady", at(41001)), ("slow", at(41002)), ("flaky", at(41003))]);
-        let loaded = load(&Source { path: "tidegate-demo.yaml".into(), text }, &|_| None).unwrap();
+        let load = |text| load(&Source { path: "tidegate-demo.yaml".into(), text }, &|_| None).unwrap();
+        let edited = load(format!("{text}    limit: 5/s per ip\n"));
+        assert!(edited.warnings.is_empty(), "{}", edited.warnings.short());
+        let loaded = load(text);
         assert!(loaded.warnings.is_empty(), "{}", loaded.warnings.short());
         let upstream = loaded.plan.upstreams.values().next().unwrap();
         let names: Vec<&str> = upstream.backends.iter().map(|backend| backend.name.as_str()).collect();
@@ -125,6 +130,9 @@ mod tests {
         assert_eq!(there("tidegate-demo-2.yaml"), None);
         fs::write(&other.path, "edited").unwrap();
         assert!(other.is_edited());
+        let deleted = File::create(folder.path(), "c".into()).unwrap();
+        fs::remove_file(&deleted.path).unwrap();
+        assert!(!deleted.is_edited(), "what is gone is not kept");
         drop(other);
         assert_eq!(there("tidegate-demo-3.yaml").as_deref(), Some("edited"));
         assert_eq!(there("tidegate-demo.yaml").as_deref(), Some("somebody's"));

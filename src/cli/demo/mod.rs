@@ -35,6 +35,7 @@ use super::{
     args::DemoArgs,
     print::{eprint, print, print_with, reason},
 };
+use crate::base::duration::Elapsed;
 
 /// Time between two summaries.
 const SUMMARY: Duration = Duration::from_secs(20);
@@ -63,15 +64,19 @@ async fn show(args: &DemoArgs) -> Result<ExitCode, Trouble> {
     let mut traffic = Traffic::new(listen);
     let end = args.lasts.map(|lasts| began + lasts);
     play(&mut story, &mut traffic, &mut gateway, &mut stop, end).await?;
+    let lasted = story.began.elapsed();
     traffic.finish().await;
     gateway.stop().await;
 
-    let document = story.conclude(&traffic.tally, &file);
+    let document = Document::judge(story.conclude(&traffic.tally, &file), lasted);
+    let is_test = args.json || args.lasts.is_some();
+    if let Some(reason) = document.reason.as_ref().filter(|_| is_test) {
+        eprint(format_args!("failed: {reason}\n"));
+    }
     if args.json {
         let line = serde_json::to_string(&document).expect("numbers are JSON");
         print(&format!("{line}\n"))?;
     }
-    let is_test = args.json || args.lasts.is_some();
     Ok(if document.passed || !is_test { ExitCode::SUCCESS } else { NO.into() })
 }
 
@@ -147,21 +152,55 @@ impl Stop {
 }
 
 /// What `--json` prints.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Debug, Serialize)]
 struct Document {
+    #[serde(flatten)]
+    counts: Counts,
+    passed: bool,
+    /// Why not.
+    reason: Option<String>,
+}
+
+impl Document {
+    fn judge(counts: Counts, lasted: Duration) -> Self {
+        let reason = counts.complaint(lasted);
+        Self { counts, passed: reason.is_none(), reason }
+    }
+}
+
+/// What has been seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+struct Counts {
     #[serde(flatten)]
     tally: Tally,
     ejections: u64,
     recoveries: u64,
     reloads: u64,
     retried: u64,
-    passed: bool,
 }
 
-impl Document {
-    const fn judge(mut self) -> Self {
-        self.passed = self.ejections > 0 && self.recoveries > 0 && self.tally.failed() == 0 && self.tally.requests > 0;
-        self
+impl Counts {
+    /// `no ejection and no recovery in 3s; one cycle takes 20s`. `None`: one went, one came back, and no user noticed.
+    fn complaint(&self, lasted: Duration) -> Option<String> {
+        let mut complaints = vec![];
+        match (self.tally.requests, self.tally.failed()) {
+            (0, _) => complaints.push("no request was answered".to_owned()),
+            (_, 0) => {}
+            (requests, failed) => complaints.push(format!("users saw {failed} of {requests} requests fail")),
+        }
+        let missing = match (self.ejections, self.recoveries) {
+            (0, 0) => Some("no ejection and no recovery"),
+            (0, _) => Some("no ejection"),
+            (_, 0) => Some("no recovery"),
+            (_, _) => None,
+        };
+        if let Some(missing) = missing {
+            complaints.push(format!("{missing} in {}", Elapsed(lasted)));
+            if lasted < BREAK_EVERY {
+                complaints.push(format!("one cycle takes {}", Elapsed(BREAK_EVERY)));
+            }
+        }
+        (!complaints.is_empty()).then(|| complaints.join("; "))
     }
 }
 
@@ -171,8 +210,10 @@ struct Story<'a> {
     is_heard: bool,
     began: Instant,
     samples: &'a Samples,
-    so_far: Document,
+    so_far: Counts,
     generation: u64,
+    /// Whether the last edit was.
+    is_refused: bool,
     is_all_up_told: bool,
     /// When the flaky backend broke last: how many requests had met it before, and how many users had seen a failure.
     at_break: (u64, u64),
@@ -187,8 +228,17 @@ const TAIL: usize = 45;
 
 impl<'a> Story<'a> {
     fn new(is_json: bool, began: Instant, samples: &'a Samples) -> Self {
-        let so_far = Document::default();
-        Self { is_json, is_heard: true, began, samples, so_far, generation: 1, is_all_up_told: false, at_break: (0, 0) }
+        Self {
+            is_json,
+            is_heard: true,
+            began,
+            samples,
+            so_far: Counts::default(),
+            generation: 1,
+            is_refused: false,
+            is_all_up_told: false,
+            at_break: (0, 0),
+        }
     }
 
     fn introduce(&mut self, listen: SocketAddr, admin: SocketAddr, file: &File) {
@@ -244,12 +294,19 @@ impl<'a> Story<'a> {
                 (from, to) => self.line(&format!("{backend}  {from} → {to}: {detail}")),
             },
             Said::Reload { generation, detail } if generation > self.generation => {
+                self.is_refused = false;
                 self.generation = generation;
                 self.so_far.reloads += 1;
                 self.line(&format!("{NEWS}your edit is live{NEWS:#}, gen {generation}: {detail}"));
             }
+            Said::Reload { generation, .. } if self.is_refused => {
+                self.is_refused = false;
+                self.line(&format!("{NEWS}your edit is fine again{NEWS:#}: same as gen {generation}"));
+            }
+            // A file that was saved without a change is no news.
             Said::Reload { .. } | Said::Process { .. } => {}
             Said::Refused { generation, errors, findings } => {
+                self.is_refused = true;
                 let s = if errors == 1 { "" } else { "s" };
                 self.line(&format!(
                     "{BAD}REFUSED{BAD:#} your edit: {errors} error{s}. Still serving gen {generation}."
@@ -269,10 +326,10 @@ impl<'a> Story<'a> {
         noticed(self.samples.resets().saturating_sub(resets), tally.failed().saturating_sub(failed))
     }
 
-    fn so_far(&self, tally: &Tally) -> Document {
+    fn so_far(&self, tally: &Tally) -> Counts {
         // Whoever met the broken backend and saw no failure was answered by another one.
         let retried = self.samples.resets().saturating_sub(tally.failed());
-        Document { tally: *tally, retried, ..self.so_far }.judge()
+        Counts { tally: *tally, retried, ..self.so_far }
     }
 
     fn summarise(&mut self, tally: &Tally) {
@@ -280,7 +337,7 @@ impl<'a> Story<'a> {
         self.line(&summary);
     }
 
-    fn conclude(&mut self, tally: &Tally, file: &File) -> Document {
+    fn conclude(&mut self, tally: &Tally, file: &File) -> Counts {
         self.summarise(tally);
         if file.is_edited() {
             self.write(&format!("Your config is kept: ./{}\n", file.path.display()));
@@ -315,8 +372,8 @@ fn noticed(hit: u64, failed: u64) -> String {
 }
 
 /// `400 requests · 400 ok · 0 seen by users · 2 retried`
-fn summary(document: &Document) -> String {
-    let Document { tally, retried, .. } = document;
+fn summary(counts: &Counts) -> String {
+    let Counts { tally, retried, .. } = counts;
     let refused = if tally.client_4xx == 0 { String::new() } else { format!(" · {} were 4xx", tally.client_4xx) };
     let (requests, ok, failed) = (tally.requests, tally.ok, tally.failed());
     format!("{requests} requests · {ok} ok{refused} · {failed} seen by users · {retried} retried")
@@ -328,30 +385,46 @@ mod tests {
 
     #[test]
     fn it_passes_only_if_one_went_one_came_back_and_nobody_noticed() {
-        let good = Document {
+        let good = Counts {
             tally: Tally { requests: 600, ok: 600, ..Tally::default() },
             ejections: 1,
             recoveries: 1,
-            ..Document::default()
+            ..Counts::default()
         };
-        assert!(good.judge().passed);
-        for bad in [
-            Document { ejections: 0, ..good },
-            Document { recoveries: 0, ..good },
-            Document { tally: Tally::default(), ..good },
-            Document { tally: Tally { server_5xx: 1, ..good.tally }, ..good },
-            Document { tally: Tally { transport_errors: 1, ..good.tally }, ..good },
+        let passed = Document::judge(good, BREAK_EVERY);
+        assert!(passed.passed && passed.reason.is_none(), "{passed:?}");
+        let short = Duration::from_secs(3);
+        for (bad, lasted, reason) in [
+            (Counts { ejections: 0, ..good }, BREAK_EVERY, "no ejection in 20s"),
+            (Counts { recoveries: 0, ..good }, BREAK_EVERY, "no recovery in 20s"),
+            (
+                Counts { ejections: 0, recoveries: 0, ..good },
+                short,
+                "no ejection and no recovery in 3s; one cycle takes 20s",
+            ),
+            (Counts { tally: Tally::default(), ..good }, short, "no request was answered"),
+            (
+                Counts { tally: Tally { server_5xx: 1, ..good.tally }, ..good },
+                short,
+                "users saw 1 of 600 requests fail",
+            ),
+            (
+                Counts { tally: Tally { transport_errors: 2, ..good.tally }, recoveries: 0, ..good },
+                BREAK_EVERY,
+                "users saw 2 of 600 requests fail; no recovery in 20s",
+            ),
         ] {
-            assert!(!bad.judge().passed, "{bad:?}");
+            let failed = Document::judge(bad, lasted);
+            assert_eq!((failed.passed, failed.reason.as_deref()), (false, Some(reason)));
         }
     }
 
     #[test]
     fn the_document_has_the_promised_fields() {
-        let json = serde_json::to_string(&Document::default()).unwrap();
+        let json = |counts| serde_json::to_string(&Document::judge(counts, Duration::from_secs(20))).unwrap();
         assert_eq!(
-            json,
-            r#"{"requests":0,"ok":0,"client_4xx":0,"server_5xx":0,"transport_errors":0,"ejections":0,"recoveries":0,"reloads":0,"retried":0,"passed":false}"#
+            json(Counts { tally: Tally { requests: 1, ok: 1, ..Tally::default() }, ejections: 1, ..Counts::default() }),
+            r#"{"requests":1,"ok":1,"client_4xx":0,"server_5xx":0,"transport_errors":0,"ejections":1,"recoveries":0,"reloads":0,"retried":0,"passed":false,"reason":"no recovery in 20s"}"#
         );
     }
 
@@ -383,8 +456,23 @@ mod tests {
         for event in events {
             story.retell(event, &Tally::default());
         }
-        let Document { ejections, recoveries, reloads, .. } = story.so_far(&Tally::default());
+        let Counts { ejections, recoveries, reloads, .. } = story.so_far(&Tally::default());
         assert_eq!((ejections, recoveries, reloads), (2, 1, 1));
+    }
+
+    #[test]
+    fn a_refused_edit_is_over_with_the_next_one_that_is_right() {
+        let samples = Samples::start().unwrap();
+        let mut story = Story::new(true, Instant::now(), &samples);
+        let refused = || Said::Refused { generation: 1, errors: 1, findings: vec![] };
+        let reload = |generation| Said::Reload { generation, detail: "nothing changed".into() };
+        for (said, is_refused) in
+            [(refused(), true), (refused(), true), (reload(1), false), (refused(), true), (reload(2), false)]
+        {
+            story.retell(said, &Tally::default());
+            assert_eq!(story.is_refused, is_refused);
+        }
+        assert_eq!(story.so_far.reloads, 1, "put right is not changed");
     }
 
     #[test]
@@ -401,7 +489,7 @@ mod tests {
             assert_eq!(noticed(hit, failed), sentence);
         }
         let tally = Tally { requests: 400, ok: 399, client_4xx: 1, ..Tally::default() };
-        let line = summary(&Document { tally, retried: 2, ..Document::default() });
+        let line = summary(&Counts { tally, retried: 2, ..Counts::default() });
         assert_eq!(line, "400 requests · 399 ok · 1 were 4xx · 0 seen by users · 2 retried");
     }
 }

@@ -14,6 +14,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use anstream::{AutoStream, ColorChoice, adapter::strip_str};
+
 use super::{
     Event, Events,
     render::{self, TextRenderer},
@@ -34,7 +36,10 @@ const LAST_SENT: u8 = 2;
 
 /// Where events are written.
 pub struct Sink {
+    // Whoever else writes to the same place must not land inside a line, so it gets each line in one write: no adapter that
+    // cuts lines at escape sequences, no buffer.
     out: Box<dyn Write + Send>,
+    is_coloured: bool,
     is_terminal: bool,
 }
 
@@ -42,15 +47,31 @@ impl Sink {
     /// Standard error; colours only if it is a terminal that wants them.
     #[must_use]
     pub fn stderr() -> Self {
-        Self { out: Box::new(anstream::stderr()), is_terminal: io::stderr().is_terminal() }
+        let stderr = io::stderr();
+        Self {
+            is_coloured: is_coloured(AutoStream::choice(&stderr)),
+            is_terminal: stderr.is_terminal(),
+            out: Box::new(stderr),
+        }
     }
 
-    /// Any writer: no terminal, styles as `color` says.
+    /// Any writer: no terminal, so styles only if `color` insists on them.
     #[must_use]
-    pub fn writer(out: impl Write + Send + 'static, color: anstream::ColorChoice) -> Self {
-        let out: Box<dyn Write + Send> = Box::new(out);
-        Self { out: Box::new(anstream::AutoStream::new(out, color)), is_terminal: false }
+    pub fn writer(out: impl Write + Send + 'static, color: ColorChoice) -> Self {
+        Self { out: Box::new(out), is_coloured: is_coloured(color), is_terminal: false }
     }
+
+    fn write(&mut self, styled: &str) -> io::Result<()> {
+        match self.is_coloured {
+            true => self.out.write_all(styled.as_bytes())?,
+            false => self.out.write_all(strip_str(styled).to_string().as_bytes())?,
+        }
+        self.out.flush()
+    }
+}
+
+fn is_coloured(choice: ColorChoice) -> bool {
+    matches!(choice, ColorChoice::Always | ColorChoice::AlwaysAnsi)
 }
 
 impl fmt::Debug for Sink {
@@ -209,7 +230,7 @@ impl Writer {
         }
         let line = if self.is_json() { render::json(at, event) + "\n" } else { self.text.render(at, event) };
         // Where standard error is gone there is nobody left to tell.
-        let _ = self.sink.out.write_all(line.as_bytes()).and_then(|()| self.sink.out.flush());
+        let _ = self.sink.write(&line);
     }
 
     fn is_json(&self) -> bool {

@@ -21,9 +21,10 @@ pub(super) struct TextRenderer {
 
 // The column at which the last part of a line starts: how many are left, who asked.
 const TAIL_COLUMN: usize = 72;
-// `12:04:31  up      `: where the text of a line starts, and where its continuation lines are indented to.
-const TEXT_COLUMN: usize = 18;
+// `12:04:31  `: where the word of a line starts, and where its continuation lines are indented to.
 const INDENT: usize = 10;
+// Longer words are rare, and push the text of their line to the right.
+const WORD_WIDTH: usize = 7;
 // A single long name must not push every later line off the screen.
 const WIDEST_NAME: usize = 40;
 
@@ -43,7 +44,9 @@ impl TextRenderer {
 
     fn write(&mut self, out: &mut String, at: Timestamp, event: &Event) -> fmt::Result {
         let (word, style) = word(event);
-        write!(out, "{QUIET}{}{QUIET:#}  {style}{word:<7}{style:#} ", at.clock_time())?;
+        let gap = if word.len() > WORD_WIDTH { "  " } else { " " };
+        write!(out, "{QUIET}{}{QUIET:#}  {style}{word:<WORD_WIDTH$}{style:#}{gap}", at.clock_time())?;
+        let start = INDENT + word.len().max(WORD_WIDTH) + gap.len();
         match event {
             Event::Backend { upstream, backend, from, to, detail, lasted, eligible, total, .. } => {
                 let upstream = self.upstream(upstream);
@@ -58,10 +61,11 @@ impl TextRenderer {
                     (_, "down" | "ejected" | "draining") => format!("{eligible} of {total} left"),
                     _ => format!("{eligible} of {total}"),
                 };
-                write_with_tail(out, &text, &left)?;
+                write_with_tail(out, start, &text, &left)?;
             }
             Event::Reloaded { generation, summary, by } => {
-                write_with_tail(out, &format!("gen {generation}  {}", Printable(summary)), &format!("by {by}"))?;
+                let text = format!("gen {generation}  {}", Printable(summary));
+                write_with_tail(out, start, &text, &format!("by {by}"))?;
             }
             Event::Refused { file, generation, errors, findings, .. } => {
                 let s = if *errors == 1 { "" } else { "s" };
@@ -106,12 +110,12 @@ fn padded(name: &str, widest: &mut usize) -> String {
     format!("{name:<0$}", *widest)
 }
 
-fn write_with_tail(out: &mut String, text: &str, tail: &str) -> fmt::Result {
+fn write_with_tail(out: &mut String, start: usize, text: &str, tail: &str) -> fmt::Result {
     if tail.is_empty() {
         return writeln!(out, "{}", text.trim_end());
     }
     // At least three spaces keep a long text and its tail apart.
-    let width = (TAIL_COLUMN - TEXT_COLUMN).max(text.chars().count() + 3);
+    let width = TAIL_COLUMN.saturating_sub(start).max(text.chars().count() + 3);
     writeln!(out, "{text:<width$}{tail}")
 }
 

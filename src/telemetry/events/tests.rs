@@ -21,6 +21,7 @@ struct Terminal(Arc<(Mutex<Contents>, Condvar)>);
 #[derive(Default)]
 struct Contents {
     text: Vec<u8>,
+    writes: usize,
     is_blocked: bool,
     is_waiting: bool,
 }
@@ -42,6 +43,7 @@ impl Write for Terminal {
         contents.is_waiting = contents.is_blocked;
         let mut contents = self.0.1.wait_while(contents, |contents| contents.is_blocked).unwrap();
         contents.text.extend_from_slice(bytes);
+        contents.writes += 1;
         Ok(bytes.len())
     }
 
@@ -158,6 +160,23 @@ fn columns_follow_the_widest_name() {
     let column = |line: &str, part: &str| anstream::adapter::strip_str(line).to_string().find(part).unwrap();
     assert_eq!(column(&lines[1], "x, was"), column(&lines[2], "y, was"));
     assert!(lines.iter().all(|line| column(line, "1 of 2") == 72), "{lines:?}");
+}
+
+#[test]
+fn an_event_is_one_write_with_colours_and_without() {
+    for (format, color) in [
+        (LogFormat::Text, ColorChoice::Always),
+        (LogFormat::Text, ColorChoice::Never),
+        (LogFormat::Json, ColorChoice::Never),
+    ] {
+        let terminal = Terminal::default();
+        let sink = Sink::writer(terminal.clone(), color);
+        let (log, events) = EventLog::start(format, LogLevel::Info, sink).unwrap();
+        every_event().into_iter().for_each(|event| events.emit(event));
+        assert!(log.close(stopped(), LONG));
+        assert_eq!(terminal.0.0.lock().unwrap().writes, every_event().len() + 1, "{format:?} {color:?}");
+        assert_eq!(terminal.text().contains('\u{1b}'), color == ColorChoice::Always, "{}", terminal.text());
+    }
 }
 
 #[test]
