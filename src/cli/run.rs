@@ -263,7 +263,7 @@ impl Addresses {
             live.sha
         )];
         for listener in live.listeners.values() {
-            let routes = live.served(listener.id).map_or(0, |_| served_routes(&live.plan, &listener.plan.name));
+            let routes = served_routes(&live.plan, &listener.plan.name);
             let address = self.listeners.get(&listener.id).unwrap_or(&listener.plan.bind);
             lines.push(format!("  {:<10} {:<26} {}", "listen", format!("http://{address}"), counted(routes, "route")));
         }

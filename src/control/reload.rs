@@ -67,7 +67,12 @@ impl Origin {
 }
 
 fn unreadable(path: &std::path::Path, error: &io::Error) -> Report {
-    let message = format!("cannot read {}: {error}", path.display());
+    let why = match error.kind() {
+        io::ErrorKind::NotFound => "no such file".to_owned(),
+        io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        _ => error.to_string(),
+    };
+    let message = format!("cannot read {}: {why}", path.display());
     Report::new(path, "", vec![Diagnostic::new(Code::Unreadable, 0..0, message)], &[])
 }
 
@@ -190,7 +195,7 @@ impl Reloader {
         }
     }
 
-    /// Binds and opens what is new. Dropped, it is as if it had never been.
+    /// Binds and opens what is new. Sockets that are then dropped have had no effect.
     fn open(&self, built: &Built, old: &Plan, new: &Plan) -> Result<Opened, Box<Diagnostic>> {
         let before: BTreeSet<ListenerId> = listener_ids(&self.status.live.load());
         let added = built.snapshot.listeners.values().filter(|listener| !before.contains(&listener.id));
@@ -205,24 +210,24 @@ impl Reloader {
         });
         let sockets = bound.collect::<Result<Vec<_>, Box<Diagnostic>>>()?;
         // The last step that can fail, because it has an effect: lines go to the new destination from here on.
-        let access_log = self.switch_access_log(new, old).map_err(|error| {
+        let access_log = self.open_access_log(new, old).map_err(|error| {
             Box::new(Diagnostic::new(Code::Unreadable, 0..0, format!("cannot open the access log: {error}")))
         })?;
         Ok(Opened { sockets, access_log })
     }
 
-    /// `Some` where the log starts or stops. One that only gets another destination goes on, and so do its counts.
-    fn switch_access_log(&self, new: &Plan, old: &Plan) -> io::Result<Option<Option<Arc<AccessLog>>>> {
+    /// A log that only gets another destination goes on, and so do its counts.
+    fn open_access_log(&self, new: &Plan, old: &Plan) -> io::Result<LogChange> {
         if new.access_log == old.access_log {
-            return Ok(None);
+            return Ok(LogChange::None);
         }
         match (&new.access_log, self.status.access_log.load_full()) {
-            (Some(plan), Some(log)) => log.redirect(plan).map(|()| None),
+            (Some(plan), Some(log)) => log.redirect(plan).map(|()| LogChange::None),
             (Some(plan), None) => {
                 let log = AccessLog::start(plan, self.status.events.clone())?;
-                Ok(Some(Some(Arc::new(log))))
+                Ok(LogChange::Start(Arc::new(log)))
             }
-            (None, _) => Ok(Some(None)),
+            (None, _) => Ok(LogChange::Stop),
         }
     }
 
@@ -282,13 +287,16 @@ impl Reloader {
         }
     }
 
-    async fn switch_logs(&self, access_log: Option<Option<Arc<AccessLog>>>, plan: &Plan) {
+    async fn switch_logs(&self, access_log: LogChange, plan: &Plan) {
         self.status.event_log.set_level(plan.log.level);
         self.status.event_log.set_format(self.origin.log_format(plan));
-        if let Some(log) = access_log {
-            self.fleet.log_to(log.as_ref()).await;
-            self.status.access_log.store(log);
-        }
+        let log = match access_log {
+            LogChange::None => return,
+            LogChange::Start(log) => Some(log),
+            LogChange::Stop => None,
+        };
+        self.fleet.log_to(log.as_ref()).await;
+        self.status.access_log.store(log);
     }
 
     fn tell(&self, generation: u64, summary: String, warnings: Report, by: &'static str) {
@@ -336,7 +344,14 @@ impl Reloader {
 
 struct Opened {
     sockets: Vec<(ListenerId, Sockets)>,
-    access_log: Option<Option<Arc<AccessLog>>>,
+    access_log: LogChange,
+}
+
+/// What becomes of the access log.
+enum LogChange {
+    None,
+    Start(Arc<AccessLog>),
+    Stop,
 }
 
 fn listener_ids(snapshot: &runtime::Snapshot) -> BTreeSet<ListenerId> {

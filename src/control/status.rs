@@ -1,3 +1,5 @@
+//! What the gateway knows of itself, published for whoever asks.
+
 use std::{
     collections::BTreeMap,
     path::PathBuf,

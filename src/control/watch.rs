@@ -1,3 +1,5 @@
+//! Whether the config, or a file that it reads, has other content than before.
+
 use std::{
     collections::BTreeMap,
     hash::{BuildHasher as _, RandomState},

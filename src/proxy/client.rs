@@ -1,3 +1,5 @@
+//! A client's connection as its requests see it: its listener's settings, its phase, its deadlines.
+
 use std::{
     cell::{Cell, RefCell},
     net::SocketAddr,

@@ -1,3 +1,5 @@
+//! One request and its response, with everything that is to be told of them when both have ended.
+
 use std::{
     cell::{Cell, OnceCell, RefCell},
     fmt,

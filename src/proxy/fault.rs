@@ -1,3 +1,5 @@
+//! Every reason why the gateway answers for itself, in one table.
+
 use http::StatusCode;
 
 /// A reason why the gateway answers for itself, or cuts an answer short.

@@ -1,3 +1,5 @@
+//! The straight line that every request walks, and what a worker's requests share.
+
 use std::{
     cell::{Cell, RefCell},
     convert::Infallible,

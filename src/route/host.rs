@@ -1,3 +1,5 @@
+//! Hosts in the one form in which they are matched.
+
 use std::borrow::Cow;
 
 /// A host as it is matched: lower case, without port and trailing dot.

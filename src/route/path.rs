@@ -1,3 +1,5 @@
+//! Paths in the one form in which they are matched and forwarded.
+
 use std::borrow::Cow;
 
 /// Why a path is refused. Each of these reads differently to different servers, and what is matched must be what is forwarded.

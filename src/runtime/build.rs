@@ -1,3 +1,5 @@
+//! From a plan to a snapshot and the registry that goes with it. Pure: dropped, it is as if it had never been.
+
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use http::HeaderValue;

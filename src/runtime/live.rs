@@ -1,3 +1,7 @@
+//! The one swap: the snapshot in force, and a worker's cheap hold on it.
+//!
+//! The control plane replaces it ([`Live::replace`]), a request pins it once ([`Pins::pin`]) and looks at nothing newer.
+
 use std::{
     cell::RefCell,
     rc::Rc,

@@ -1,3 +1,5 @@
+//! What outlives a snapshot: backends, buckets, password caches, counters, and by which part of the plan each is found again.
+
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     net::SocketAddr,
@@ -99,7 +101,7 @@ impl ListenerKey {
 }
 
 impl Registry {
-    /// Nothing yet, for as many workers.
+    /// Nothing yet, for this many workers.
     #[must_use]
     pub fn new(workers: usize, tokens: Tokens, passwords: PasswordPool) -> Self {
         Self {

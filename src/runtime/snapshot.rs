@@ -1,3 +1,5 @@
+//! A config as it is running: immutable, shared by all workers, replaced whole.
+
 use std::{
     collections::BTreeMap,
     sync::{Arc, atomic::AtomicU32},

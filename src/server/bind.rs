@@ -1,3 +1,5 @@
+//! Listening sockets, one per worker on the same address.
+
 use std::{
     io,
     net::{SocketAddr, TcpListener},

@@ -1,3 +1,5 @@
+//! One client's connection from accept to close: who may end it, when, and why it ended.
+
 use std::{
     cell::Cell,
     panic::AssertUnwindSafe,

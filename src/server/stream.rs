@@ -1,3 +1,5 @@
+//! A client's socket as hyper sees it, and the two ways to end it that hyper does not have: a reset, and a patient close.
+
 use std::{
     io,
     pin::Pin,

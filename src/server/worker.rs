@@ -1,3 +1,8 @@
+//! A worker: a thread with its own runtime, sockets, connections and gateway; and the fleet of them, as the control plane
+//! commands it through a mailbox each.
+//!
+//! Whatever a worker owns is touched by its thread alone. A connection stays with the worker that accepted it to its end.
+
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
@@ -75,7 +80,7 @@ const SWEEP: Duration = Duration::from_millis(250);
 const COMPLAINT: Duration = Duration::from_secs(10);
 
 impl Fleet {
-    /// Starts as many workers.
+    /// Starts this many workers.
     ///
     /// # Errors
     /// The system has no thread or no event queue to give.

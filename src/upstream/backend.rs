@@ -1,3 +1,5 @@
+//! One replica and what is known about it: written by its health task (verdict) and by all workers (counts), in atomics.
+
 use std::{
     fmt,
     net::SocketAddr,
@@ -85,7 +87,7 @@ struct Load {
 }
 
 impl Backend {
-    /// A backend of which this verdict is known, for as many workers.
+    /// A backend of which this verdict is known, for this many workers.
     #[must_use]
     pub fn new(slot: Slot, address: SocketAddr, verdict: Verdict, workers: usize) -> Self {
         let state = State {

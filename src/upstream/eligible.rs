@@ -1,3 +1,5 @@
+//! Who may get a request, and in which order: the slice that an upstream's health task publishes and every worker walks.
+
 use std::{cmp::Reverse, sync::Arc};
 
 use http::HeaderValue;

@@ -38,7 +38,7 @@ pub struct Upstream {
 struct Turn(AtomicUsize);
 
 impl Upstream {
-    /// A group with its first slice, for as many workers. Each starts at a turn of its own.
+    /// A group with its first slice, for this many workers. Each starts at a turn of its own.
     #[must_use]
     pub fn new(eligible: Eligible, workers: usize) -> Self {
         let turns = (0..workers).map(|_| Turn(AtomicUsize::new(fastrand::usize(..)))).collect();

@@ -30,7 +30,7 @@ use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, sync::Notify, task::AbortHandle};
 
 use super::{
-    Backend, Slot,
+    Backend,
     stream::{BackendStream, Patience},
 };
 use crate::config::plan;
@@ -188,13 +188,6 @@ where
         for pool in self.by_slot.borrow_mut().iter_mut() {
             pool.take_if(|pool| !is_live(&pool.backend) && pool.waiting.get() == 0);
         }
-    }
-
-    /// Idle connections kept for a backend.
-    #[must_use]
-    pub fn idle(&self, slot: Slot) -> usize {
-        let by_slot = self.by_slot.borrow();
-        by_slot.get(slot.0 as usize).and_then(Option::as_ref).map_or(0, |pool| pool.idle.borrow().len())
     }
 
     /// Answers the bell, forever: sheds idle connections that another worker waits for, and lets this worker's own waiting

@@ -1,3 +1,5 @@
+//! A backend's socket as hyper sees it, with a bound on what may come before a response.
+
 use std::{
     cell::Cell,
     io,

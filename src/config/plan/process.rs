@@ -6,7 +6,7 @@ pub enum Workers {
     /// One per core that the process may use (affinity and cgroup quota).
     #[default]
     Auto,
-    /// As many.
+    /// This many.
     Count(NonZeroU16),
 }
 
