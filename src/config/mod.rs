@@ -33,7 +33,7 @@ use plan::Plan;
 pub use reference::reference;
 pub use schema::schema;
 
-use crate::base::{Name, open_regular};
+use crate::base::{Name, Size, open_regular};
 
 /// A config's text and where it came from.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -129,21 +129,30 @@ pub fn load(source: &Source, env: &dyn Fn(&str) -> Option<String>) -> Result<Loa
     let text = source.text.strip_prefix('\u{feff}').unwrap_or(&source.text);
     let folder = source.path.parent().unwrap_or(Path::new(""));
 
-    let mut document = match yaml::Document::parse(text) {
-        Ok(document) => document,
-        Err(findings) => return Err(Report::new(&source.path, text, findings, &yaml::secrets(text))),
-    };
+    if text.len() > yaml::LARGEST {
+        let finding =
+            Diagnostic::new(Code::NotYaml, 0..0, format!("the file is larger than {}", Size(Source::LARGEST)));
+        return Err(Report::new(&source.path, "", vec![finding], &[]));
+    }
+
+    let (mut document, mut findings) = yaml::Document::parse(text);
+    // The check masks the secrets that it sees; in a text that is not sound YAML it may see less than is written.
+    let mut masked = if findings.is_empty() { vec![] } else { yaml::secrets(text) };
     let mut files = vec![];
-    let (mut findings, values) = document.expand(&yaml::Sources { env, folder }, &mut files, is_hash);
+    let (unexpanded, values) = document.expand(&yaml::Sources { env, folder }, &mut files, is_hash);
+    findings.extend(unexpanded);
     document.forget_free_keys();
     let (spec, structural) = document.read::<spec::Spec>();
     findings.extend(structural);
     let (plan, checked, spans) = check::check(&spec, document.index.root(), folder, &findings);
-    findings.extend(checked.diagnostics);
+    if !document.partial {
+        findings.extend(checked.diagnostics);
+    }
     files.extend(checked.files);
     files.sort();
     files.dedup();
-    let report = Report::new(&source.path, text, findings, &checked.masked).without(&values);
+    masked.extend(checked.masked);
+    let report = Report::new(&source.path, text, findings, &masked).without(&values);
     if report.errors() > 0 {
         return Err(report.with_files(files));
     }

@@ -154,17 +154,13 @@ impl<'a> Check<'a> {
 
     fn keys_file(&mut self, at: At<'a>, path: &str, consumers: &mut Vec<Consumer>) {
         let Some(text) = self.read_file(at, path) else { return };
-        let mut document = match Document::parse(&text) {
-            Ok(document) => document,
-            Err(findings) => {
-                let line =
-                    findings.first().map_or(0, |first| text[..first.span.start.min(text.len())].lines().count().max(1));
-                // The title alone: the message would quote what may be a key.
-                let why = findings.first().map_or("", |first| first.code.title()).trim_end_matches('.').to_lowercase();
-                self.in_file(at, path, line, &why);
-                return;
-            }
-        };
+        let (mut document, flaws) = Document::parse(&text);
+        if let Some(first) = flaws.first() {
+            let line = text[..first.span.start.min(text.len())].lines().count().max(1);
+            // The title alone: the message would quote what may be a key.
+            self.in_file(at, path, line, &first.code.title().trim_end_matches('.').to_lowercase());
+            return;
+        }
         let (keys, findings) = document.read::<KeysFile>();
         if !findings.is_empty() {
             self.in_file(at, path, 1, "it is not entries of the form `name: sha256:…`");

@@ -162,7 +162,7 @@ impl<'a> Check<'a> {
 
     /// An item of a list that holds nothing, unless it was already found wrong.
     fn empty_item(&mut self, at: At<'a>) {
-        if at.describe() == "nothing" {
+        if at.is_empty() {
             let finding =
                 self.finding(Code::WrongType, at, "this item is empty").label("write a value, or delete the `-`");
             self.report(finding);

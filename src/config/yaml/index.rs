@@ -62,6 +62,15 @@ struct Child {
     node: NodeId,
 }
 
+/// What is wrong with a text as YAML.
+#[derive(Debug, Default)]
+pub(in crate::config) struct Flaws {
+    pub(in crate::config) findings: Vec<Diagnostic>,
+    /// The tree lacks something that is written: what follows a place that cannot be read, with the item or field of the second
+    /// level that it stands in, or what a merge key would have brought.
+    pub(in crate::config) partial: bool,
+}
+
 /// A place in the tree. Cheap to copy; steps that the text does not have stay where they are.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::config) struct At<'a> {
@@ -72,24 +81,20 @@ pub(in crate::config) struct At<'a> {
 }
 
 impl Index {
-    /// Reads a text that is one YAML document.
-    pub(in crate::config) fn read(text: &Arc<str>) -> Result<Self, Vec<Diagnostic>> {
+    /// Reads a text that is one YAML document, as far as it goes, and says what is wrong with it as YAML. Of a key given twice
+    /// the first is kept.
+    pub(in crate::config) fn read(text: &Arc<str>) -> (Self, Flaws) {
         let mut builder = Builder {
             text,
             bytes: (!text.is_ascii()).then(|| text.char_indices().map(|(at, _)| at).collect()),
             parser: Parser::new_from_str(text),
             nodes: vec![],
             anchors: HashMap::new(),
-            findings: vec![],
+            flaws: Flaws::default(),
+            cut: false,
         };
-        match builder.document() {
-            Ok(()) if builder.findings.is_empty() => Ok(Self { text: Arc::clone(text), nodes: builder.nodes }),
-            Ok(()) => Err(builder.findings),
-            Err(fatal) => {
-                builder.findings.push(*fatal);
-                Err(builder.findings)
-            }
-        }
+        builder.document();
+        (Self { text: Arc::clone(text), nodes: builder.nodes }, builder.flaws)
     }
 
     /// The place of the whole document.
@@ -225,8 +230,12 @@ impl<'a> At<'a> {
 
     /// Whether fields are written here, or nothing yet.
     pub(in crate::config) fn is_block(self) -> bool {
-        let node = &self.index.nodes[self.node];
-        node.is_null() || matches!(node.kind, Kind::Map { .. })
+        self.is_empty() || matches!(self.index.nodes[self.node].kind, Kind::Map { .. })
+    }
+
+    /// Whether nothing is written here, or null.
+    pub(in crate::config) fn is_empty(self) -> bool {
+        self.index.nodes[self.node].is_null()
     }
 
     /// `routes[2].timeouts.request`.
@@ -279,23 +288,23 @@ struct Builder<'t> {
     nodes: Vec<Node>,
     /// Anchors that are complete. One that is still open is not in here, so it cannot hold itself.
     anchors: HashMap<usize, NodeId>,
-    findings: Vec<Diagnostic>,
+    flaws: Flaws,
+    /// Reading has ended before the text did.
+    cut: bool,
 }
 
-type Fatal = Box<Diagnostic>;
-
 impl<'t> Builder<'t> {
-    fn document(&mut self) -> Result<(), Fatal> {
+    fn document(&mut self) {
         loop {
-            match self.next()? {
+            match self.next() {
                 (Event::StreamEnd, _) => break,
                 (Event::DocumentStart(_), span) if !self.nodes.is_empty() => {
-                    let fatal = Diagnostic::new(Code::NotYaml, span, "a second document starts here");
-                    return Err(Box::new(fatal.label("a config is one document: delete the `---`")));
+                    let finding = Diagnostic::new(Code::NotYaml, span, "a second document starts here");
+                    self.cut(finding.label("a config is one document: delete the `---`"));
                 }
                 (Event::StreamStart | Event::DocumentStart(_) | Event::DocumentEnd | Event::Nothing, _) => {}
                 (event, span) => {
-                    self.value(event, span, None, 0)?;
+                    self.value(event, span, None, 0);
                 }
             }
         }
@@ -303,18 +312,28 @@ impl<'t> Builder<'t> {
             let kind = Kind::Scalar { text: String::new(), plain: true };
             self.add(0..0, kind, None);
         }
-        Ok(())
     }
 
-    fn next(&mut self) -> Result<(Event<'t>, Range<usize>), Fatal> {
-        match self.parser.next_event() {
-            None => Ok((Event::StreamEnd, 0..0)),
-            Some(Ok((event, span))) => Ok((event, self.span(span))),
-            Some(Err(error)) => {
-                let at = self.byte(error.marker().index());
-                Err(Box::new(syntax::explain(self.text, at, error.info())))
+    /// The next event; after a cut, the end of everything.
+    fn next(&mut self) -> (Event<'t>, Range<usize>) {
+        if !self.cut {
+            match self.parser.next_event() {
+                None => {}
+                Some(Ok((event, span))) => return (event, self.span(span)),
+                Some(Err(error)) => {
+                    let at = self.byte(error.marker().index());
+                    self.cut(syntax::explain(self.text, at, error.info()));
+                }
             }
         }
+        (Event::StreamEnd, 0..0)
+    }
+
+    /// Reading goes no further.
+    fn cut(&mut self, finding: Diagnostic) {
+        self.flaws.findings.push(finding);
+        self.flaws.partial = true;
+        self.cut = true;
     }
 
     fn byte(&self, character: usize) -> usize {
@@ -334,16 +353,11 @@ impl<'t> Builder<'t> {
     }
 
     /// Reads one value and says which node it is and where it is written.
-    fn value(
-        &mut self,
-        event: Event<'t>,
-        span: Range<usize>,
-        parent: Option<(NodeId, Step)>,
-        depth: usize,
-    ) -> Result<Child, Fatal> {
+    fn value(&mut self, event: Event<'t>, span: Range<usize>, parent: Option<(NodeId, Step)>, depth: usize) -> Child {
         if depth > DEEPEST {
-            let fatal = Diagnostic::new(Code::NotYaml, span, "this is nested too deeply");
-            return Err(Box::new(fatal.label(format!("more than {DEEPEST} levels"))));
+            let finding = Diagnostic::new(Code::NotYaml, span.clone(), "this is nested too deeply");
+            self.cut(finding.label(format!("more than {DEEPEST} levels")));
+            return self.nothing(span, parent);
         }
         let (anchor, tag) = match &event {
             Event::Scalar(_, _, anchor, tag) | Event::SequenceStart(anchor, tag) | Event::MappingStart(anchor, tag) => {
@@ -354,10 +368,10 @@ impl<'t> Builder<'t> {
         if tag {
             let end = self.text[span.start..].find(char::is_whitespace).map_or(span.end, |at| span.start + at);
             let finding = Diagnostic::new(Code::NotYaml, span.start..end.max(span.start), "tags have no meaning here");
-            self.findings.push(finding.label("delete it; quote text that starts with `!`"));
+            self.flaws.findings.push(finding.label("delete it; quote text that starts with `!`"));
         }
         let node = match event {
-            Event::Alias(anchor) => return self.alias(anchor, span),
+            Event::Alias(anchor) => return self.alias(anchor, span, parent),
             Event::Scalar(text, style, ..) => {
                 // The parser counts the spaces after a quoted text in.
                 let written = self.text.get(span.clone()).unwrap_or_default();
@@ -367,67 +381,79 @@ impl<'t> Builder<'t> {
                 if anchor != 0 {
                     self.anchors.insert(anchor, node);
                 }
-                return Ok(Child { key: None, value: span, node });
+                return Child { key: None, value: span, node };
             }
-            Event::SequenceStart(..) => self.list(span.clone(), parent, depth)?,
-            Event::MappingStart(..) => self.map(span.clone(), parent, depth)?,
-            _ => self.add(span.clone(), Kind::Scalar { text: String::new(), plain: true }, parent),
+            Event::SequenceStart(..) => self.list(span.clone(), parent, depth),
+            Event::MappingStart(..) => self.map(span.clone(), parent, depth),
+            _ => return self.nothing(span, parent),
         };
         if anchor != 0 {
             self.anchors.insert(anchor, node);
         }
-        Ok(Child { key: None, value: span, node })
+        Child { key: None, value: span, node }
     }
 
-    fn alias(&mut self, anchor: usize, span: Range<usize>) -> Result<Child, Fatal> {
+    fn nothing(&mut self, span: Range<usize>, parent: Option<(NodeId, Step)>) -> Child {
+        let node = self.add(span.clone(), Kind::Scalar { text: String::new(), plain: true }, parent);
+        Child { key: None, value: span, node }
+    }
+
+    fn alias(&mut self, anchor: usize, span: Range<usize>, parent: Option<(NodeId, Step)>) -> Child {
         match self.anchors.get(&anchor) {
-            Some(node) => Ok(Child { key: None, value: span, node: *node }),
+            Some(node) => Child { key: None, value: span, node: *node },
             None => {
-                let fatal = Diagnostic::new(Code::NotYaml, span, "an anchor cannot contain itself");
-                Err(Box::new(fatal))
+                self.cut(Diagnostic::new(Code::NotYaml, span.clone(), "an anchor cannot contain itself"));
+                self.nothing(span, parent)
             }
         }
     }
 
-    fn list(&mut self, span: Range<usize>, parent: Option<(NodeId, Step)>, depth: usize) -> Result<NodeId, Fatal> {
+    fn list(&mut self, span: Range<usize>, parent: Option<(NodeId, Step)>, depth: usize) -> NodeId {
         let list = self.add(span, Kind::List(vec![]), parent);
         let mut children = vec![];
         loop {
-            match self.next()? {
+            match self.next() {
                 (Event::SequenceEnd | Event::StreamEnd, _) => break,
                 (event, span) => {
                     let step = Some((list, Step::Item(children.len())));
-                    let child = self.value(event, span, step, depth + 1)?;
-                    self.grow(list, &child)?;
+                    let child = self.value(event, span, step, depth + 1);
+                    self.grow(list, &child);
+                    if self.is_lost(depth) {
+                        break;
+                    }
                     children.push(child);
                 }
             }
         }
         self.nodes[list].kind = Kind::List(children);
-        Ok(list)
+        list
     }
 
-    fn map(&mut self, span: Range<usize>, parent: Option<(NodeId, Step)>, depth: usize) -> Result<NodeId, Fatal> {
+    fn map(&mut self, span: Range<usize>, parent: Option<(NodeId, Step)>, depth: usize) -> NodeId {
         let map = self.add(span, Kind::Scalar { text: String::new(), plain: true }, parent);
         let mut order: Vec<Arc<str>> = vec![];
         let mut children: BTreeMap<Arc<str>, Child> = BTreeMap::new();
         loop {
-            let (key, key_span): (Arc<str>, _) = match self.next()? {
+            let (key, key_span): (Arc<str>, _) = match self.next() {
                 (Event::MappingEnd | Event::StreamEnd, _) => break,
                 (Event::Scalar(key, ..), span) => (Arc::from(&*key), span),
                 (_, span) => {
-                    let fatal = Diagnostic::new(Code::NotYaml, span, "a field's name must be plain text");
-                    return Err(Box::new(fatal));
+                    self.cut(Diagnostic::new(Code::NotYaml, span, "a field's name must be plain text"));
+                    break;
                 }
             };
-            let (event, span) = self.next()?;
+            let (event, span) = self.next();
             let step = Some((map, Step::Key(Arc::clone(&key))));
-            let mut child = self.value(event, span, step, depth + 1)?;
+            let mut child = self.value(event, span, step, depth + 1);
             child.key = Some(key_span.clone());
-            self.grow(map, &child)?;
+            self.grow(map, &child);
+            if self.is_lost(depth) {
+                break;
+            }
             if &*key == "<<" {
+                self.flaws.partial = true;
                 let finding = Diagnostic::new(Code::NotYaml, key_span, "merge keys (`<<`) are not supported");
-                self.findings.push(
+                self.flaws.findings.push(
                     finding
                         .label("repeat the fields, or put them under `defaults`")
                         .note("an alias (`*name`) may stand for a whole value"),
@@ -438,7 +464,7 @@ impl<'t> Builder<'t> {
                 Some(first) => {
                     let finding = Diagnostic::new(Code::Duplicate, key_span, format!("`{key}` is given twice"));
                     let first = first.key.clone().unwrap_or_default();
-                    self.findings.push(finding.label("delete one").related(first, "first here"));
+                    self.flaws.findings.push(finding.label("delete one").related(first, "first here"));
                 }
                 None => {
                     order.push(Arc::clone(&key));
@@ -447,16 +473,21 @@ impl<'t> Builder<'t> {
             }
         }
         self.nodes[map].kind = Kind::Map { order, children };
-        Ok(map)
+        map
     }
 
-    fn grow(&mut self, parent: NodeId, child: &Child) -> Result<(), Fatal> {
-        self.nodes[parent].size += self.nodes[child.node].size;
-        if self.nodes[parent].size <= MOST_NODES {
-            return Ok(());
+    /// Whether the child just read is where the text was cut: what it seems to hold may be anything. The top level's own
+    /// children are kept, so that `routes` still holds the routes before the cut.
+    fn is_lost(&self, depth: usize) -> bool {
+        self.cut && depth > 0
+    }
+
+    fn grow(&mut self, parent: NodeId, child: &Child) {
+        self.nodes[parent].size = self.nodes[parent].size.saturating_add(self.nodes[child.node].size);
+        if self.nodes[parent].size > MOST_NODES && !self.cut {
+            let finding = Diagnostic::new(Code::NotYaml, child.value.clone(), "aliases make this file too large");
+            self.cut(finding.label(format!("more than {MOST_NODES} values")));
         }
-        let fatal = Diagnostic::new(Code::NotYaml, child.value.clone(), "aliases make this file too large");
-        Err(Box::new(fatal.label(format!("more than {MOST_NODES} values"))))
     }
 }
 

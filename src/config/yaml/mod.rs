@@ -18,6 +18,7 @@ use serde::de::DeserializeOwned;
 use serde_path_to_error::Segment;
 use serde_yaml::Value;
 
+use index::Flaws;
 pub(super) use index::{At, Index};
 pub(super) use interpolate::{Failure, Sources, expand, read_text};
 pub(super) use syntax::secrets;
@@ -38,29 +39,20 @@ const MOST_ERRORS: usize = 50;
 pub(super) struct Document {
     pub(super) index: Index,
     tree: Value,
+    /// The tree lacks something that is written. What it seems to miss may be there.
+    pub(super) partial: bool,
 }
 
 impl Document {
-    /// Parses a text, both ways.
-    pub(super) fn parse(text: &str) -> Result<Self, Vec<Diagnostic>> {
-        if text.len() > LARGEST {
-            let message = format!("the file is larger than {}", crate::base::Size(LARGEST as u64));
-            return Err(vec![Diagnostic::new(Code::NotYaml, 0..0, message)]);
-        }
+    /// Parses a text, both ways, as far as it goes, and says what is wrong with it as YAML.
+    pub(super) fn parse(text: &str) -> (Self, Vec<Diagnostic>) {
         let text: Arc<str> = text.into();
-        let index = Index::read(&text)?;
-        let tree = serde_yaml::from_str(&text).map_err(|error| {
-            let at = error.location().map_or(0, |location| location.index()).min(text.len());
-            let at = (0..=at).rev().find(|at| text.is_char_boundary(*at)).unwrap_or_default();
-            vec![syntax::explain(&text, at, &error.to_string())]
-        })?;
-        match as_written(tree, index.root()) {
-            Some(tree) => Ok(Self { index, tree }),
-            None => Err(vec![
-                Diagnostic::new(Code::NotYaml, 0..0, "YAML parsers disagree about what this file says")
-                    .label("write it more plainly: quote texts, one field per line"),
-            ]),
+        let (index, Flaws { mut findings, partial }) = Index::read(&text);
+        if findings.is_empty() {
+            findings.extend(disagreement(&text, index.root()));
         }
+        let tree = as_written(index.root());
+        (Self { index, tree, partial }, findings)
     }
 
     /// Replaces every `${…}` in values, and gives each value that came of it with what is written there. `verbatim` says
@@ -109,34 +101,54 @@ impl Document {
     }
 }
 
-/// The tree with every scalar as text. `None` where it has another shape than the index.
-fn as_written(value: Value, at: At<'_>) -> Option<Value> {
-    Some(match value {
+/// The tree of values, each scalar with its text.
+fn as_written(at: At<'_>) -> Value {
+    match (at.len(), at.scalar()) {
+        (Some(items), _) => Value::Sequence((0..items).map(|item| as_written(at.item(item))).collect()),
+        (None, Some(text)) => Value::String(text.to_owned()),
+        (None, None) if at.is_empty() => Value::Null,
+        (None, None) => {
+            let entries = at.keys().iter().map(|key| (Value::String(key.to_string()), as_written(at.key(key))));
+            Value::Mapping(entries.collect())
+        }
+    }
+}
+
+/// What `serde_yaml` has to say against what the index read.
+fn disagreement(text: &str, root: At<'_>) -> Option<Diagnostic> {
+    match serde_yaml::from_str(text) {
+        Ok(tree) if agrees(&tree, root) => None,
+        Ok(_) => Some(
+            Diagnostic::new(Code::NotYaml, 0..0, "YAML parsers disagree about what this file says")
+                .label("write it more plainly: quote texts, one field per line"),
+        ),
+        Err(error) => {
+            let at = error.location().map_or(0, |location| location.index()).min(text.len());
+            let at = (0..=at).rev().find(|at| text.is_char_boundary(*at)).unwrap_or_default();
+            Some(syntax::explain(text, at, &error.to_string()))
+        }
+    }
+}
+
+/// Whether the other parser read the same shape and the same texts.
+fn agrees(value: &Value, at: At<'_>) -> bool {
+    match value {
         Value::Mapping(map) => {
             let keys = at.keys();
-            if keys.len() != map.len() || at.scalar().is_some() {
-                return None;
-            }
-            let entries = map.into_iter().zip(keys).map(|((written, value), key)| {
-                if written.as_str().is_some_and(|written| written != &**key) {
-                    return None;
-                }
-                Some((Value::String(key.to_string()), as_written(value, at.key(key))?))
-            });
-            Value::Mapping(entries.collect::<Option<_>>()?)
+            let entries = || map.iter().zip(keys);
+            keys.len() == map.len()
+                && entries().all(|((written, value), key)| {
+                    written.as_str().is_none_or(|written| written == &**key) && agrees(value, at.key(key))
+                })
         }
         Value::Sequence(items) => {
-            if at.len() != Some(items.len()) {
-                return None;
-            }
-            let items = items.into_iter().enumerate().map(|(i, item)| as_written(item, at.item(i)));
-            Value::Sequence(items.collect::<Option<_>>()?)
+            at.len() == Some(items.len()) && items.iter().enumerate().all(|(i, item)| agrees(item, at.item(i)))
         }
-        Value::Null if at.describe() == "nothing" => Value::Null,
-        Value::Bool(_) | Value::Number(_) => Value::String(at.scalar()?.to_owned()),
-        Value::String(text) if at.scalar() == Some(&text) => Value::String(text),
-        Value::Null | Value::String(_) | Value::Tagged(_) => return None,
-    })
+        Value::Null => at.is_empty(),
+        Value::Bool(_) | Value::Number(_) => at.scalar().is_some(),
+        Value::String(text) => at.scalar() == Some(text),
+        Value::Tagged(_) => false,
+    }
 }
 
 struct Walk<'a> {
