@@ -11,6 +11,7 @@
 pub mod base;
 pub mod config;
 pub mod telemetry;
+pub mod tls;
 pub mod upstream;
 pub mod health;
 pub mod route;

@@ -119,6 +119,7 @@ impl Building<'_> {
         Arc::new(Listener {
             id: kept.id,
             plan: Arc::clone(plan),
+            tls: None,
             metrics: Arc::clone(&kept.metrics),
             connections: Arc::clone(&kept.connections),
         })

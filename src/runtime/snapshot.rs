@@ -11,6 +11,7 @@ use crate::{
     layers::Pipeline,
     route::Table,
     telemetry::metrics::{ListenerMetrics, RouteMetrics, UpstreamMetrics},
+    tls,
     upstream::{self, Limits, Member},
 };
 
@@ -62,6 +63,8 @@ pub struct Listener {
     pub id: ListenerId,
     /// What it was built from.
     pub plan: Arc<plan::Listener>,
+    /// What it shows its clients; `None` where it speaks plain HTTP.
+    pub tls: Option<Arc<tls::Acceptor>>,
     /// What it counts.
     pub metrics: Arc<ListenerMetrics>,
     /// Its open connections, over all workers.

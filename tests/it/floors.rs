@@ -89,6 +89,8 @@ fn a_fenced_name_stays_in_its_place() {
         ("prometheus_client", &["telemetry"]),
         ("hyper::server", &["server", "admin", "cli/demo", "health/probe/tests.rs"]),
         ("hyper::client", &["upstream", "health/probe", "cli"]),
+        ("rustls", &["tls"]),
+        ("x509_cert", &["tls"]),
         ("std::env::var", &["cli", "config/tests.rs"]),
         ("clap", &["cli"]),
         ("axum", &["admin"]),
