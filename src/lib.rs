@@ -9,9 +9,9 @@
 //! The order of the `mod` lines below is the order of the floors: a module uses only what stands above it.
 
 pub mod base;
+pub mod tls;
 pub mod config;
 pub mod telemetry;
-pub mod tls;
 pub mod upstream;
 pub mod health;
 pub mod route;

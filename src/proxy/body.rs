@@ -93,7 +93,7 @@ impl ClientBody {
 
     fn count(&mut self, mut frame: Frame<Bytes>) -> Result<Frame<Bytes>, Fault> {
         if let Some(trailers) = frame.trailers_mut() {
-            headers::strip_trailers(trailers);
+            headers::strip_trailers(trailers, &self.exchange.pinned().snapshot.identity_headers);
         }
         let length = frame.data_ref().map_or(0, |data| data.len() as u64);
         self.exchange.received(length);
@@ -160,7 +160,12 @@ pub(super) struct Used {
 
 impl ResponseBody {
     pub(super) fn own(text: impl Into<Bytes>, exchange: Rc<Exchange>) -> Self {
-        Self::Own(text.into(), exchange)
+        let text = text.into();
+        if text.is_empty() {
+            // Nobody asks for a body that has ended.
+            exchange.response_ended();
+        }
+        Self::Own(text, exchange)
     }
 
     pub(super) fn backend(incoming: Incoming, exchange: Rc<Exchange>, used: Used) -> Self {

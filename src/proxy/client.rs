@@ -1,16 +1,22 @@
 //! A client's connection as its requests see it: its listener's settings, its phase, its deadlines.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
+    collections::HashMap,
     net::SocketAddr,
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue};
+use tokio::task::{self, AbortHandle};
 
-use crate::runtime::{Listener, Pinned};
+use super::headers::Origin;
+use crate::{
+    runtime::{Listener, Pinned},
+    tls::PeerCertificate,
+};
 
 /// A client's connection, as the request path sees it: where it came from and what it is doing.
 #[derive(Debug)]
@@ -21,9 +27,13 @@ pub struct Client {
     pub peer: SocketAddr,
     /// The other end's address, ready to be sent on.
     pub peer_text: HeaderValue,
+    // The subject of its certificate, as backends are told.
+    subject: OnceCell<HeaderValue>,
     // The last snapshot that had its listener: what it falls back to when that is gone.
     last_served: RefCell<Rc<Pinned>>,
     requests: Cell<u64>,
+    in_flight: Cell<u32>,
+    multiplexed: RefCell<Option<Box<Multiplexed>>>,
     phase: Cell<Phase>,
     since: Cell<Instant>,
     has_unread: Cell<bool>,
@@ -31,6 +41,29 @@ pub struct Client {
     is_broken_off: Cell<bool>,
     is_cut: Cell<bool>,
 }
+
+// An HTTP/2 connection's requests, which are served side by side, and what its client has left of our patience.
+#[derive(Debug)]
+struct Multiplexed {
+    streams: HashMap<task::Id, Stream, foldhash::fast::RandomState>,
+    // Bytes that may still come before something useful does.
+    credit: usize,
+    abandoned: u32,
+    finished: u32,
+}
+
+#[derive(Debug)]
+struct Stream {
+    task: AbortHandle,
+    deadline: Option<Instant>,
+}
+
+/// The credit of a client that has just been useful: above anything that a working client sends between two requests or two
+/// pieces of a body, and soon used up by one that sends pings, settings or empty frames.
+const CREDIT: usize = 256 * 1024;
+
+/// Requests that a client may give up before it must have seen as many to their end.
+const MOST_ABANDONED: u32 = 100;
 
 /// How long after the deadline of a request its connection is cut, for an answer that says so to pass first.
 const GRACE: Duration = Duration::from_secs(1);
@@ -40,6 +73,8 @@ const GRACE: Duration = Duration::from_secs(1);
 pub enum Phase {
     /// A request is being served.
     Busy,
+    /// TLS is being agreed on.
+    Handshake,
     /// The head of a request is awaited: its first byte came, or the connection is new.
     Head,
     /// Nothing, between requests.
@@ -51,13 +86,17 @@ impl Client {
     #[must_use]
     pub fn new(listener: Arc<Listener>, accepted: Rc<Pinned>, peer: SocketAddr) -> Self {
         let text = peer.ip().to_canonical().to_string();
+        let phase = if listener.tls.is_some() { Phase::Handshake } else { Phase::Head };
         Self {
             listener,
             peer,
             peer_text: HeaderValue::from_str(&text).expect("an address is a header value"),
+            subject: OnceCell::new(),
             last_served: RefCell::new(accepted),
             requests: Cell::default(),
-            phase: Cell::new(Phase::Head),
+            in_flight: Cell::default(),
+            multiplexed: RefCell::default(),
+            phase: Cell::new(phase),
             since: Cell::new(Instant::now()),
             has_unread: Cell::new(false),
             deadline: Cell::default(),
@@ -66,23 +105,92 @@ impl Client {
         }
     }
 
+    /// Where its requests come from.
+    pub(super) fn origin(&self) -> Origin<'_> {
+        let scheme = if self.listener.tls.is_some() { "https" } else { "http" };
+        let trusted = &self.listener.plan.trusted_proxies;
+        Origin { peer: self.peer.ip(), text: &self.peer_text, scheme, trusted }
+    }
+
     /// What it is doing.
     #[must_use]
     pub fn phase(&self) -> Phase {
         self.phase.get()
     }
 
-    /// Bytes came: the start of a head, if it was idle.
-    pub fn received(&self) {
+    /// TLS is agreed on, and the head of the first request is due.
+    pub fn handshaken(&self, certificate: Option<PeerCertificate>) {
+        if let Some(subject) = certificate.and_then(|certificate| HeaderValue::try_from(certificate.subject).ok()) {
+            let _ = self.subject.set(subject);
+        }
+        self.enter(Phase::Head, Instant::now());
+    }
+
+    /// The header that tells backends the subject of its certificate.
+    pub(super) fn identity(&self) -> Option<(&HeaderName, &HeaderValue)> {
+        let tls = self.listener.plan.tls.as_ref()?;
+        Some((tls.client_subject.as_ref()?, self.subject.get()?))
+    }
+
+    /// It speaks HTTP/2. Frames come at any time, so that nothing but a request ends the idleness.
+    pub fn multiplexes(&self) {
+        let patience = Multiplexed { streams: HashMap::default(), credit: CREDIT, abandoned: 0, finished: 0 };
+        self.multiplexed.replace(Some(Box::new(patience)));
+        self.enter(Phase::Idle, Instant::now());
+    }
+
+    /// Bytes came: the start of a head, if it was idle. Returns whether it may send more.
+    #[must_use]
+    pub fn received(&self, bytes: usize) -> bool {
+        if let Some(multiplexed) = &mut *self.multiplexed.borrow_mut() {
+            return multiplexed.spend(bytes);
+        }
         if self.phase.get() == Phase::Idle {
             self.enter(Phase::Head, Instant::now());
+        }
+        true
+    }
+
+    /// It was useful: a body moved on.
+    pub(super) fn moved_on(&self) {
+        if let Some(multiplexed) = &mut *self.multiplexed.borrow_mut() {
+            multiplexed.credit = CREDIT;
+        }
+    }
+
+    /// Whether it was cut off for sending much and asking for little, or for giving up most of what it asked for.
+    #[must_use]
+    pub fn is_flooding(&self) -> bool {
+        self.multiplexed.borrow().as_ref().is_some_and(|multiplexed| multiplexed.is_spent())
+    }
+
+    /// A task serves a request of an HTTP/2 connection.
+    pub fn stream_began(&self, id: task::Id, task: AbortHandle) {
+        if let Some(multiplexed) = &mut *self.multiplexed.borrow_mut() {
+            multiplexed.streams.insert(id, Stream { task, deadline: None });
+        }
+    }
+
+    /// Such a task is over.
+    pub fn stream_ended(&self, id: task::Id) {
+        if let Some(multiplexed) = &mut *self.multiplexed.borrow_mut() {
+            multiplexed.streams.remove(&id);
+        }
+    }
+
+    /// Ends all such tasks.
+    pub fn end_streams(&self) {
+        if let Some(multiplexed) = &mut *self.multiplexed.borrow_mut() {
+            multiplexed.streams.drain().for_each(|(_, stream)| stream.task.abort());
         }
     }
 
     /// Returns the number of the request.
     pub(super) fn begin_request(&self, now: Instant) -> u64 {
         self.requests.set(self.requests.get() + 1);
+        self.in_flight.set(self.in_flight.get() + 1);
         self.enter(Phase::Busy, now);
+        self.moved_on();
         self.requests.get()
     }
 
@@ -104,9 +212,15 @@ impl Client {
         self.is_cut.get()
     }
 
-    /// When the request that is being served is overdue.
+    /// When the request that this task serves is overdue.
     pub(super) fn set_deadline(&self, deadline: Option<Instant>) {
-        self.deadline.set(deadline);
+        match &mut *self.multiplexed.borrow_mut() {
+            None => self.deadline.set(deadline),
+            Some(multiplexed) => {
+                let stream = task::try_id().and_then(|id| multiplexed.streams.get_mut(&id));
+                stream.into_iter().for_each(|stream| stream.deadline = deadline);
+            }
+        }
     }
 
     /// The response ended before its time, and only the end of the connection would have told its end.
@@ -120,14 +234,19 @@ impl Client {
         self.is_broken_off.get()
     }
 
-    /// A request that a backend answered early may end after the next one has begun: it has no say any more.
-    pub(super) fn end_request(&self, number: u64, is_body_read: bool, now: Instant) {
-        if number != self.requests.get() {
-            return;
+    /// A request that a backend answered early may end after the next one has begun: it has no say any more in what is unread.
+    pub(super) fn end_request(&self, number: u64, is_body_read: bool, was_abandoned: bool, now: Instant) {
+        if let Some(multiplexed) = &mut *self.multiplexed.borrow_mut() {
+            multiplexed.count_end(was_abandoned);
         }
-        self.has_unread.set(!is_body_read);
-        self.deadline.set(None);
-        self.enter(Phase::Idle, now);
+        if number == self.requests.get() {
+            self.has_unread.set(!is_body_read);
+            self.deadline.set(None);
+        }
+        self.in_flight.set(self.in_flight.get().saturating_sub(1));
+        if self.in_flight.get() == 0 {
+            self.enter(Phase::Idle, now);
+        }
     }
 
     /// Whether the last request was answered without its body having been read. What is still to come of it must be taken
@@ -140,13 +259,16 @@ impl Client {
     /// The phase whose deadline it has missed, if any.
     #[must_use]
     pub fn overdue(&self, now: Instant) -> Option<Phase> {
+        if let Some(multiplexed) = &*self.multiplexed.borrow() {
+            multiplexed.end_overdue(now);
+        }
         let limit = match self.phase.get() {
             // The steps keep the deadline by themselves, but for one: a client that does not read, so that nothing is asked.
             Phase::Busy => {
                 let is_overdue = self.deadline.get().is_some_and(|deadline| deadline + GRACE <= now);
                 return is_overdue.then_some(Phase::Busy);
             }
-            Phase::Head => self.listener.plan.client_header,
+            Phase::Handshake | Phase::Head => self.listener.plan.client_header,
             Phase::Idle => self.listener.plan.client_idle,
         };
         let lasted = now.saturating_duration_since(self.since.get());
@@ -156,5 +278,27 @@ impl Client {
     fn enter(&self, phase: Phase, now: Instant) {
         self.phase.set(phase);
         self.since.set(now);
+    }
+}
+
+impl Multiplexed {
+    fn spend(&mut self, bytes: usize) -> bool {
+        self.credit = self.credit.saturating_sub(bytes);
+        !self.is_spent()
+    }
+
+    fn is_spent(&self) -> bool {
+        self.credit == 0 || self.abandoned > MOST_ABANDONED.max(self.finished)
+    }
+
+    fn count_end(&mut self, was_abandoned: bool) {
+        let count = if was_abandoned { &mut self.abandoned } else { &mut self.finished };
+        *count = count.saturating_add(1);
+    }
+
+    /// Ends requests whose client takes so little that nobody asks for more of their response: each alone, not its neighbours.
+    fn end_overdue(&self, now: Instant) {
+        let is_overdue = |stream: &&Stream| stream.deadline.is_some_and(|deadline| deadline + GRACE <= now);
+        self.streams.values().filter(is_overdue).for_each(|stream| stream.task.abort());
     }
 }

@@ -95,7 +95,7 @@ impl Exchange {
         let facts = gateway.is_logging().then(|| {
             Box::new(RefCell::new(Facts {
                 at: Timestamp::now(),
-                host: headers.get(header::HOST).cloned(),
+                host: named_host(request),
                 uri: request.uri().clone(),
                 user_agent: headers.get(header::USER_AGENT).cloned(),
                 referer: headers.get(header::REFERER).cloned(),
@@ -273,10 +273,14 @@ impl Exchange {
 
     pub(super) fn received(&self, bytes: u64) {
         self.received.set(self.received.get() + bytes);
+        if bytes > 0 {
+            self.client.moved_on();
+        }
     }
 
     pub(super) fn sent(&self, bytes: u64) {
         self.sent.set(self.sent.get() + bytes);
+        self.client.moved_on();
     }
 
     /// Why nobody saw the end of it.
@@ -315,7 +319,8 @@ impl Exchange {
             member.backend.metrics().record(worker, status.as_u16(), now - *began);
         }
         listener.metrics.request_ended(worker);
-        self.client.end_request(self.number, self.is_body_read.get(), now);
+        let was_abandoned = self.fault.get() == Some(Fault::ClientGone);
+        self.client.end_request(self.number, self.is_body_read.get(), was_abandoned, now);
         self.log(status, duration);
     }
 
@@ -338,7 +343,11 @@ impl Exchange {
             host: facts.host.as_ref().map(HeaderValue::as_bytes),
             path: facts.uri.path().as_bytes(),
             query: facts.uri.query().filter(|_| facts.is_query_safe).map(str::as_bytes),
-            protocol: if self.version == Version::HTTP_10 { "HTTP/1.0" } else { "HTTP/1.1" },
+            protocol: match self.version {
+                Version::HTTP_10 => "HTTP/1.0",
+                Version::HTTP_2 => "HTTP/2.0",
+                _ => "HTTP/1.1",
+            },
             route: route.map(|route| route.plan.name.as_str()),
             upstream: route.map(|route| route.upstream.plan.name.as_str()).filter(|_| !attempts.is_empty()),
             backend: attempts.last().map(|attempt| attempt.backend),
@@ -355,6 +364,12 @@ impl Exchange {
             referer: facts.referer.as_ref().map(HeaderValue::as_bytes),
         });
     }
+}
+
+/// The host that a request names: in HTTP/2, with its target.
+fn named_host(request: &Request<Incoming>) -> Option<HeaderValue> {
+    let authority = || HeaderValue::from_str(request.uri().authority()?.as_str()).ok();
+    request.headers().get(header::HOST).cloned().or_else(authority)
 }
 
 impl Drop for Exchange {

@@ -8,7 +8,7 @@ use std::{
     time::Instant,
 };
 
-use http::{HeaderValue, Request, Response, Version, header};
+use http::{HeaderValue, Request, Response, Version, header, request::Parts};
 use hyper::body::Incoming;
 use tower::Service;
 
@@ -135,7 +135,7 @@ impl Gateway {
 async fn serve(exchange: &Rc<Exchange>, request: Request<Incoming>) -> Result<Response<ResponseBody>, Refused> {
     let (mut head, body) = request.into_parts();
     sanitise::sanitise(&mut head)?;
-    let route = find(exchange, &head)?;
+    let Some(route) = find(exchange, &head)? else { return no_route(exchange, &head) };
 
     let mut pass = Pass::default();
     let admitted = route.layers.admit(exchange.worker(), exchange.client_ip(), &mut head, &mut pass).await;
@@ -157,27 +157,38 @@ async fn serve(exchange: &Rc<Exchange>, request: Request<Incoming>) -> Result<Re
     Ok(Response::from_parts(head, ResponseBody::backend(body, Rc::clone(exchange), used)))
 }
 
-fn find<'a>(exchange: &'a Exchange, head: &http::request::Parts) -> Result<&'a Arc<Route>, Refused> {
+fn find<'a>(exchange: &'a Exchange, head: &Parts) -> Result<Option<&'a Arc<Route>>, Refused> {
     let host = sanitise::host(head)?;
     let client = exchange.client();
     let snapshot = client.served_by(exchange.pinned());
     let served = snapshot.snapshot.served(client.listener.id);
     let route = served.and_then(|served| served.table.find(&host, head.uri.path()));
-    Ok(exchange.matched(route.ok_or(Fault::NoRoute)?))
+    Ok(route.map(|route| exchange.matched(route)))
 }
 
-fn ready_for_backend(exchange: &Exchange, head: &mut http::request::Parts) {
+fn no_route(exchange: &Rc<Exchange>, head: &Parts) -> Result<Response<ResponseBody>, Refused> {
+    let host = sanitise::host(head)?;
+    match exchange.client().listener.plan.redirect_to {
+        Some(port) if !host.is_empty() && head.uri.path().starts_with('/') => {
+            Ok(respond::redirect(exchange, &host, &head.uri, port))
+        }
+        _ => Err(Fault::NoRoute.into()),
+    }
+}
+
+fn ready_for_backend(exchange: &Exchange, head: &mut Parts) {
     let client = exchange.client();
     headers::strip_hop_by_hop(&mut head.headers);
-    headers::strip_aliases(&mut head.headers);
+    headers::strip_claims(&mut head.headers, &exchange.pinned().snapshot.identity_headers);
     // The backend's "go on" is not awaited: hyper has told the client already, or will when the body is first read.
     head.headers.remove(header::EXPECT);
-    headers::set_forwarded(
-        &mut head.headers,
-        client.peer.ip(),
-        &client.peer_text,
-        &client.listener.plan.trusted_proxies,
-    );
+    if head.version == Version::HTTP_2 {
+        headers::join_cookies(&mut head.headers);
+    }
+    headers::set_forwarded(&mut head.headers, &client.origin());
+    if let Some((name, subject)) = client.identity() {
+        head.headers.insert(name, subject.clone());
+    }
     head.headers.insert(headers::X_REQUEST_ID, exchange.id().clone());
     head.version = Version::HTTP_11;
     head.extensions.clear();

@@ -54,19 +54,33 @@ pub(super) fn is_framing_understood(headers: &HeaderMap) -> bool {
     }
 }
 
-/// Removes fields whose name has an underscore, as nginx does: to programs behind CGI and WSGI, `X_Forwarded_For` and
-/// `X-Forwarded-For` are one.
-pub(super) fn strip_aliases(headers: &mut HeaderMap) {
-    remove_all(headers, |name| name.as_str().contains('_'));
+/// Removes what clients may not say: fields that tell backends who a client is, and fields whose name has an underscore, as nginx
+/// does: to programs behind CGI and WSGI, `X_Forwarded_For` and `X-Forwarded-For` are one.
+pub(super) fn strip_claims(headers: &mut HeaderMap, identity: &[HeaderName]) {
+    remove_all(headers, |name| name.as_str().contains('_') || identity.contains(name));
+}
+
+/// Makes one `Cookie` of many: HTTP/2 clients send crumbs, and HTTP/1.1 knows one header (RFC 9113, section 8.2.3).
+pub(super) fn join_cookies(headers: &mut HeaderMap) {
+    let mut crumbs = headers.get_all(header::COOKIE).iter();
+    let (Some(first), Some(second)) = (crumbs.next(), crumbs.next()) else { return };
+    let mut whole = first.as_bytes().to_vec();
+    for crumb in [second].into_iter().chain(crumbs) {
+        whole.extend_from_slice(b"; ");
+        whole.extend_from_slice(crumb.as_bytes());
+    }
+    if let Ok(whole) = HeaderValue::from_maybe_shared(bytes::Bytes::from(whole)) {
+        headers.insert(header::COOKIE, whole);
+    }
 }
 
 /// Removes from trailers what may only stand in a head (RFC 9110, section 6.5.1), and what clients may not say there either.
-pub(super) fn strip_trailers(trailers: &mut HeaderMap) {
+pub(super) fn strip_trailers(trailers: &mut HeaderMap, identity: &[HeaderName]) {
     let may_not_trail = |name: &HeaderName| {
         let is_of_the_head =
             [header::HOST, header::CONTENT_LENGTH, header::AUTHORIZATION, header::COOKIE].contains(name);
         let is_ours = *name == X_REQUEST_ID || is_word_of_a_proxy(name) || name.as_str().contains('_');
-        is_of_the_head || is_ours || is_hop_by_hop(name)
+        is_of_the_head || is_ours || is_hop_by_hop(name) || identity.contains(name)
     };
     remove_all(trailers, may_not_trail);
 }
@@ -142,8 +156,20 @@ fn forwarded_for(element: &str) -> Option<IpAddr> {
     parse_hop(values.next()?.trim_matches('"'))
 }
 
+/// Where a request came from, as its connection says.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Origin<'a> {
+    pub(super) peer: IpAddr,
+    /// The same, ready to be sent on.
+    pub(super) text: &'a HeaderValue,
+    /// `http` or `https`.
+    pub(super) scheme: &'static str,
+    pub(super) trusted: &'a [IpNet],
+}
+
 /// Says where the request came from. What an untrusted peer says of it is removed first.
-pub(super) fn set_forwarded(headers: &mut HeaderMap, peer: IpAddr, peer_text: &HeaderValue, trusted: &[IpNet]) {
+pub(super) fn set_forwarded(headers: &mut HeaderMap, from: &Origin<'_>) {
+    let Origin { peer, text, scheme, trusted } = *from;
     let peer = peer.to_canonical();
     let is_trusted = trusted.iter().any(|net| net.contains(&peer));
     if !is_trusted {
@@ -153,13 +179,13 @@ pub(super) fn set_forwarded(headers: &mut HeaderMap, peer: IpAddr, peer_text: &H
         Some(_) => {
             let mut chain = listed(headers, &X_FORWARDED_FOR).collect::<Vec<_>>().join(", ").into_bytes();
             chain.extend_from_slice(b", ");
-            chain.extend_from_slice(peer_text.as_bytes());
-            HeaderValue::from_bytes(&chain).unwrap_or_else(|_| peer_text.clone())
+            chain.extend_from_slice(text.as_bytes());
+            HeaderValue::from_bytes(&chain).unwrap_or_else(|_| text.clone())
         }
-        None => peer_text.clone(),
+        None => text.clone(),
     };
     headers.insert(X_FORWARDED_FOR, chain);
-    headers.entry(X_FORWARDED_PROTO).or_insert(HeaderValue::from_static("http"));
+    headers.entry(X_FORWARDED_PROTO).or_insert(HeaderValue::from_static(scheme));
     if let Some(host) = headers.get(header::HOST).cloned() {
         headers.entry(X_FORWARDED_HOST).or_insert(host);
     }
@@ -196,6 +222,11 @@ mod tests {
             headers.append(*name, HeaderValue::from_static(value));
         }
         headers
+    }
+
+    fn origin(trusted: &[IpNet]) -> Origin<'_> {
+        static TEXT: HeaderValue = HeaderValue::from_static("10.0.0.1");
+        Origin { peer: PEER, text: &TEXT, scheme: "http", trusted }
     }
 
     fn ip(text: &str) -> IpAddr {
@@ -242,8 +273,9 @@ mod tests {
             ("authorization", "me"),
             ("content-length", "9"),
             ("connection", "close"),
+            ("x-subject", "CN=me"),
         ]);
-        strip_trailers(&mut map);
+        strip_trailers(&mut map, &[HeaderName::from_static("x-subject")]);
         assert_eq!(map, headers(&[("x-sum", "1")]));
     }
 
@@ -290,7 +322,7 @@ mod tests {
             ("x-real-ip", "6.6.6.6"),
             ("forwarded", "for=6.6.6.6"),
         ]);
-        set_forwarded(&mut map, PEER, &HeaderValue::from_static("10.0.0.1"), &[]);
+        set_forwarded(&mut map, &origin(&[]));
         let expected = headers(&[
             ("host", "shop"),
             ("x-forwarded-for", "10.0.0.1"),
@@ -303,7 +335,7 @@ mod tests {
     #[test]
     fn a_trusted_peers_word_is_kept_and_its_address_appended() {
         let mut map = headers(&[("host", "a"), ("x-forwarded-for", "6.6.6.6"), ("x-forwarded-proto", "https")]);
-        set_forwarded(&mut map, PEER, &HeaderValue::from_static("10.0.0.1"), &trusted());
+        set_forwarded(&mut map, &origin(&trusted()));
         assert_eq!(map["x-forwarded-for"], "6.6.6.6, 10.0.0.1");
         assert_eq!(map["x-forwarded-proto"], "https");
         assert_eq!(map["x-forwarded-host"], "a");

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, rc::Rc};
 
-use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Uri, header};
 use serde::Serialize;
 
 use super::{Exchange, Fault, ResponseBody, forward, headers::X_REQUEST_ID, sanitise::Malformed};
@@ -94,6 +94,19 @@ pub(super) fn refuse(exchange: &Rc<Exchange>, refused: Refused) -> Response<Resp
     if let Ok(value) = HeaderValue::from_str(&format!("tidegate; error={}", fault.proxy_status())) {
         headers.insert(PROXY_STATUS, value);
     }
+    response
+}
+
+/// Sends the client to the same URL under `https`. 308, so that a POST stays one.
+pub(super) fn redirect(exchange: &Rc<Exchange>, host: &str, uri: &Uri, port: u16) -> Response<ResponseBody> {
+    let port = if port == 443 { String::new() } else { format!(":{port}") };
+    let location = HeaderValue::try_from(format!("https://{host}{port}{uri}"));
+    let status = StatusCode::PERMANENT_REDIRECT;
+    exchange.answered(status, None);
+    let mut response = Response::new(ResponseBody::own(String::new(), Rc::clone(exchange)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::LOCATION, location.expect("a host and a target that came in headers"));
+    response.headers_mut().insert(X_REQUEST_ID, exchange.id().clone());
     response
 }
 

@@ -16,6 +16,8 @@ pub(super) enum Malformed {
     Host(#[from] HostError),
     #[error("the Host header is missing, given twice or not text")]
     HostHeader,
+    #[error("the Host header and the request target name different hosts")]
+    TwoHosts,
     #[error("the request has a transfer coding other than chunked")]
     Framing,
     #[error(transparent)]
@@ -44,12 +46,21 @@ pub(super) fn host(head: &Parts) -> Result<route::Host<'_>, Malformed> {
     Ok(route::normalise_host(written.map_err(|_| Malformed::HostHeader)?.unwrap_or_default())?)
 }
 
-// An absolute request target names the host and the header is ignored (RFC 9112, section 3.2.2): made to agree with it.
+// An absolute request target names the host and the header is ignored (RFC 9112, section 3.2.2): made to agree with it. In HTTP/2
+// the target always names it, and a `Host` beside it must say the same (RFC 9113, section 8.3.1).
 fn one_host(head: &mut Parts) -> Result<(), Malformed> {
     let mut hosts = head.headers.get_all(header::HOST).iter();
-    match (hosts.next(), hosts.next()) {
-        (Some(_), None) => {}
-        (None, None) if head.version < Version::HTTP_11 => {}
+    let (first, second) = (hosts.next(), hosts.next());
+    let is_http2 = head.version == Version::HTTP_2;
+    match (first, second, head.uri.authority()) {
+        (Some(host), None, Some(authority)) if is_http2 => {
+            if !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()) {
+                return Err(Malformed::TwoHosts);
+            }
+        }
+        (Some(_), None, _) => {}
+        (None, None, Some(_)) if is_http2 => {}
+        (None, None, _) if head.version < Version::HTTP_11 => {}
         _ => return Err(Malformed::HostHeader),
     }
     if let Some(authority) = head.uri.authority() {
@@ -66,7 +77,10 @@ fn normalise_target(head: &mut Parts) -> Result<(), Malformed> {
     }
     let path = route::normalise_path(target.path())?;
     let is_origin_form = head.uri.authority().is_none() && head.uri.scheme().is_none();
-    if matches!(path, Cow::Borrowed(_)) && is_origin_form {
+    if matches!(path, Cow::Borrowed(_)) {
+        if !is_origin_form {
+            head.uri = Uri::from(target.clone());
+        }
         return Ok(());
     }
     let text = match target.query() {

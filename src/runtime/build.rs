@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue};
 
 use super::{
     Listener, ListenerId, Registry, Route, Served, Snapshot, Upstream, UpstreamId,
@@ -14,6 +14,7 @@ use crate::{
     layers::{Authenticator, Pipeline, RateLimiter},
     route::Table,
     telemetry::metrics::{ListenerMetrics, RouteMetrics, UpstreamMetrics},
+    tls,
     upstream::{self, Backend, Eligible, Limits, Member, Verdict},
 };
 
@@ -80,16 +81,26 @@ pub fn build(old: &Registry, plan: &Arc<plan::Plan>, edition: Edition, resolved:
     }
     let by_id = by_id(&listeners, &routes);
     let Edition { generation, sha, since } = edition;
-    let snapshot = Snapshot { generation, sha, since, plan: Arc::clone(plan), listeners, routes, upstreams, by_id };
+    let identity_headers = identity_headers(plan);
+    let plan = Arc::clone(plan);
+    let snapshot = Snapshot { generation, sha, since, plan, listeners, routes, upstreams, identity_headers, by_id };
     Built { snapshot, registry: building.next, upstreams: ids }
+}
+
+/// Headers by which backends learn who a client is, of whatever listener: nobody may bring one along.
+fn identity_headers(plan: &plan::Plan) -> Vec<HeaderName> {
+    let tls = plan.listeners.values().filter_map(|listener| listener.tls.as_ref());
+    tls.filter_map(|tls| tls.client_subject.clone()).collect()
 }
 
 fn by_id(listeners: &BTreeMap<Name, Arc<Listener>>, routes: &BTreeMap<Name, Arc<Route>>) -> Vec<Option<Served>> {
     let places = listeners.values().map(|listener| listener.id.0 + 1).max().unwrap_or_default();
     let mut by_id: Vec<Option<Served>> = (0..places).map(|_| None).collect();
     for listener in listeners.values() {
+        // A listener that sends its clients elsewhere serves what names it.
+        let serves_all = listener.plan.redirect_to.is_none();
         let serves = |route: &Route| {
-            route.plan.listeners.as_ref().is_none_or(|listeners| listeners.contains(&listener.plan.name))
+            route.plan.listeners.as_ref().map_or(serves_all, |listeners| listeners.contains(&listener.plan.name))
         };
         let served = routes.values().filter(|route| serves(route));
         let table = Table::new(served.map(|route| (route.plan.hosts.as_slice(), &route.plan.path, Arc::clone(route))));
@@ -114,12 +125,23 @@ impl Building<'_> {
             let id = ListenerId(next.next_listener);
             next.next_listener += 1;
             let metrics = Arc::new(ListenerMetrics::new(next.workers, next.tokens.closes));
-            KeptListener { id, metrics, connections: Arc::default() }
+            KeptListener { id, metrics, connections: Arc::default(), tls: None }
         });
+        let same = |acceptor: &&Arc<tls::Acceptor>| plan.tls.as_ref().is_some_and(|tls| *acceptor.shown() == tls.shown);
+        let tls = match (&plan.tls, kept.tls.as_ref().filter(same)) {
+            (None, _) => None,
+            // Sessions of clients that come back are known to this one alone.
+            (Some(_), Some(kept)) => Some(Arc::clone(kept)),
+            (Some(tls), None) => {
+                let acceptor = tls::Acceptor::new(&tls.shown).expect("the check has tried it");
+                Some(Arc::new(acceptor))
+            }
+        };
+        kept.tls.clone_from(&tls);
         Arc::new(Listener {
             id: kept.id,
             plan: Arc::clone(plan),
-            tls: None,
+            tls,
             metrics: Arc::clone(&kept.metrics),
             connections: Arc::clone(&kept.connections),
         })

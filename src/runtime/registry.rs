@@ -12,6 +12,7 @@ use crate::{
     config::plan,
     layers::{Authenticator, PasswordPool, Pipeline, RateLimiter},
     telemetry::metrics::{ListenerMetrics, RouteMetrics, UpstreamMetrics},
+    tls,
     upstream::{self, Backend, Member, Slot},
 };
 
@@ -88,6 +89,7 @@ pub(super) struct KeptListener {
     pub(super) id: ListenerId,
     pub(super) metrics: Arc<ListenerMetrics>,
     pub(super) connections: Arc<AtomicU32>,
+    pub(super) tls: Option<Arc<tls::Acceptor>>,
 }
 
 /// A listener is its address; one that asks the system for a port is its name as well.

@@ -5,6 +5,8 @@ use std::{
     sync::{Arc, atomic::AtomicU32},
 };
 
+use http::HeaderName;
+
 use crate::{
     base::{Name, Timestamp},
     config::{Sha, plan},
@@ -32,6 +34,8 @@ pub struct Snapshot {
     pub routes: BTreeMap<Name, Arc<Route>>,
     /// By name.
     pub upstreams: BTreeMap<Name, Arc<Upstream>>,
+    /// Headers that tell backends who a client is. What a client sends of them is removed.
+    pub identity_headers: Vec<HeaderName>,
     pub(super) by_id: Vec<Option<Served>>,
 }
 

@@ -1,19 +1,30 @@
-//! One client's connection from accept to close: who may end it, when, and why it ended.
+//! One client's connection from accept to close: what it speaks, who may end it, when, and why it ended.
 
 use std::{
     cell::Cell,
+    future::Future,
     panic::AssertUnwindSafe,
+    pin::pin,
     rc::Rc,
     time::{Duration, Instant},
 };
 
 use futures_util::FutureExt as _;
-use hyper::server::conn::http1;
+use hyper::{
+    rt::Executor,
+    server::conn::{http1, http2},
+};
 use hyper_util::{rt::TokioIo, service::TowerToHyperService};
-use tokio::{net::TcpStream, sync::Notify};
+use tokio::{sync::Notify, task::spawn_local};
 
-use super::stream::ClientStream;
-use crate::proxy::{Client, Gateway, Phase};
+use super::{
+    socket::Socket,
+    stream::{ClientStream, Opening, Transport},
+};
+use crate::{
+    proxy::{Client, Gateway, Phase},
+    tls::Protocol,
+};
 
 /// Why a client's connection ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -28,20 +39,38 @@ pub enum Closed {
     Done,
     /// It was still open when the time to drain was over.
     DrainTimeout,
+    /// An HTTP/2 client sent much and asked for little, or gave up most of what it asked for.
+    Flood,
+    /// The TLS handshake took longer than `client_header`.
+    HandshakeTimeout,
     /// The head of a request took longer than `client_header`.
     HeaderTimeout,
     /// Nothing came for `client_idle`.
     Idle,
     /// The code that served it panicked.
     Panic,
+    /// The TLS handshake failed.
+    TlsHandshake,
     /// The listener has `max_connections`.
     TooMany,
 }
 
 impl Closed {
     /// Their tokens, in the order of their numbers.
-    pub const TOKENS: [&'static str; 9] =
-        ["bad_request", "client_gone", "cut", "done", "drain_timeout", "header_timeout", "idle", "panic", "too_many"];
+    pub const TOKENS: [&'static str; 12] = [
+        "bad_request",
+        "client_gone",
+        "cut",
+        "done",
+        "drain_timeout",
+        "flood",
+        "handshake_timeout",
+        "header_timeout",
+        "idle",
+        "panic",
+        "tls_handshake",
+        "too_many",
+    ];
 
     /// Its number.
     #[must_use]
@@ -95,6 +124,7 @@ impl Open {
             Order::Cut(_) => None,
             Order::Finish(_) | Order::Serve => self.client.overdue(now).map(|phase| match phase {
                 Phase::Busy => Closed::Cut,
+                Phase::Handshake => Closed::HandshakeTimeout,
                 Phase::Head => Closed::HeaderTimeout,
                 Phase::Idle => Closed::Idle,
             }),
@@ -124,19 +154,75 @@ impl Open {
 }
 
 /// Serves a connection to its end. A panic is its end, and nobody else's.
-pub(super) async fn serve(gateway: Rc<Gateway>, open: &Open, socket: TcpStream) -> Closed {
+pub(super) async fn serve(gateway: Rc<Gateway>, open: &Rc<Open>, socket: Socket) -> Closed {
     let served = AssertUnwindSafe(drive(gateway, open, socket)).catch_unwind().await;
     served.unwrap_or(Closed::Panic)
 }
 
-async fn drive(gateway: Rc<Gateway>, open: &Open, socket: TcpStream) -> Closed {
-    let client = Rc::clone(&open.client);
-    let stream = TokioIo::new(ClientStream::new(socket, Rc::clone(&client)));
-    let service = TowerToHyperService::new(gateway.service(client));
+async fn drive(gateway: Rc<Gateway>, open: &Rc<Open>, socket: Socket) -> Closed {
+    let listener = &open.client.listener;
+    let Some(acceptor) = &listener.tls else {
+        return greet(gateway, open, socket).await;
+    };
+    let mut is_last = false;
+    // Boxed: what TLS and HTTP/2 need would be part of every connection.
+    let mut accepting = Box::pin(acceptor.accept(socket));
+    let shaken = loop {
+        match unless_ordered(open, &mut accepting).await {
+            Ok(shaken) => break shaken,
+            Err(Order::Cut(reason)) => return reason,
+            // Who shakes hands believes to be connected: one request will be served, and the connection then finished.
+            Err(Order::Finish(_)) => is_last = true,
+            Err(Order::Serve) => {}
+        }
+    };
+    drop(accepting);
+    if is_last {
+        open.ordered.notify_one();
+    }
+    let Ok(stream) = shaken else { return Closed::TlsHandshake };
+    open.client.handshaken(stream.peer());
+    match stream.protocol() {
+        Protocol::Http1 => Box::pin(http1(gateway, open, ClientStream::new(stream, Rc::clone(&open.client)))).await,
+        Protocol::Http2 => Box::pin(http2(gateway, open, ClientStream::new(stream, Rc::clone(&open.client)))).await,
+    }
+}
+
+/// On a listener without TLS, the first bytes tell what the client speaks.
+async fn greet(gateway: Rc<Gateway>, open: &Rc<Open>, socket: Socket) -> Closed {
+    let mut stream = ClientStream::new(socket, Rc::clone(&open.client));
+    if !open.client.listener.plan.http2 {
+        return http1(gateway, open, stream).await;
+    }
+    let opening = match unless_ordered(open, pin!(stream.opening())).await {
+        Ok(opening) => opening,
+        // It has asked for nothing yet.
+        Err(Order::Finish(_) | Order::Serve) => return Closed::Done,
+        Err(Order::Cut(reason)) => return reason,
+    };
+    match opening {
+        Ok(Opening::Http1) => http1(gateway, open, stream).await,
+        Ok(Opening::Http2) => Box::pin(http2(gateway, open, stream)).await,
+        Ok(Opening::Nothing) => Closed::Done,
+        Err(_) => Closed::ClientGone,
+    }
+}
+
+/// Waits for a step before the first request, unless the worker orders something meanwhile.
+async fn unless_ordered<T>(open: &Open, step: impl Future<Output = T> + Unpin) -> Result<T, Order> {
+    tokio::select! {
+        biased;
+        done = step => Ok(done),
+        () = open.ordered.notified() => Err(open.order.get()),
+    }
+}
+
+async fn http1<T: Transport>(gateway: Rc<Gateway>, open: &Rc<Open>, stream: ClientStream<T>) -> Closed {
+    let service = TowerToHyperService::new(gateway.service(Rc::clone(&open.client)));
     let mut builder = http1::Builder::new();
     // The worker's sweep keeps the deadlines: hyper's would arm a timer for each request.
     builder.header_read_timeout(None::<Duration>).max_buf_size(MAX_HEAD);
-    let mut connection = builder.serve_connection(stream, service);
+    let mut connection = builder.serve_connection(TokioIo::new(stream), service);
     let (closed, has_unread) = loop {
         tokio::select! {
             biased;
@@ -147,7 +233,7 @@ async fn drive(gateway: Rc<Gateway>, open: &Open, socket: TcpStream) -> Closed {
             }
             () = open.ordered.notified() => match open.order.get() {
                 Order::Serve => {}
-                Order::Finish(_) => Pin::new(&mut connection).graceful_shutdown(),
+                Order::Finish(_) => std::pin::Pin::new(&mut connection).graceful_shutdown(),
                 Order::Cut(reason) => break (reason, false),
             },
         }
@@ -155,13 +241,70 @@ async fn drive(gateway: Rc<Gateway>, open: &Open, socket: TcpStream) -> Closed {
     // What is still under way ends here, and is recorded.
     let stream = connection.into_parts().io.into_inner();
     if open.client.is_broken_off() {
-        stream.reset();
+        stream.socket().reset();
     } else if has_unread {
         // Boxed: it is rare, and its buffer would be part of every connection.
-        Box::pin(stream.linger()).await;
+        Box::pin(stream.socket().linger()).await;
     }
     closed
 }
+
+async fn http2<T: Transport>(gateway: Rc<Gateway>, open: &Rc<Open>, stream: ClientStream<T>) -> Closed {
+    open.client.multiplexes();
+    let service = TowerToHyperService::new(gateway.service(Rc::clone(&open.client)));
+    let mut builder = http2::Builder::new(Streams(Rc::clone(open)));
+    builder
+        .max_concurrent_streams(open.client.listener.plan.max_concurrent_streams)
+        .max_header_list_size(MAX_HEAD as u32)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(STREAM_BUFFER)
+        // Streams that a client resets before they were looked at (CVE-2023-44487), and that it makes us reset (CVE-2025-8671).
+        .max_pending_accept_reset_streams(MAX_RESETS)
+        .max_local_error_reset_streams(MAX_RESETS);
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let closed = loop {
+        tokio::select! {
+            biased;
+            ended = &mut connection => break ended.map_or_else(|error| reason(&error), |()| Closed::Done),
+            () = open.ordered.notified() => match open.order.get() {
+                Order::Serve => {}
+                Order::Finish(_) => connection.as_mut().graceful_shutdown(),
+                Order::Cut(reason) => break reason,
+            },
+        }
+    };
+    // What is still under way ends here, and is recorded.
+    open.client.end_streams();
+    if open.client.is_flooding() { Closed::Flood } else { closed }
+}
+
+/// Runs the streams of one HTTP/2 connection as tasks of its worker.
+#[derive(Clone)]
+struct Streams(Rc<Open>);
+
+impl<F: Future<Output = ()> + 'static> Executor<F> for Streams {
+    fn execute(&self, stream: F) {
+        let open = Rc::clone(&self.0);
+        let task = spawn_local(async move {
+            if AssertUnwindSafe(stream).catch_unwind().await.is_err() {
+                open.cut(Closed::Panic);
+            }
+            open.client.stream_ended(tokio::task::id());
+        });
+        self.0.client.stream_began(task.id(), task.abort_handle());
+    }
+}
+
+/// What a client may send of one request's body, and of all of a connection's, before the backend has taken it.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+
+/// What waits of one response for the client to take it.
+const STREAM_BUFFER: usize = 64 * 1024;
+
+/// Streams of a connection that may be reset and not yet forgotten.
+const MAX_RESETS: usize = 64;
 
 fn reason(error: &hyper::Error) -> Closed {
     if error.is_parse() {

@@ -9,6 +9,7 @@
 
 mod bind;
 mod connection;
+mod socket;
 mod stream;
 mod worker;
 

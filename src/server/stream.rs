@@ -1,75 +1,110 @@
-//! A client's socket as hyper sees it, and the two ways to end it that hyper does not have: a reset, and a patient close.
+//! A client's stream as hyper reads and writes it: watched, and with what was read ahead of hyper put back.
 
 use std::{
     io,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-    time::timeout,
-};
+use bytes::{Buf as _, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 
-use crate::proxy::Client;
+use super::socket::Socket;
+use crate::{proxy::Client, tls::ServerStream};
 
-/// A client's socket as hyper reads and writes it. Tells the client's state that bytes came, so that a deadline for the head
-/// of a request starts with its first byte.
-pub(super) struct ClientStream {
-    socket: TcpStream,
+/// What is under a [`ClientStream`].
+pub(super) trait Transport: AsyncRead + AsyncWrite + Unpin {
+    /// The socket at the bottom.
+    fn socket(&self) -> &Socket;
+}
+
+impl Transport for Socket {
+    fn socket(&self) -> &Socket {
+        self
+    }
+}
+
+impl Transport for ServerStream<Socket> {
+    fn socket(&self) -> &Socket {
+        Self::socket(self)
+    }
+}
+
+/// A client's stream. Tells the client's state that bytes came, so that a deadline for the head of a request starts with its
+/// first byte, and so that an HTTP/2 client that sends and sends and asks for nothing is found out.
+pub(super) struct ClientStream<T> {
+    transport: T,
+    ahead: BytesMut,
     client: Rc<Client>,
 }
 
-impl ClientStream {
-    pub(super) const fn new(socket: TcpStream, client: Rc<Client>) -> Self {
-        Self { socket, client }
+/// What comes first on a new connection.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Opening {
+    /// The client closed without a word.
+    Nothing,
+    /// Anything that is not the preface: hyper will see.
+    Http1,
+    /// The preface of HTTP/2 (RFC 9113, section 3.4), by prior knowledge.
+    Http2,
+}
+
+/// Room for the head of an ordinary request: it is read at once, and one system call is all that it takes.
+const READ_AHEAD: usize = 4096;
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+impl<T: Transport> ClientStream<T> {
+    pub(super) fn new(transport: T, client: Rc<Client>) -> Self {
+        Self { transport, ahead: BytesMut::new(), client }
     }
 
-    /// Makes the close to come a reset.
-    pub(super) fn reset(&self) {
-        // Closing a socket that does not linger resets the connection. One that is gone already needs no reset.
-        let _ = socket2::SockRef::from(&self.socket).set_linger(Some(Duration::ZERO));
-    }
-
-    /// Reads and forgets what a client still sends after it was answered, for a bounded time and size, so that the answer
-    /// reaches it before the end of the connection does.
-    pub(super) async fn linger(&self) {
-        const LONGEST: Duration = Duration::from_secs(2);
-        const MOST: usize = 1024 * 1024;
-        let drain = async {
-            let mut scrap = [0; 4096];
-            let mut read = 0;
-            while read < MOST && self.socket.readable().await.is_ok() {
-                match self.socket.try_read(&mut scrap) {
-                    Ok(0) => return,
-                    Ok(n) => read += n,
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    Err(_) => return,
-                }
+    /// Reads ahead until it is clear which protocol the client speaks.
+    pub(super) async fn opening(&mut self) -> io::Result<Opening> {
+        self.ahead.reserve(READ_AHEAD);
+        loop {
+            if self.transport.read_buf(&mut self.ahead).await? == 0 {
+                let is_silent = self.ahead.is_empty();
+                return Ok(if is_silent { Opening::Nothing } else { Opening::Http1 });
             }
-        };
-        // Whoever sends for longer than that has had the time to read.
-        let _ = timeout(LONGEST, drain).await;
+            let common = self.ahead.len().min(PREFACE.len());
+            match (self.ahead.get(..common) == PREFACE.get(..common), common == PREFACE.len()) {
+                (false, _) => return Ok(Opening::Http1),
+                (true, true) => return Ok(Opening::Http2),
+                (true, false) => {}
+            }
+        }
+    }
+
+    pub(super) fn socket(&self) -> &Socket {
+        self.transport.socket()
     }
 }
 
-impl AsyncRead for ClientStream {
+impl<T: Transport> AsyncRead for ClientStream<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        let read = ready!(Pin::new(&mut self.socket).poll_read(cx, buf));
-        if buf.filled().len() > before {
-            self.client.received();
+        if self.ahead.has_remaining() {
+            let ready = self.ahead.len().min(buf.remaining());
+            buf.put_slice(&self.ahead.split_to(ready));
+            if self.ahead.is_empty() {
+                self.ahead = BytesMut::new();
+            }
+        } else {
+            ready!(Pin::new(&mut self.transport).poll_read(cx, buf))?;
         }
-        Poll::Ready(read)
+        let read = buf.filled().len() - before;
+        if read > 0 && !self.client.received(read) {
+            return Poll::Ready(Err(io::ErrorKind::QuotaExceeded.into()));
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
-impl AsyncWrite for ClientStream {
+impl<T: Transport> AsyncWrite for ClientStream<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write(cx, buf)
+        Pin::new(&mut self.transport).poll_write(cx, buf)
     }
 
     fn poll_write_vectored(
@@ -77,18 +112,18 @@ impl AsyncWrite for ClientStream {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write_vectored(cx, bufs)
+        Pin::new(&mut self.transport).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
-        true
+        self.transport.is_write_vectored()
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.transport).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_shutdown(cx)
+        Pin::new(&mut self.transport).poll_shutdown(cx)
     }
 }

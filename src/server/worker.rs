@@ -28,6 +28,7 @@ use tokio::{
 use super::{
     Sockets,
     connection::{self, Closed, Open},
+    socket::Socket,
 };
 use crate::{
     proxy::{Client, Gateway},
@@ -257,7 +258,8 @@ impl Worker {
                 let pinned = self.gateway.pin();
                 let Some(served) = pinned.snapshot.served(listener) else { return };
                 let now = &served.listener.plan;
-                self.finish(deadline, |client| client.listener.id == listener && client.listener.plan != *now);
+                let is_outdated = |client: &Client| !client.listener.plan.is_same_to_connected(now);
+                self.finish(deadline, |client| client.listener.id == listener && is_outdated(client));
             }
             Command::LogTo(log) => self.gateway.log_to(log.as_deref()),
             Command::Drain(deadline, done) => {
@@ -355,10 +357,10 @@ impl Worker {
         }
         let number = self.next.replace(self.next.get() + 1);
         self.open.borrow_mut().insert(number, Rc::clone(&open));
-        spawn_local(Rc::clone(self).serve(number, open, socket));
+        spawn_local(Rc::clone(self).serve(number, open, Socket::Tcp(socket)));
     }
 
-    async fn serve(self: Rc<Self>, number: u64, open: Rc<Open>, socket: TcpStream) {
+    async fn serve(self: Rc<Self>, number: u64, open: Rc<Open>, socket: Socket) {
         let closed = connection::serve(Rc::clone(&self.gateway), &open, socket).await;
         if closed == Closed::Panic {
             self.setup.panics.add(self.gateway.worker(), 1);

@@ -10,10 +10,22 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-/// What a listener shows its clients: certificates and what it asks of theirs.
+use super::{Facts, Tls};
+
+/// Shakes hands with the clients of one listener.
 #[derive(Clone, Debug)]
 pub struct Acceptor {
+    shown: Tls,
     config: Arc<rustls::ServerConfig>,
+}
+
+/// Who a client is, by the certificate that it proved to own.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct PeerCertificate {
+    /// As RFC 4514 writes it: `CN=alice,O=Example`.
+    pub subject: String,
+    /// The SHA-256 of the certificate, in lower-case hexadecimal digits.
+    pub sha256: String,
 }
 
 /// What both sides have agreed to speak (ALPN, RFC 7301).
@@ -26,10 +38,19 @@ pub enum Protocol {
 }
 
 impl Acceptor {
-    /// With a configuration that is ready.
+    /// For a listener that shows this.
+    ///
+    /// # Errors
+    /// Parts that do not go together, which the check of a config finds first.
+    pub fn new(tls: &Tls) -> Result<Self, String> {
+        let config = tls.server_config().map_err(|error| error.to_string())?;
+        Ok(Self { shown: tls.clone(), config: Arc::new(config) })
+    }
+
+    /// What it was made of.
     #[must_use]
-    pub const fn new(config: Arc<rustls::ServerConfig>) -> Self {
-        Self { config }
+    pub const fn shown(&self) -> &Tls {
+        &self.shown
     }
 
     /// Shakes hands. The caller sets the deadline.
@@ -54,6 +75,15 @@ impl<S> ServerStream<S> {
             Some(b"h2") => Protocol::Http2,
             _ => Protocol::Http1,
         }
+    }
+
+    /// Who the client is, where it was asked for a certificate and sent one.
+    #[must_use]
+    pub fn peer(&self) -> Option<PeerCertificate> {
+        let certificate = self.0.get_ref().1.peer_certificates()?.first()?;
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, certificate);
+        let sha256 = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        Some(PeerCertificate { subject: Facts::of(certificate)?.subject, sha256 })
     }
 
     /// The socket below.

@@ -88,7 +88,7 @@ impl<'a> Check<'a> {
         Some(ApiKeys { source: source?, consumers })
     }
 
-    fn header(&mut self, at: At<'a>, text: &str) -> Option<HeaderName> {
+    pub(super) fn header(&mut self, at: At<'a>, text: &str) -> Option<HeaderName> {
         let header = HeaderName::from_bytes(text.as_bytes()).ok();
         if header.is_none() {
             let finding = self.finding(Code::Invalid, at, format!("`{}` is not the name of a header", at.shown()));
@@ -239,7 +239,7 @@ impl<'a> Check<'a> {
         }
     }
 
-    fn read_file(&mut self, at: At<'a>, path: &str) -> Option<String> {
+    pub(super) fn read_file(&mut self, at: At<'a>, path: &str) -> Option<String> {
         let path = self.folder.join(path);
         self.findings.files.push(path.clone());
         match read_text(&path, LARGEST) {

@@ -11,6 +11,7 @@ mod hash;
 mod pattern;
 mod process;
 mod route;
+mod tls;
 mod upstream;
 mod value;
 
@@ -61,6 +62,7 @@ pub(super) fn check(spec: &Spec, at: At<'_>, folder: &Path, known: &[Diagnostic]
     let routes = check.routes(spec, at, &Known { listeners: &listeners, upstreams, auth: &auth, limits: &limits });
     let admin = check.admin(spec, at);
     let spans = check.across(&listeners, &routes, admin.as_ref());
+    check.uncovered_hosts(&listeners, &routes);
 
     check.unused(&routes, &auth, &limits);
     let plan = Plan {

@@ -22,6 +22,9 @@ use crate::{
 
 const DAY: Duration = Duration::from_secs(86_400);
 
+/// Requests at once on one HTTP/2 connection, where the file does not say.
+const STREAMS: u32 = 128;
+
 impl<'a> Check<'a> {
     pub(super) fn version(&mut self, spec: &Spec, at: At<'a>) {
         let Some(version) = &spec.version else { return };
@@ -44,7 +47,11 @@ impl<'a> Check<'a> {
                     name,
                     bind,
                     max_connections: 65_536,
+                    http2: true,
+                    max_concurrent_streams: STREAMS,
                     trusted_proxies: vec![],
+                    tls: None,
+                    redirect_to: None,
                     client_header,
                     client_idle,
                 };
@@ -67,22 +74,78 @@ impl<'a> Check<'a> {
             }
             let Some(bind) = self.bind_of(at, written) else { continue };
             let max_connections = self.count(at, "max_connections", written.max_connections.as_ref(), 1..=10_000_000);
+            let streams = written.max_concurrent_streams.as_ref();
+            let streams = self.count(at, "max_concurrent_streams", streams, 1..=10_000);
+            let http2 = self.flag(at, "http2", written.http2.as_ref()).unwrap_or(true);
+            let tls = written.tls.as_ref().map(|tls| self.listener_tls(at.key("tls"), tls, http2));
             let listener = Listener {
                 name,
                 bind,
                 max_connections: max_connections.unwrap_or(65_536),
+                http2,
+                max_concurrent_streams: streams.unwrap_or(STREAMS),
                 trusted_proxies: self.trusted_proxies(at, written),
+                tls: tls.flatten(),
+                redirect_to: None,
                 client_header,
                 client_idle,
             };
             listeners.push(Placed { value: Arc::new(listener), at });
         }
+        self.redirects(spec, &mut listeners);
         let any = at.has("listen") || spec.listeners.as_ref().map_or(at.has("listeners"), |named| !named.0.is_empty());
         if !any && at.is_block() {
             let finding = self.finding(Code::Missing, at, "nothing listens");
             self.report(finding.label("add `listen: 8080`"));
         }
         listeners
+    }
+
+    /// `redirect_from`: the other listener is told where it sends its clients.
+    fn redirects(&mut self, spec: &Spec, listeners: &mut Listeners<'a>) {
+        for (name, written) in spec.listeners.iter().flat_map(|named| &named.0) {
+            let at = self.root.key("listeners").key(name);
+            let port = self.count(at, "redirect_port", written.redirect_port.as_ref(), 1..=65_535);
+            let port = port.and_then(|port| u16::try_from(port).ok());
+            let Some(from) = &written.redirect_from else {
+                if at.has("redirect_port") && !at.has("redirect_from") {
+                    self.missing(
+                        at,
+                        "redirect_from",
+                        "a redirect",
+                        "add redirect_from: NAME, the listener without TLS",
+                    );
+                }
+                continue;
+            };
+            let from_at = at.key("redirect_from");
+            let bind = listeners.iter().find(|placed| *placed.value.name == **name).map(|placed| placed.value.bind);
+            let known = listeners.iter_mut().find(|placed| *placed.value.name == *from.text);
+            let problem = match (&known, &written.tls) {
+                (_, None) => Some("this listener has no `tls` to send clients to".to_owned()),
+                (Some(other), _) if other.value.tls.is_some() => {
+                    Some(format!("listener `{}` speaks TLS itself", from.text))
+                }
+                (Some(other), _) if other.value.redirect_to.is_some() => {
+                    Some(format!("listener `{}` sends its clients elsewhere already", from.text))
+                }
+                (Some(_), Some(_)) => None,
+                (None, _) => {
+                    let names = spec.listeners.iter().flat_map(|named| named.0.keys()).filter(|other| *other != name);
+                    let names = names.map(String::as_str).chain(spec.listen.as_ref().map(|_| "main"));
+                    self.unknown(from_at, "redirect_from", &from.text, names.collect());
+                    continue;
+                }
+            };
+            match (problem, known, port.or(bind.map(|bind| bind.port()))) {
+                (Some(problem), ..) => {
+                    let finding = self.finding(Code::Contradiction, from_at, problem);
+                    self.report(finding.label("the name of a listener that speaks plain HTTP"));
+                }
+                (None, Some(other), Some(port)) => Arc::make_mut(&mut other.value).redirect_to = Some(port),
+                (None, ..) => {}
+            }
+        }
     }
 
     /// `defaults.timeouts.client_header` and `.client_idle`.

@@ -163,7 +163,7 @@ impl<'a> Check<'a> {
     }
 
     /// `auth: ipd` is not defined.
-    fn unknown(&mut self, at: At<'a>, field: &str, text: &str, defined: Vec<&str>) {
+    pub(super) fn unknown(&mut self, at: At<'a>, field: &str, text: &str, defined: Vec<&str>) {
         let finding = self.finding(Code::UnknownName, at, format!("`{field}: {}` is not defined", at.shown()));
         let finding = match suggest::nearest(text, defined.iter().copied()) {
             Some(near) => finding.label(format!("did you mean {near}?")).fix(near),

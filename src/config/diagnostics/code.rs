@@ -503,6 +503,24 @@ routes:
     health: { active: { interval: 10s, timeout: 2s } }
 ",
 }
+BadCertificate "E0404" "A certificate cannot be used." {
+why: "The certificate, its key and the time must fit: the first certificate of the file is the one that the key was made for, and it is \
+valid now. While it is not, the edit is refused and what is in force stays.",
+bad: "listeners:
+  web:
+    bind: \"0.0.0.0:8443\"
+    tls: { certs: [{ cert: \"${WEB_CERT}\", key: \"${OTHER_KEY}\" }] }
+routes:
+  - { path: /*, to: 127.0.0.1:9001, health: /healthz }
+",
+good: "listeners:
+  web:
+    bind: \"0.0.0.0:8443\"
+    tls: { certs: [{ cert: \"${WEB_CERT}\", key: \"${WEB_KEY}\" }] }
+routes:
+  - { path: /*, to: 127.0.0.1:9001, health: /healthz }
+",
+}
 SameBind "E0405" "Two listeners bind the same address." {
 why: "A client's connection could go to either. 0.0.0.0 and [::] stand for every address of the machine.",
 bad: "listeners:
@@ -610,6 +628,24 @@ routes:
   - { path: /*, to: 127.0.0.1:9001, health: tcp, retries: { methods: [GET, PUT] } }
 ",
 }
+ExpiresSoon "W0507" "A certificate expires soon." {
+why: "Clients refuse an expired certificate. Files of certificates are watched: write the renewed one over the old one, and new connections \
+get it.",
+bad: "listeners:
+  web:
+    bind: \"0.0.0.0:8443\"
+    tls: { certs: [{ cert: \"${OLD_CERT}\", key: \"${OLD_KEY}\" }] }
+routes:
+  - { path: /*, to: 127.0.0.1:9001, health: /healthz }
+",
+good: "listeners:
+  web:
+    bind: \"0.0.0.0:8443\"
+    tls: { certs: [{ cert: \"${WEB_CERT}\", key: \"${WEB_KEY}\" }] }
+routes:
+  - { path: /*, to: 127.0.0.1:9001, health: /healthz }
+",
+}
 Unused "W0509" "Nothing uses it." {
 why: "An upstream, auth or limit that no route names is often the rest of an edit, or the sign of a misspelt name elsewhere.",
 bad: "listen: 8080
@@ -623,6 +659,23 @@ limits:
   per-client: { rate: 10/s }
 routes:
   - { path: /*, to: 127.0.0.1:9001, health: tcp, limit: per-client }
+",
+}
+Uncovered "W0510" "No certificate covers the host of a route." {
+why: "Clients compare the name that they asked for with the names in the certificate and refuse another one.",
+bad: "listeners:
+  web:
+    bind: \"0.0.0.0:8443\"
+    tls: { certs: [{ cert: \"${WEB_CERT}\", key: \"${WEB_KEY}\" }] }
+routes:
+  - { host: shop.example.com, path: /*, to: 127.0.0.1:9001, health: /healthz }
+",
+good: "listeners:
+  web:
+    bind: \"0.0.0.0:8443\"
+    tls: { certs: [{ cert: \"${WEB_CERT}\", key: \"${WEB_KEY}\" }] }
+routes:
+  - { host: www.example.com, path: /*, to: 127.0.0.1:9001, health: /healthz }
 ",
 }
 }

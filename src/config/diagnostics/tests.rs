@@ -1,14 +1,51 @@
-use std::{collections::BTreeSet, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    sync::LazyLock,
+    time::{Duration, SystemTime},
+};
+
+use rcgen::{CertificateParams, KeyPair};
 
 use super::{Code, Report, Severity, Style};
 use crate::config::{Source, load};
+
+/// Certificates and keys in PEM, by the name of the variable that holds each: `${WEB_CERT}` is valid for www.example.com,
+/// `${OLD_CERT}` not for long, and so on.
+static CERTIFICATES: LazyLock<BTreeMap<&str, String>> = LazyLock::new(|| {
+    let day = Duration::from_secs(86_400);
+    let now = SystemTime::now();
+    let hour = day / 24;
+    let pair = |names: &[&str], from: SystemTime, to: SystemTime| {
+        let mut params = CertificateParams::new(names.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap();
+        (params.not_before, params.not_after) = (from.into(), to.into());
+        let key = KeyPair::generate().unwrap();
+        (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
+    };
+    let (web, web_key) = pair(&["www.example.com", "*.example.org"], now - day, now + day * 400);
+    let (old, old_key) = pair(&["www.example.com"], now - day * 90, now + day * 6 + hour);
+    let (expired, expired_key) = pair(&["www.example.com"], now - day * 90, now - day * 3 - hour);
+    let (future, future_key) = pair(&["www.example.com"], now + day * 2 + hour, now + day * 90);
+    BTreeMap::from([
+        ("WEB_CERT", web),
+        ("WEB_KEY", web_key),
+        ("OLD_CERT", old),
+        ("OLD_KEY", old_key.clone()),
+        ("OTHER_KEY", old_key),
+        ("EXPIRED_CERT", expired),
+        ("EXPIRED_KEY", expired_key),
+        ("FUTURE_CERT", future),
+        ("FUTURE_KEY", future_key),
+        ("GARBAGE", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n".to_owned()),
+    ])
+});
 
 /// What the case says, whether or not it stops the config.
 fn report(text: &str) -> Report {
     let env = |name: &str| match name {
         "TOKEN" => Some("s3cr3t".to_owned()),
         "BAD_TIMEOUT" => Some("12".to_owned()),
-        _ => None,
+        name => CERTIFICATES.get(name).cloned(),
     };
     match load(&Source { path: "tidegate.yaml".into(), text: text.to_owned() }, &env) {
         Ok(loaded) => loaded.warnings,

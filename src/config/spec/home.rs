@@ -33,6 +33,9 @@ const HOMES: &[(&str, &[&str], &str)] = &[
     ("", &["path", "to"], "routes"),
     ("", &["access_log", "log"], "telemetry"),
     ("", &["bind", "trusted_proxies"], "listeners"),
+    ("", &["tls", "certs"], "listeners"),
+    ("listeners", &["cert", "key", "certs", "min_version", "client_ca", "client_auth"], "tls"),
+    ("tls", &["cert", "key"], "certs: [{ cert: …, key: … }]"),
     ("", &["backends"], "upstreams"),
     ("defaults", &["connect", "request", "idle", "client_header", "client_body"], "defaults.timeouts"),
     ("defaults", &["attempts", "when"], "defaults.retries"),
@@ -52,7 +55,6 @@ const PLANNED: &[&str] = &[
     "response_headers",
     "rewrite",
     "slow_start",
-    "tls",
     "tracing",
 ];
 
@@ -67,7 +69,7 @@ pub(in crate::config) fn is_planned(parents: &[&str], field: &str) -> bool {
 /// Where a field goes that its block does not have. `parents` are the keys above it.
 pub(in crate::config) fn home(parents: &[&str], field: &str) -> Option<&'static str> {
     let block = match parents {
-        [named @ ("upstreams" | "auth"), _] => named,
+        [named @ ("auth" | "listeners" | "upstreams"), _] => named,
         [.., last] => last,
         [] => "",
     };

@@ -1,7 +1,10 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{AccessFormat, Any, Bind, Cidr, Count, Duration, Flag, List, LogFormat, LogLevel, Written};
+use super::{
+    AccessFormat, Any, Bind, Cidr, ClientAuth, Count, Duration, Flag, List, LogFormat, LogLevel, Name, TlsVersion,
+    Written,
+};
 
 /// An address that accepts clients.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -12,8 +15,50 @@ pub(in crate::config) struct ListenerSpec {
     pub(in crate::config) bind: Option<Written<Bind>>,
     /// Connections open at once; those above are closed as they are accepted. 1 to 10000000. Default `65536`.
     pub(in crate::config) max_connections: Option<Written<Count>>,
+    /// Whether clients may speak HTTP/2: chosen by ALPN over TLS, by prior knowledge without. Default `true`.
+    pub(in crate::config) http2: Option<Written<Flag>>,
+    /// Requests at once on one HTTP/2 connection, 1 to 10000. Default `128`.
+    pub(in crate::config) max_concurrent_streams: Option<Written<Count>>,
     /// Networks or addresses of proxies whose `X-Forwarded-*` headers are believed. Default: nobody's.
     pub(in crate::config) trusted_proxies: Option<List<Written<Cidr>>>,
+    /// Speaks TLS. Absent: plain HTTP.
+    pub(in crate::config) tls: Option<ListenerTlsSpec>,
+    /// A listener without TLS that sends its clients here, with a 308 to the same URL under `https`; only routes that name it
+    /// in their `listeners` are still served there. Default: none.
+    pub(in crate::config) redirect_from: Option<Written<Name>>,
+    /// The port that clients of `redirect_from` are sent to. Default: the port of `bind`.
+    pub(in crate::config) redirect_port: Option<Written<Count>>,
+}
+
+/// What a listener shows its clients. Files are watched: what is renewed is shown to new connections, and old ones stay.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, expecting = "the fields of tls")]
+#[schemars(rename = "ListenerTls")]
+pub(in crate::config) struct ListenerTlsSpec {
+    /// Required. Certificates, chosen by the name that a client asks for; the first is for those that ask for none of them.
+    pub(in crate::config) certs: Option<List<CertSpec>>,
+    /// The oldest version of TLS that is spoken: `"1.2"` or `"1.3"`. Default `"1.2"`.
+    pub(in crate::config) min_version: Option<Written<TlsVersion>>,
+    /// A PEM file of the authorities whose clients are let in (mTLS). Default: no certificate is asked for.
+    pub(in crate::config) client_ca: Option<Written<Any>>,
+    /// Whether a client without a certificate is refused: `required` or `optional`. Default `required`.
+    pub(in crate::config) client_auth: Option<Written<ClientAuth>>,
+    /// The header that tells backends the subject of the client's certificate; a client's own is removed. Default: none.
+    pub(in crate::config) client_subject: Option<Written<Any>>,
+    /// Handshakes under way at once in each worker, 1 to 100000. At that, connections wait to be accepted, and handshakes that
+    /// take longer than a second are cut. Default `1024`.
+    pub(in crate::config) max_handshakes: Option<Written<Count>>,
+}
+
+/// A certificate and its key.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, expecting = "the fields of a certificate")]
+#[schemars(rename = "Certificate")]
+pub(in crate::config) struct CertSpec {
+    /// Required. A PEM file from the folder of this file: the certificate first, then those of its authorities.
+    pub(in crate::config) cert: Option<Written<Any>>,
+    /// Required. The PEM file of its key, not encrypted; it may be the same.
+    pub(in crate::config) key: Option<Written<Any>>,
 }
 
 /// Where the gateway answers for itself: health, metrics, status.

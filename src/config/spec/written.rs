@@ -145,6 +145,10 @@ forms! {
     RetryOn: "`connect` or `reset`", { "enum": ["connect", "reset"] };
     /// `json`.
     AccessFormat: "`json`", { "enum": ["json"] };
+    /// `required` or `optional`.
+    ClientAuth: "`required` or `optional`", { "enum": ["required", "optional"] };
+    /// A version of TLS.
+    TlsVersion: "a version of TLS", { "enum": ["1.2", "1.3"] };
     /// A log level.
     LogLevel: "a log level", { "enum": ["debug", "info", "warn", "error"] };
     /// A log format.
