@@ -271,8 +271,13 @@ impl Client {
             Phase::Handshake | Phase::Head => self.listener.plan.client_header,
             Phase::Idle => self.listener.plan.client_idle,
         };
-        let lasted = now.saturating_duration_since(self.since.get());
-        (!limit.is_zero() && lasted >= limit).then(|| self.phase.get())
+        (!limit.is_zero() && self.phase_lasts(now) >= limit).then(|| self.phase.get())
+    }
+
+    /// How long it has been doing what it does.
+    #[must_use]
+    pub fn phase_lasts(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.since.get())
     }
 
     fn enter(&self, phase: Phase, now: Instant) {

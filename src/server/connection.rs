@@ -134,6 +134,11 @@ impl Open {
         }
     }
 
+    /// How long its TLS handshake lasts by now; `None` once it is over.
+    pub(super) fn handshake_lasts(&self, now: Instant) -> Option<Duration> {
+        (self.client.phase() == Phase::Handshake).then(|| self.client.phase_lasts(now))
+    }
+
     /// Whether a request is being served.
     pub(super) fn is_busy(&self) -> bool {
         self.client.phase() == Phase::Busy

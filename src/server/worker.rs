@@ -5,10 +5,10 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     io,
     net::SocketAddr,
-    rc::Rc,
+    rc::{Rc, Weak},
     sync::{
         Arc,
         atomic::Ordering::{AcqRel, Acquire},
@@ -76,6 +76,9 @@ const MAILBOX: usize = 64;
 
 /// How often deadlines of connections are looked at; they are kept to this much.
 const SWEEP: Duration = Duration::from_millis(250);
+
+/// How long a handshake may take while others wait for room.
+const PATIENCE_WHEN_CROWDED: Duration = Duration::from_secs(1);
 
 /// How often a worker says that it cannot accept, while it cannot.
 const COMPLAINT: Duration = Duration::from_secs(10);
@@ -196,12 +199,33 @@ struct Accepting {
     // Set once it shall end: when the connections that it still accepts are cut.
     deadline: Cell<Option<Instant>>,
     stop: Notify,
+    // Connections in the order in which they came, as far as they may still shake hands.
+    handshakes: RefCell<VecDeque<Weak<Open>>>,
 }
 
 impl Accepting {
     fn stop(&self, deadline: Instant) {
         self.deadline.set(Some(deadline));
         self.stop.notify_one();
+    }
+
+    /// Waits until fewer handshakes are under way than may be: a crowd that comes back at once waits to be accepted. Whoever
+    /// takes his time makes room for others.
+    async fn room_for_handshake(&self, max: usize) {
+        while self.handshakes.borrow().len() >= max {
+            let now = Instant::now();
+            self.handshakes.borrow_mut().retain(|open| {
+                let Some(open) = open.upgrade() else { return false };
+                let Some(lasted) = open.handshake_lasts(now) else { return false };
+                if lasted > PATIENCE_WHEN_CROWDED {
+                    open.cut(Closed::HandshakeTimeout);
+                }
+                lasted <= PATIENCE_WHEN_CROWDED
+            });
+            if self.handshakes.borrow().len() >= max {
+                sleep(Duration::from_millis(10)).await;
+            }
+        }
     }
 }
 
@@ -290,14 +314,28 @@ impl Worker {
         // The last snapshot that has the listener: clients in the queue of one that was removed are served by that.
         let mut last = self.gateway.pin();
         loop {
+            let served = last.snapshot.served(id);
+            let most =
+                served.and_then(|served| served.listener.plan.tls.as_ref()).map(|tls| tls.max_handshakes as usize);
+            let next = async {
+                if let Some(most) = most {
+                    accepting.room_for_handshake(most).await;
+                }
+                socket.accept().await
+            };
             tokio::select! {
-                accepted = socket.accept() => {
+                accepted = next => {
                     let now = self.gateway.pin();
                     if now.snapshot.served(id).is_some() {
                         last = now;
                     }
                     match accepted {
-                        Ok((stream, peer)) => self.accepted(id, &last, stream, peer, None),
+                        Ok((stream, peer)) => {
+                            let open = self.accepted(id, &last, stream, peer, None);
+                            if let Some(open) = open.filter(|_| most.is_some()) {
+                                accepting.handshakes.borrow_mut().push_back(open);
+                            }
+                        }
                         Err(error) => self.accept_failed(&error).await,
                     }
                 }
@@ -312,7 +350,7 @@ impl Worker {
                 Ok((stream, peer)) => {
                     let _ = stream.set_nonblocking(true);
                     if let Ok(stream) = TcpStream::from_std(stream) {
-                        self.accepted(id, &last, stream, peer, deadline);
+                        let _ = self.accepted(id, &last, stream, peer, deadline);
                     }
                 }
                 Err(error) if is_the_clients(&error) => {}
@@ -341,23 +379,25 @@ impl Worker {
         socket: TcpStream,
         peer: SocketAddr,
         deadline: Option<Instant>,
-    ) {
-        let Some(served) = pinned.snapshot.served(id) else { return };
+    ) -> Option<Weak<Open>> {
+        let served = pinned.snapshot.served(id)?;
         let listener = Arc::clone(&served.listener);
         listener.metrics.accepted(self.gateway.worker());
         let max = listener.plan.max_connections;
         let place = listener.connections.fetch_update(AcqRel, Acquire, |open| (open < max).then_some(open + 1));
         if place.is_err() {
             listener.metrics.closed(self.gateway.worker(), Closed::TooMany.index());
-            return;
+            return None;
         }
         let open = Rc::new(Open::new(Client::new(listener, Rc::clone(pinned), peer)));
         if let Some(deadline) = deadline {
             open.finish(deadline);
         }
         let number = self.next.replace(self.next.get() + 1);
+        let weak = Rc::downgrade(&open);
         self.open.borrow_mut().insert(number, Rc::clone(&open));
         spawn_local(Rc::clone(self).serve(number, open, Socket::Tcp(socket)));
+        Some(weak)
     }
 
     async fn serve(self: Rc<Self>, number: u64, open: Rc<Open>, socket: Socket) {

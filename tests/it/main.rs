@@ -24,3 +24,4 @@ mod shutdown;
 mod smuggling;
 mod support;
 mod timeouts;
+mod tls;

@@ -11,8 +11,8 @@ use super::{
 };
 
 /// A client's connection: says bytes, hears bytes.
-pub struct Client {
-    stream: TcpStream,
+pub struct Client<S = TcpStream> {
+    stream: S,
 }
 
 /// A response as a client received it, interim ones left out unless asked for.
@@ -35,6 +35,23 @@ impl Client {
     }
 
     pub fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    /// Says that nothing more will be said.
+    pub fn finish(&mut self) -> &mut Self {
+        let _ = self.stream.shutdown(Shutdown::Write);
+        self
+    }
+}
+
+impl<S: Read + Write> Client<S> {
+    /// On a stream that is connected.
+    pub const fn over(stream: S) -> Self {
+        Self { stream }
+    }
+
+    pub const fn inner(&self) -> &S {
         &self.stream
     }
 
@@ -85,12 +102,6 @@ impl Client {
             assert_ne!(error.kind(), io::ErrorKind::TimedOut);
         }
         String::from_utf8_lossy(&bytes).into_owned()
-    }
-
-    /// Says that nothing more will be said.
-    pub fn finish(&mut self) -> &mut Self {
-        let _ = self.stream.shutdown(Shutdown::Write);
-        self
     }
 }
 

@@ -12,6 +12,7 @@ mod gateway;
 mod load;
 mod message;
 mod server;
+mod tls;
 
 pub use backend::{Backend, full_backlog, refusing};
 pub use client::{Client, Response};
@@ -22,3 +23,4 @@ pub use gateway::{Gateway, Launch, completed, replace};
 pub use load::{Account, Load};
 pub use message::Received;
 pub use server::{Server, alone};
+pub use tls::{Authority, Pair, TlsClient, TlsStream};
