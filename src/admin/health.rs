@@ -1,12 +1,12 @@
 //! `/health`, as a document of our own and as `application/health+json` (draft-inadarei-api-health-check-06).
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use serde::Serialize;
 
 use super::{
     Now, Observed, Row, Standing,
-    observed::{Overall, tier},
+    observed::{Overall, Shown, tier},
 };
 use crate::{
     base::Timestamp,
@@ -18,7 +18,7 @@ use crate::{
 #[derive(Debug, Serialize)]
 pub(super) struct Health<'a> {
     status: &'static str,
-    checks: BTreeMap<&'a str, &'static str>,
+    checks: BTreeMap<Cow<'a, str>, &'static str>,
     timestamp: Timestamp,
     version: &'static str,
     uptime_s: u64,
@@ -91,7 +91,10 @@ impl<'a> Health<'a> {
         let upstreams = || now.upstreams.iter().map(by_name);
         Self {
             status: now.overall().as_str(),
-            checks: upstreams().map(|(name, observed)| (name, observed.standing().as_str())).collect(),
+            checks: upstreams()
+                .map(|(name, observed)| (name.into(), observed.standing().as_str()))
+                .chain(now.certificates().map(|shown| (shown.key().into(), shown.standing().as_str())))
+                .collect(),
             timestamp: now.at,
             version: env!("CARGO_PKG_VERSION"),
             uptime_s: now.uptime_s(),
@@ -164,7 +167,7 @@ pub(super) struct DraftHealth<'a> {
     status: &'static str,
     release_id: &'static str,
     description: &'static str,
-    checks: BTreeMap<&'a str, Vec<DraftCheck<'a>>>,
+    checks: BTreeMap<Cow<'a, str>, Vec<DraftCheck<'a>>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -189,19 +192,24 @@ impl<'a> DraftHealth<'a> {
         };
         let upstreams = now.upstreams.iter();
         let mut checks: BTreeMap<_, _> =
-            upstreams.map(|observed| (observed.name().as_str(), draft_checks(observed, now))).collect();
+            upstreams.map(|observed| (observed.name().as_str().into(), draft_checks(observed, now))).collect();
+        checks.extend(now.certificates().map(|shown| (shown.key().into(), vec![draft_certificate(&shown, now)])));
         // Not the name of an upstream: a written name has no colon, a derived one starts with a host or a path.
-        checks.insert("config:last_attempt", vec![draft_config(now)]);
+        checks.insert("config:last_attempt".into(), vec![draft_config(now)]);
         Self { status, release_id: env!("CARGO_PKG_VERSION"), description: "Tidegate API gateway", checks }
     }
 }
 
-fn draft_checks<'a>(observed: &'a Observed, now: &Now) -> Vec<DraftCheck<'a>> {
-    let status = match observed.standing() {
+const fn draft_status(standing: Standing) -> &'static str {
+    match standing {
         Standing::Degraded => "warn",
         Standing::Down => "fail",
         Standing::Up => "pass",
-    };
+    }
+}
+
+fn draft_checks<'a>(observed: &'a Observed, now: &Now) -> Vec<DraftCheck<'a>> {
+    let status = draft_status(observed.standing());
     let all_down = if observed.view.tier == Tier::TryAll { ", all are tried" } else { "" };
     let output = format!("{} of {} backends up{all_down}", observed.up(), observed.total());
     let whole = DraftCheck {
@@ -231,6 +239,18 @@ fn draft_backend(row: Row<'_>) -> DraftCheck<'_> {
         status,
         time: row.since,
         output: (status != "pass").then_some(output),
+    }
+}
+
+fn draft_certificate(shown: &Shown<'_>, now: &Now) -> DraftCheck<'static> {
+    let status = draft_status(shown.standing());
+    let output = || format!("a certificate expires at {}", shown.ends);
+    DraftCheck {
+        component_id: None,
+        component_type: "component",
+        status,
+        time: now.at,
+        output: (status != "pass").then(output),
     }
 }
 

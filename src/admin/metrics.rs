@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, sync::atomic::Ordering::Relaxed};
 
 use super::{Now, Observed, Row};
 use crate::{
+    base::Timestamp,
     control::Status,
     layers::{LayerKind, Pipeline},
     runtime::Snapshot,
@@ -51,6 +52,11 @@ fn expose_clients(out: &mut Exposition, snapshot: &Snapshot, status: &Status) {
     };
     for (name, listener) in &snapshot.listeners {
         listener.metrics.expose(out, name);
+        for certificate in listener.plan.tls.iter().flat_map(|tls| &tls.shown.certificates) {
+            let facts = certificate.facts();
+            let ends = Timestamp::from(facts.not_after);
+            out.family(&catalogue::TLS_CERTIFICATE_NOT_AFTER).sample([name, facts.name()], ends);
+        }
     }
     for (name, route) in &snapshot.routes {
         route.metrics.expose(out, name, listener);

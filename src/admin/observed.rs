@@ -3,7 +3,7 @@
 //! A look is taken once per request, so that an answer agrees with itself. The rules of `/health` are here: what makes an
 //! upstream `up`, `degraded` or `down`, and the whole `healthy`, `degraded` or `unhealthy`.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use crate::{
     base::{Name, Timestamp},
@@ -11,6 +11,7 @@ use crate::{
     health::{BackendView, UpstreamView},
     runtime::{self, Snapshot},
     telemetry::cells::HistogramSum,
+    tls::Certificate,
     upstream::{Tier, Verdict},
 };
 
@@ -73,13 +74,27 @@ impl Now {
         let is_all_down = checked.peek().is_some() && checked.all(is_down);
         let is_critical_down =
             self.upstreams.iter().any(|observed| is_down(observed) && self.is_critical(observed.name()));
+        let is_sound = || {
+            let upstreams = self.upstreams.iter().map(Observed::standing);
+            upstreams.chain(self.certificates().map(|shown| shown.standing())).all(|standing| standing == Standing::Up)
+        };
         if is_all_down || is_critical_down {
             Overall::Unhealthy
-        } else if !self.last_attempt.is_live || self.upstreams.iter().any(|o| o.standing() != Standing::Up) {
+        } else if !self.last_attempt.is_live || !is_sound() {
             Overall::Degraded
         } else {
             Overall::Healthy
         }
+    }
+
+    /// What each listener with TLS shows its clients.
+    pub(super) fn certificates(&self) -> impl Iterator<Item = Shown<'_>> {
+        self.snapshot.listeners.values().filter_map(|listener| {
+            let certificates = &listener.plan.tls.as_ref()?.shown.certificates;
+            let ends = certificates.iter().map(|certificate| Timestamp::from(certificate.facts().not_after)).min()?;
+            let left = ends.as_micros().checked_sub(self.at.as_micros()).map(Duration::from_micros);
+            Some(Shown { listener: &listener.plan.name, ends, left })
+        })
     }
 
     fn is_critical(&self, upstream: &Name) -> bool {
@@ -114,6 +129,30 @@ fn unwatched(upstream: &runtime::Upstream) -> UpstreamView {
         first_round_done: false,
         probe_durations: HistogramSum::default(),
         backends: backends.collect(),
+    }
+}
+
+/// A listener's certificates at one moment, which are as good as the one that expires first.
+#[derive(Debug)]
+pub(super) struct Shown<'a> {
+    pub(super) listener: &'a Name,
+    pub(super) ends: Timestamp,
+    left: Option<Duration>,
+}
+
+impl Shown<'_> {
+    /// `degraded` in the last week, `down` once it has expired.
+    pub(super) fn standing(&self) -> Standing {
+        match self.left {
+            None => Standing::Down,
+            Some(left) if left < Certificate::SOON => Standing::Degraded,
+            Some(_) => Standing::Up,
+        }
+    }
+
+    /// Its key in the health documents.
+    pub(super) fn key(&self) -> String {
+        format!("cert:{}", self.listener)
     }
 }
 

@@ -292,6 +292,38 @@ fn the_whole_is_unhealthy_only_if_all_checked_or_a_critical_one_is_down() {
 }
 
 #[test]
+fn a_certificate_that_expires_is_seen_before_and_after() {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::new(vec!["shop.test".to_owned()]).unwrap();
+    params.not_after = (std::time::SystemTime::now() + Duration::from_secs(20 * 86_400)).into();
+    let cert = params.self_signed(&key).unwrap().pem();
+    let status = gateway(&format!(
+        "listeners: {{ secure: {{ bind: \"127.0.0.1:8443\", tls: {{ certs: [{{ cert: {cert:?}, key: {:?} }}] }} }} }}\n\
+         routes: [{{ path: /*, to: 127.0.0.1:9001, health: none }}]",
+        key.serialize_pem()
+    ));
+    let mut now = Now::look(&status);
+    let started = now.at;
+    let expected = [
+        (0, "up", Overall::Healthy, "pass"),
+        (14, "degraded", Overall::Degraded, "warn"),
+        (21, "down", Overall::Degraded, "fail"),
+    ];
+    for (days, word, overall, draft) in expected {
+        now.at = Timestamp::from_micros(started.as_micros() + days * 86_400_000_000);
+        assert_eq!(now.overall(), overall);
+        let health = serde_json::to_value(Health::of(&now)).unwrap();
+        assert_eq!(health["checks"]["cert:secure"], word);
+        let health = serde_json::to_value(DraftHealth::of(&now)).unwrap();
+        assert_eq!(health["checks"]["cert:secure"][0]["status"], draft);
+    }
+    let scrape = metrics::scrape(&now, &status, Format::Text);
+    let line = "tidegate_tls_certificate_not_after_timestamp_seconds{listener=\"secure\",name=\"shop.test\"} ";
+    let ends = scrape.lines().find_map(|line_| line_.strip_prefix(line)?.parse::<f64>().ok()).unwrap();
+    assert!((ends - started.as_micros() as f64 / 1e6 - 20.0 * 86_400.0).abs() < 5.0, "{ends}");
+}
+
+#[test]
 fn without_a_health_check_nothing_is_unhealthy() {
     let status = gateway("routes: [{ path: /*, to: nowhere.test:9001 }]");
     let now = Now::look(&status);

@@ -11,8 +11,7 @@ impl Timestamp {
     /// The moment this is called.
     #[must_use]
     pub fn now() -> Self {
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self(u64::try_from(since_epoch.as_micros()).unwrap_or(u64::MAX))
+        SystemTime::now().into()
     }
 
     /// From microseconds since 1970, as kept in an atomic.
@@ -38,6 +37,13 @@ impl Timestamp {
     pub fn clock_time(self) -> String {
         let day_seconds = self.0 / 1_000_000 % 86_400;
         format!("{:02}:{:02}:{:02}", day_seconds / 3_600, day_seconds / 60 % 60, day_seconds % 60)
+    }
+}
+
+impl From<SystemTime> for Timestamp {
+    fn from(time: SystemTime) -> Self {
+        let since_epoch = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self(u64::try_from(since_epoch.as_micros()).unwrap_or(u64::MAX))
     }
 }
 

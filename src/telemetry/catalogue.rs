@@ -76,6 +76,7 @@ catalogue! {
     CONNECTIONS_ACCEPTED: Counter "tidegate_connections_accepted_total" ["listener"] "Connections accepted from clients.";
     CONNECTIONS_CLOSED: Counter "tidegate_connections_closed_total" ["listener" "reason"] "Client connections that ended, by reason.";
     CONNECTIONS_OPEN: Gauge "tidegate_connections_open" ["listener"] "Client connections that are open now.";
+    TLS_CERTIFICATE_NOT_AFTER: Gauge "tidegate_tls_certificate_not_after_timestamp_seconds" ["listener" "name"] "When a certificate of a listener expires.";
     HTTP_REQUESTS: Counter "tidegate_http_requests_total" ["listener" "route" "method" "code"] "Requests answered, by status code; unknown methods are `other`.";
     HTTP_REQUEST_DURATION: Histogram "tidegate_http_request_duration_seconds" ["route"] "From the head of a request to the end of its response's body.";
     HTTP_REQUESTS_IN_FLIGHT: Gauge "tidegate_http_requests_in_flight" ["listener"] "Requests that are being answered now.";

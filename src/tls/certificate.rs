@@ -56,6 +56,9 @@ pub enum Flaw {
 }
 
 impl Certificate {
+    /// One that expires sooner is worth a warning.
+    pub const SOON: Duration = Duration::from_secs(7 * 86_400);
+
     /// Reads a chain (the server's own certificate first) and its key, both PEM. They may be the same text.
     ///
     /// # Errors
@@ -104,6 +107,12 @@ impl Facts {
             not_before: at(certificate.validity.not_before),
             not_after: at(certificate.validity.not_after),
         })
+    }
+
+    /// What to call it: its first name, else its subject.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.names.first().unwrap_or(&self.subject)
     }
 
     /// How long it has been invalid, as of now.

@@ -14,8 +14,6 @@ use crate::{
     tls::{Acceptor, Authorities, Certificate, ClientAuth, Flaw, Tls, Version},
 };
 
-/// A certificate that ends sooner is worth a warning.
-const SOON: Duration = Duration::from_secs(7 * DAY);
 const DAY: u64 = 86_400;
 
 impl<'a> Check<'a> {
@@ -127,7 +125,7 @@ impl<'a> Check<'a> {
             self.report(finding.label("check the clock of this machine, or take the certificate before it"));
             return false;
         }
-        if let Some(left) = facts.not_after.duration_since(now).ok().filter(|left| *left < SOON) {
+        if let Some(left) = facts.not_after.duration_since(now).ok().filter(|left| *left < Certificate::SOON) {
             let finding = self.finding(Code::ExpiresSoon, at, format!("{name} expires in {}", days(left)));
             self.report(finding.label("renew it"));
         }
