@@ -84,7 +84,8 @@ impl ClientBody {
 
     fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let limit = self.exchange.timeouts().client_body;
-        if limit.is_zero() {
+        // Once the response has begun, both sides may take turns and pauses; the deadline of the exchange bounds them.
+        if limit.is_zero() || self.exchange.is_answered() {
             return Poll::Pending;
         }
         let silence = self.silence.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + limit)));
@@ -186,6 +187,9 @@ impl BackendBody {
         Poll::Ready(match frame {
             Some(Ok(frame)) => {
                 self.exchange.sent(frame.data_ref().map_or(0, |data| data.len() as u64));
+                if let Some(trailers) = frame.trailers_ref() {
+                    self.exchange.called(trailers);
+                }
                 if is_last(&frame, &self.incoming) {
                     self.ended();
                 }

@@ -9,14 +9,15 @@ use std::{
     time::{Duration, Instant as Clock},
 };
 
-use http::{HeaderValue, Method, Request, StatusCode, Uri, Version, header, request::Parts};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, Version, header, request::Parts};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::{
-    Client, Fault, Gateway, RequestBody,
+    Client, Fault, Gateway, RequestBody, grpc,
     headers::{client_ip, trusted_request_id},
+    respond::Form,
 };
 use crate::{
     base::Timestamp,
@@ -43,13 +44,16 @@ pub struct Exchange {
     id: HeaderValue,
     method: Method,
     version: Version,
-    wants_html: bool,
+    form: Form,
+    // What a gRPC client grants.
+    granted: Option<Duration>,
     facts: Option<Box<RefCell<Facts>>>,
     started: Clock,
     route: OnceCell<Arc<Route>>,
     identity: RefCell<Option<Identity>>,
     attempts: RefCell<Vec<Attempt>>,
     status: Cell<Option<StatusCode>>,
+    grpc_status: Cell<Option<u16>>,
     first_byte: Cell<Option<Duration>>,
     fault: Cell<Option<Fault>>,
     request_fault: Cell<Option<Fault>>,
@@ -89,6 +93,7 @@ impl Exchange {
         let trusted = &client.listener.plan.trusted_proxies;
         let peer = client.peer.ip();
         let id = trusted_request_id(headers, peer, trusted).unwrap_or_else(|| gateway.new_request_id());
+        let form = Form::of(request);
         let started = Clock::now();
         let number = client.begin_request(started);
         client.listener.metrics.request_started(gateway.worker());
@@ -102,7 +107,6 @@ impl Exchange {
                 is_query_safe: false,
             }))
         });
-        let accept = headers.get(header::ACCEPT).map(HeaderValue::as_bytes);
         Rc::new(Self {
             client_ip: client_ip(peer, trusted, headers),
             gateway: Rc::clone(gateway),
@@ -112,13 +116,15 @@ impl Exchange {
             id,
             method: request.method().clone(),
             version: request.version(),
-            wants_html: accept.is_some_and(|accept| accept.starts_with(b"text/html")),
+            form,
+            granted: if form == Form::Grpc { grpc::timeout(headers) } else { None },
             facts,
             started,
             route: OnceCell::new(),
             identity: RefCell::default(),
             attempts: RefCell::default(),
             status: Cell::default(),
+            grpc_status: Cell::default(),
             first_byte: Cell::default(),
             fault: Cell::default(),
             request_fault: Cell::default(),
@@ -154,8 +160,9 @@ impl Exchange {
         &self.id
     }
 
-    pub(super) fn wants_html(&self) -> bool {
-        self.wants_html
+    /// The form of answers of the gateway's own.
+    pub(super) fn form(&self) -> Form {
+        self.form
     }
 
     pub(super) fn matched(&self, route: &Arc<Route>) -> &Arc<Route> {
@@ -182,10 +189,11 @@ impl Exchange {
         &self.route.get().expect("a body is passed on only after a route was found").plan.timeouts
     }
 
-    /// When the whole exchange is overdue.
+    /// When the whole exchange is overdue: by the route, and by the client.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let limit = self.route.get()?.plan.timeouts.request;
-        (!limit.is_zero()).then(|| Instant::from_std(self.started + limit))
+        let limit = (!limit.is_zero()).then_some(limit).into_iter().chain(self.granted).min()?;
+        Some(Instant::from_std(self.started + limit))
     }
 
     /// The deadline of a step that may take this long (zero: as long as it likes), never after that of the exchange.
@@ -257,6 +265,20 @@ impl Exchange {
         self.status.set(Some(status));
         self.fault.set(fault);
         self.first_byte.set(Some(self.started.elapsed()));
+    }
+
+    /// Whether the head of a response is there.
+    pub(super) fn is_answered(&self) -> bool {
+        self.status.get().is_some()
+    }
+
+    /// A head or trailers came, which tell how a call of gRPC ended, if it is one.
+    pub(super) fn called(&self, headers: &HeaderMap) {
+        if self.form == Form::Grpc
+            && let Some(status) = grpc::status(headers)
+        {
+            self.grpc_status.set(Some(status));
+        }
     }
 
     pub(super) fn response_ended(&self) {
@@ -352,6 +374,7 @@ impl Exchange {
             upstream: route.map(|route| route.upstream.plan.name.as_str()).filter(|_| !attempts.is_empty()),
             backend: attempts.last().map(|attempt| attempt.backend),
             status: status.map(|status| status.as_u16()),
+            grpc_status: self.grpc_status.get(),
             reason: fault.map(Fault::reason),
             attempts: &attempts,
             bytes_in: self.received.get(),

@@ -163,6 +163,28 @@ impl Fault {
         }
     }
 
+    /// What a gRPC client is told instead of the status: a code of its own protocol. Where a client might take the same status of
+    /// HTTP for an answer of the service, the code is the one that the protocol's table gives for it; deadlines and sizes have
+    /// codes of their own.
+    #[must_use]
+    pub const fn grpc_status(self) -> u16 {
+        match self {
+            Self::ClientGone => 1,
+            Self::ConnectTimeout | Self::ClientTimeout | Self::ResponseTimeout => 4,
+            Self::BodyTooLarge | Self::RateLimited => 8,
+            Self::NoRoute => 12,
+            Self::BadRequest | Self::BadResponse | Self::Internal => 13,
+            Self::ConnectFailed
+            | Self::ConnectRefused
+            | Self::Draining
+            | Self::NoHealthyBackend
+            | Self::Overloaded
+            | Self::ResetBeforeHeaders
+            | Self::ResponseCut => 14,
+            Self::Unauthorized => 16,
+        }
+    }
+
     /// Its error type in `Proxy-Status` (RFC 9209, section 2.3).
     #[must_use]
     pub const fn proxy_status(self) -> &'static str {
@@ -229,7 +251,8 @@ mod tests {
     #[test]
     fn the_table() {
         let rows = Fault::ALL.map(|f| {
-            format!("{:<22}{:<5}{:<9}{}", f.reason(), f.status().as_u16(), format!("{:?}", f.blame()), f.proxy_status())
+            let (status, blame) = (f.status().as_u16(), format!("{:?}", f.blame()));
+            format!("{:<22}{status:<5}{:<4}{blame:<9}{}", f.reason(), f.grpc_status(), f.proxy_status())
         });
         insta::assert_snapshot!(rows.join("\n"));
     }

@@ -154,6 +154,7 @@ async fn serve(exchange: &Rc<Exchange>, request: Request<Incoming>) -> Result<Re
     pass.decorate(&mut head.headers);
     head.headers.insert(headers::X_REQUEST_ID, exchange.id().clone());
     exchange.answered(head.status, None);
+    exchange.called(&head.headers);
     Ok(Response::from_parts(head, ResponseBody::backend(body, Rc::clone(exchange), used)))
 }
 

@@ -12,6 +12,7 @@ mod exchange;
 mod fault;
 mod forward;
 mod gateway;
+mod grpc;
 mod headers;
 mod respond;
 mod sanitise;

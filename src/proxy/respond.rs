@@ -2,13 +2,35 @@
 
 use std::{borrow::Cow, rc::Rc};
 
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, header};
 use serde::Serialize;
 
-use super::{Exchange, Fault, ResponseBody, forward, headers::X_REQUEST_ID, sanitise::Malformed};
+use super::{Exchange, Fault, ResponseBody, forward, grpc, headers::X_REQUEST_ID, sanitise::Malformed};
 use crate::layers::{Pass, Refusal};
 
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+
+/// The form of the gateway's own answers, by what the client can read.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Form {
+    /// A status of gRPC's own, in a head without a body.
+    Grpc,
+    /// A page for a person.
+    Html,
+    /// A problem document (RFC 9457).
+    Problem,
+}
+
+impl Form {
+    pub(super) fn of<B>(request: &Request<B>) -> Self {
+        let accept = request.headers().get(header::ACCEPT).map(HeaderValue::as_bytes);
+        match accept.is_some_and(|accept| accept.starts_with(b"text/html")) {
+            true => Self::Html,
+            false if grpc::is_call(request) => Self::Grpc,
+            false => Self::Problem,
+        }
+    }
+}
 
 /// A request that the gateway answers itself: why, what to say of it, and what to send with it.
 #[derive(Debug)]
@@ -70,7 +92,10 @@ struct Problem<'a> {
 pub(super) fn refuse(exchange: &Rc<Exchange>, refused: Refused) -> Response<ResponseBody> {
     let Refused { fault, detail, headers } = refused;
     let status = fault.status();
-    exchange.answered(status, Some(fault));
+    let form = exchange.form();
+    // A gRPC client reads its own status, and expects that HTTP has none to complain of.
+    let sent = if form == Form::Grpc { StatusCode::OK } else { status };
+    exchange.answered(sent, Some(fault));
     let detail = backends_detail(exchange, fault).or(detail).unwrap_or(fault.sentence().into());
     let problem = Problem {
         r#type: "about:blank",
@@ -80,20 +105,25 @@ pub(super) fn refuse(exchange: &Rc<Exchange>, refused: Refused) -> Response<Resp
         reason: fault.reason(),
         request_id: exchange.id().to_str().unwrap_or_default(),
     };
-    let (content_type, text) = match exchange.wants_html() {
-        true => ("text/html; charset=utf-8", html(&problem)),
-        false => ("application/problem+json", serde_json::to_string(&problem).unwrap_or_default()),
+    let (content_type, text) = match form {
+        Form::Grpc => (None, String::new()),
+        Form::Html => (Some("text/html; charset=utf-8"), html(&problem)),
+        Form::Problem => (Some("application/problem+json"), serde_json::to_string(&problem).unwrap_or_default()),
     };
     let mut response = Response::new(ResponseBody::own(text, Rc::clone(exchange)));
-    *response.status_mut() = status;
+    *response.status_mut() = sent;
     *response.headers_mut() = *headers;
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    match content_type {
+        Some(content_type) => drop(headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type))),
+        None => grpc::end(headers, fault.grpc_status(), &detail),
+    }
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(X_REQUEST_ID, exchange.id().clone());
     if let Ok(value) = HeaderValue::from_str(&format!("tidegate; error={}", fault.proxy_status())) {
         headers.insert(PROXY_STATUS, value);
     }
+    exchange.called(response.headers());
     response
 }
 

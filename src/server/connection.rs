@@ -14,7 +14,10 @@ use hyper::{
     rt::Executor,
     server::conn::{http1, http2},
 };
-use hyper_util::{rt::TokioIo, service::TowerToHyperService};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
 use tokio::{sync::Notify, task::spawn_local};
 
 use super::{
@@ -266,7 +269,11 @@ async fn http2<T: Transport>(gateway: Rc<Gateway>, open: &Rc<Open>, stream: Clie
         .max_send_buf_size(STREAM_BUFFER)
         // Streams that a client resets before they were looked at (CVE-2023-44487), and that it makes us reset (CVE-2025-8671).
         .max_pending_accept_reset_streams(MAX_RESETS)
-        .max_local_error_reset_streams(MAX_RESETS);
+        .max_local_error_reset_streams(MAX_RESETS)
+        // A client that is gone without a word holds streams that no deadline ends.
+        .timer(TokioTimer::new())
+        .keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let closed = loop {
         tokio::select! {
@@ -304,6 +311,10 @@ impl<F: Future<Output = ()> + 'static> Executor<F> for Streams {
 /// What a client may send of one request's body, and of all of a connection's, before the backend has taken it.
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
+
+/// How often a client is asked whether it is still there, and how long it may take to say so.
+const KEEP_ALIVE: Duration = Duration::from_secs(60);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What waits of one response for the client to take it.
 const STREAM_BUFFER: usize = 64 * 1024;

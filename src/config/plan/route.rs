@@ -59,7 +59,7 @@ pub struct Timeouts {
     pub response_header: Duration,
     /// The whole exchange, retries and bodies included. Default 30 s.
     pub request: Duration,
-    /// Between two reads of the client's body. Default 30 s.
+    /// Between two reads of the client's body, until the response begins. Default 30 s.
     pub client_body: Duration,
 }
 

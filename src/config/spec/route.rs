@@ -67,7 +67,7 @@ pub(in crate::config) struct DefaultTimeouts {
     pub(in crate::config) client_header: Option<Written<Duration>>,
     /// How long a client's connection may be silent between requests. Default `75s`.
     pub(in crate::config) client_idle: Option<Written<Duration>>,
-    /// Between two reads of a client's body. Default `30s`.
+    /// Between two reads of a client's body, until the response begins. Default `30s`.
     pub(in crate::config) client_body: Option<Written<Duration>>,
 }
 
@@ -79,9 +79,9 @@ pub(in crate::config) struct RouteTimeouts {
     pub(in crate::config) connect: Option<Written<Duration>>,
     /// From the end of the request to the head of the response, per attempt.
     pub(in crate::config) response_header: Option<Written<Duration>>,
-    /// The whole exchange, retries and bodies included.
+    /// The whole exchange, retries and bodies included. The `grpc-timeout` of a gRPC client counts, too, where it is sooner.
     pub(in crate::config) request: Option<Written<Duration>>,
-    /// Between two reads of a client's body.
+    /// Between two reads of a client's body, until the response begins.
     pub(in crate::config) client_body: Option<Written<Duration>>,
 }
 

@@ -33,6 +33,8 @@ pub struct AccessRecord<'a> {
     pub backend: Option<&'a str>,
     /// The status that the client got, or `None` if there was nobody to get it.
     pub status: Option<u16>,
+    /// The status of gRPC that its client got, where it is such a client.
+    pub grpc_status: Option<u16>,
     /// If the gateway answered or cut it: the reason as a token.
     pub reason: Option<&'a str>,
     /// Every attempt to have a backend answer, in order. The first 16 are written.
@@ -95,6 +97,9 @@ impl Formatter {
         push_text(out, "backend", record.backend);
         if let Some(status) = record.status {
             push(out, format_args!(",\"status\":{status}"));
+        }
+        if let Some(status) = record.grpc_status {
+            push(out, format_args!(",\"grpc_status\":{status}"));
         }
         push_text(out, "reason", record.reason);
         push_attempts(out, record.attempts);
