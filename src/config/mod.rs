@@ -145,9 +145,8 @@ pub fn load(source: &Source, env: &dyn Fn(&str) -> Option<String>) -> Result<Loa
     let (spec, structural) = document.read::<spec::Spec>();
     findings.extend(structural);
     let (plan, checked, spans) = check::check(&spec, document.index.root(), folder, &findings);
-    if !document.partial {
-        findings.extend(checked.diagnostics);
-    }
+    // What seems to be missing, unknown or unused may stand where the file could not be read.
+    findings.extend(checked.diagnostics.into_iter().filter(|found| !document.partial || found.code.is_of_one_value()));
     files.extend(checked.files);
     files.sort();
     files.dedup();

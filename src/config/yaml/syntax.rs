@@ -13,7 +13,10 @@ use super::super::{
 /// The finding for a text in which the parser gave up at a byte.
 pub(super) fn explain(text: &str, at: usize, parser_says: &str) -> Diagnostic {
     let at = at.min(text.len());
+    // A value may go on in the next line: where that starts with a tab, the parser gives up at the value.
+    let next_line = line_around(text, at).end + 1;
     tab(text, at)
+        .or_else(|| tab(text, text.get(next_line..).map_or(at, |_| next_line)))
         .or_else(|| alias(text, at, parser_says))
         .or_else(|| interpolation(text, at))
         .or_else(|| unclosed_quote(text, at, parser_says))
@@ -100,7 +103,9 @@ pub(in crate::config) fn secrets(text: &str) -> Vec<Range<usize>> {
         let end = start + line.trim_end().len();
         let indent = line.len() - line.trim_start().len();
         let lower = line.to_ascii_lowercase();
-        let is_inside = block.is_some_and(|outer| indent > outer) && !line.trim().is_empty();
+        // How deep a tab goes is not defined: it may be inside.
+        let has_tab = line[..indent].contains('\t');
+        let is_inside = block.is_some_and(|outer| indent > outer || has_tab) && !line.trim().is_empty();
         if !is_inside && !line.trim().is_empty() {
             block = None;
         }
