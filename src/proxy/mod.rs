@@ -11,6 +11,9 @@ mod client;
 mod exchange;
 mod fault;
 mod forward;
+#[cfg(fuzzing)]
+#[allow(clippy::indexing_slicing, reason = "a fuzz target fails by panicking")]
+pub mod fuzzing;
 mod gateway;
 mod grpc;
 mod headers;

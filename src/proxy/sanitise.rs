@@ -78,10 +78,15 @@ fn normalise_target(head: &mut Parts) -> Result<(), Malformed> {
     let path = route::normalise_path(target.path())?;
     let is_origin_form = head.uri.authority().is_none() && head.uri.scheme().is_none();
     if matches!(path, Cow::Borrowed(_)) {
-        if !is_origin_form {
-            head.uri = Uri::from(target.clone());
+        if is_origin_form {
+            return Ok(());
         }
-        return Ok(());
+        let relative = Uri::from(target.clone());
+        // An absolute target may have a query and no path, or neither.
+        if target.as_str().starts_with('/') && relative.path().starts_with('/') {
+            head.uri = relative;
+            return Ok(());
+        }
     }
     let text = match target.query() {
         Some(query) => format!("{path}?{query}"),
@@ -109,6 +114,17 @@ mod tests {
         assert_eq!(host(&head).expect("a host"), "example.com");
         assert_eq!(head.headers["host"], "Example.com:80");
         assert_eq!(head.uri.to_string(), "/a/b?q=1");
+    }
+
+    #[test]
+    fn an_absolute_target_without_a_path_gets_one() {
+        for (target, expected) in
+            [("http://a", "/"), ("http://a#x", "/"), ("http://a?b", "/?b"), ("http://a/?b", "/?b")]
+        {
+            let mut head = parts(Request::get(target).header("host", "a"));
+            sanitise(&mut head).expect("sane");
+            assert_eq!(head.uri.to_string(), expected, "{target}");
+        }
     }
 
     #[test]

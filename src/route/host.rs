@@ -11,6 +11,9 @@ pub enum HostError {
     /// A character that no host name, address or port has: user information, spaces, commas, controls, ...
     #[error("the host has a character that no host has")]
     Charset,
+    /// Nothing between two dots, before the first or after the last but the root's.
+    #[error("the host has an empty label")]
+    Label,
     /// The port is not a number up to 65535.
     #[error("the port is not a number up to 65535")]
     Port,
@@ -50,6 +53,9 @@ pub fn normalise(text: &str) -> Result<Host<'_>, HostError> {
         return Err(HostError::Port);
     }
     let host = host.strip_suffix('.').unwrap_or(host);
+    if !text.is_empty() && host.split('.').any(str::is_empty) {
+        return Err(HostError::Label);
+    }
     if host.len() > 255 {
         return Err(HostError::TooLong);
     }
@@ -94,6 +100,11 @@ mod tests {
             ("[::1", HostError::Charset),
             ("[::1]x", HostError::Charset),
             ("[example]", HostError::Charset),
+            (".", HostError::Label),
+            ("a..", HostError::Label),
+            ("a..b", HostError::Label),
+            (".a", HostError::Label),
+            (":80", HostError::Label),
             ("a:80:80", HostError::Port),
             ("a:+80", HostError::Port),
             ("a:65536", HostError::Port),

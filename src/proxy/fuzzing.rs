@@ -1,0 +1,76 @@
+//! The request path as fuzz targets see it: bytes in, and what must hold of what comes out.
+
+use std::{borrow::Cow, net::IpAddr};
+
+use http::{HeaderName, HeaderValue, Method, Request, Version, header};
+
+use super::{
+    grpc,
+    headers::{self, Origin},
+    sanitise,
+};
+use crate::route;
+
+/// Takes a head through all that is done to it on its way to a backend. Bytes that the HTTP library would refuse are none.
+///
+/// # Panics
+/// What would be forwarded is not what was matched, or says what clients may not say.
+pub fn request_head(bytes: &[u8]) {
+    let Some((kind, bytes)) = bytes.split_first() else { return };
+    let Some(request) = read(*kind, bytes) else { return };
+    let (is_call, granted) = (grpc::is_call(&request), grpc::timeout(request.headers()));
+    assert!(!is_call || request.version() == Version::HTTP_2);
+    assert!(granted.is_none_or(|granted| granted.as_secs() <= 99_999_999 * 3_600));
+
+    let mut head = request.into_parts().0;
+    let peer = IpAddr::from([10, 0, 0, 1]);
+    let everybody = ["0.0.0.0/0".parse().expect("a network"), "::/0".parse().expect("a network")];
+    let trusted = if kind & 4 == 0 { &[][..] } else { &everybody[..] };
+    let client = headers::client_ip(peer, trusted, &head.headers);
+    assert!(!trusted.is_empty() || client == peer);
+    if let Some(id) = headers::trusted_request_id(&head.headers, peer, trusted) {
+        assert!(!trusted.is_empty() && id.to_str().is_ok_and(|id| !id.contains(['"', '\\', ' '])));
+    }
+    if sanitise::sanitise(&mut head).is_err() {
+        return;
+    }
+    let Ok(host) = sanitise::host(&head).map(Cow::into_owned) else { return };
+    assert!(route::normalise_host(&host).is_ok_and(|again| again == host), "{host}");
+    let path = head.uri.path();
+    let is_normal = route::normalise_path(path).is_ok_and(|again| again == path);
+    assert!(is_normal || (path == "*" && head.method == Method::OPTIONS), "{path}");
+    assert!(head.uri.authority().is_none() && head.uri.scheme().is_none());
+
+    headers::strip_hop_by_hop(&mut head.headers);
+    headers::strip_claims(&mut head.headers, &[HeaderName::from_static("x-subject")]);
+    headers::join_cookies(&mut head.headers);
+    let text = HeaderValue::from_static("10.0.0.1");
+    headers::set_forwarded(&mut head.headers, &Origin { peer, text: &text, scheme: "http", trusted });
+    let count = |name: &str| head.headers.get_all(name).iter().count();
+    for gone in ["connection", "transfer-encoding", "te", "upgrade", "keep-alive", "proxy-connection", "x-subject"] {
+        assert_eq!(count(gone), 0, "{gone}");
+    }
+    assert!(head.headers.keys().all(|name| !name.as_str().contains('_')));
+    assert_eq!(count("x-forwarded-for"), 1);
+    assert!(count(header::HOST.as_str()) <= 1 && count(header::COOKIE.as_str()) <= 1);
+    if trusted.is_empty() {
+        assert_eq!(head.headers["x-forwarded-for"], "10.0.0.1");
+        assert_eq!(count("forwarded") + count("x-real-ip"), 0);
+    }
+}
+
+/// `METHOD TARGET`, then a line for each field.
+fn read(kind: u8, bytes: &[u8]) -> Option<Request<()>> {
+    let mut lines = bytes.split(|byte| *byte == b'\n');
+    let line = std::str::from_utf8(lines.next()?).ok()?;
+    let (method, target) = line.split_once(' ')?;
+    let version = [Version::HTTP_11, Version::HTTP_2, Version::HTTP_10, Version::HTTP_11];
+    let version = version.get(usize::from(kind & 3)).copied()?;
+    let mut request = Request::builder().method(method).uri(target).version(version);
+    for line in lines {
+        let colon = line.iter().position(|byte| *byte == b':')?;
+        let (name, value) = (line.get(..colon)?, line.get(colon + 1..)?);
+        request = request.header(HeaderName::from_bytes(name).ok()?, HeaderValue::from_bytes(value.trim_ascii()).ok()?);
+    }
+    request.body(()).ok()
+}
