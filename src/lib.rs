@@ -9,6 +9,7 @@
 //! The order of the `mod` lines below is the order of the floors: a module uses only what stands above it.
 
 pub mod base;
+pub mod net;
 pub mod tls;
 pub mod config;
 pub mod telemetry;

@@ -3,12 +3,13 @@
 //! A look is taken once per request, so that an answer agrees with itself. The rules of `/health` are here: what makes an
 //! upstream `up`, `degraded` or `down`, and the whole `healthy`, `degraded` or `unhealthy`.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use crate::{
     base::{Name, Timestamp},
     control::{Attempt, Status},
     health::{BackendView, UpstreamView},
+    net,
     runtime::{self, Snapshot},
     telemetry::cells::HistogramSum,
     tls::Certificate,
@@ -115,7 +116,7 @@ fn unwatched(upstream: &runtime::Upstream) -> UpstreamView {
     let backends = upstream.members.iter().map(|member| BackendView {
         backend: Arc::clone(&member.backend),
         name: member.name.clone(),
-        address: member.backend.address(),
+        address: member.backend.address().clone(),
         weight: member.weight,
         backup: member.backup,
         verdict: member.backend.verdict(),
@@ -244,7 +245,7 @@ pub(super) struct Row<'a> {
 /// Where a backend is.
 #[derive(Debug)]
 pub(super) enum Address {
-    Found(SocketAddr),
+    Found(net::Address),
     Written(String),
 }
 
@@ -261,7 +262,7 @@ impl<'a> Row<'a> {
     fn seen(view: &'a BackendView) -> Self {
         Self {
             name: &view.name,
-            address: Address::Found(view.address),
+            address: Address::Found(view.address.clone()),
             state: view.shown,
             since: view.since,
             reason: view.record.reason,

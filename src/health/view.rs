@@ -1,11 +1,12 @@
 //! What the admin API, `/health` and the metrics read of an upstream: a copy, taken without a lock.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::sync::Arc;
 
 use super::{Record, Timeline};
 use crate::{
     base::{Name, Timestamp},
     config::plan,
+    net::Address,
     telemetry::cells::HistogramSum,
     upstream::{Backend, Member, Tier, Verdict},
 };
@@ -33,7 +34,7 @@ pub struct BackendView {
     /// Its name.
     pub name: Name,
     /// Where it is.
-    pub address: SocketAddr,
+    pub address: Address,
     /// Its share relative to its peers.
     pub weight: u16,
     /// Used only while no primary is eligible.
@@ -54,7 +55,7 @@ impl BackendView {
         Self {
             backend: Arc::clone(backend),
             name: member.name.clone(),
-            address: backend.address(),
+            address: backend.address().clone(),
             weight: member.weight,
             backup: member.backup,
             verdict: backend.verdict(),

@@ -41,6 +41,8 @@ pub enum Fault {
     ResponseCut,
     /// The response, or its head, did not come in time.
     ResponseTimeout,
+    /// The backend is not who it should be, or does not speak TLS as it should.
+    TlsError,
     /// None of the route's auths admits the request.
     Unauthorized,
 }
@@ -58,7 +60,7 @@ pub enum Blame {
 
 impl Fault {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::BadRequest,
         Self::BadResponse,
         Self::BodyTooLarge,
@@ -76,6 +78,7 @@ impl Fault {
         Self::ResetBeforeHeaders,
         Self::ResponseCut,
         Self::ResponseTimeout,
+        Self::TlsError,
         Self::Unauthorized,
     ];
 
@@ -107,7 +110,8 @@ impl Fault {
             | Self::ConnectFailed
             | Self::ConnectRefused
             | Self::ResetBeforeHeaders
-            | Self::ResponseCut => 502,
+            | Self::ResponseCut
+            | Self::TlsError => 502,
             Self::Internal => 500,
             Self::Draining | Self::NoHealthyBackend | Self::Overloaded => 503,
             Self::ConnectTimeout | Self::ResponseTimeout => 504,
@@ -136,6 +140,7 @@ impl Fault {
             Self::ResetBeforeHeaders => "reset_before_headers",
             Self::ResponseCut => "response_cut",
             Self::ResponseTimeout => "response_timeout",
+            Self::TlsError => "tls_error",
             Self::Unauthorized => "unauthorized",
         }
     }
@@ -158,7 +163,8 @@ impl Fault {
             | Self::NoHealthyBackend
             | Self::ResetBeforeHeaders
             | Self::ResponseCut
-            | Self::ResponseTimeout => Blame::Backend,
+            | Self::ResponseTimeout
+            | Self::TlsError => Blame::Backend,
             Self::Draining | Self::Internal | Self::Overloaded => Blame::Gateway,
         }
     }
@@ -180,7 +186,8 @@ impl Fault {
             | Self::NoHealthyBackend
             | Self::Overloaded
             | Self::ResetBeforeHeaders
-            | Self::ResponseCut => 14,
+            | Self::ResponseCut
+            | Self::TlsError => 14,
             Self::Unauthorized => 16,
         }
     }
@@ -202,6 +209,7 @@ impl Fault {
             Self::ResetBeforeHeaders => "connection_terminated",
             Self::ResponseCut => "http_response_incomplete",
             Self::ResponseTimeout => "http_response_timeout",
+            Self::TlsError => "tls_protocol_error",
         }
     }
 
@@ -226,6 +234,7 @@ impl Fault {
             Self::ResetBeforeHeaders => "The service closed the connection without a response.",
             Self::ResponseCut => "The service closed the connection in the middle of its response.",
             Self::ResponseTimeout => "The service did not respond in time.",
+            Self::TlsError => "No secure connection to the service could be made.",
             Self::Unauthorized => "Valid credentials are required.",
         }
     }

@@ -12,9 +12,9 @@ use super::{
     headers,
 };
 use crate::{
-    config::plan::{HostHeader, RetryOn},
+    config::plan::{HostHeader, Protocol, RetryOn},
     runtime::Route,
-    upstream::{Connection, Lease, Member, Reuse, Slot, Tier},
+    upstream::{Connection, DialError, Lease, Member, Reuse, Slot, Tier},
 };
 
 /// Sends the request to a backend, or to one after the other, and returns the head of a response.
@@ -56,11 +56,15 @@ pub(super) async fn forward(
             Err(failure) => failure,
         };
         exchange.end_attempt(failure.fault.reason(), None);
-        tried.push(member.backend.slot());
-        paid = failure.unsent.is_none() && retries.allow(failure.fault);
+        // Nothing speaks against the backend that has refused a stream: a new connection to it may do.
+        let is_free = failure.is_unprocessed && retries.allow_unprocessed();
+        if !is_free {
+            tried.push(member.backend.slot());
+        }
+        paid = failure.unsent.is_none() && !is_free && retries.allow(failure.fault);
         request = match failure.unsent {
             Some(request) => *request,
-            None if paid => retries.replay(),
+            None if is_free || paid => retries.replay(),
             None => return Err(failure.fault),
         };
         last = Some(failure.fault);
@@ -105,6 +109,14 @@ fn address(request: &mut Request<RequestBody>, route: &Route, member: &Member) {
 struct Failure {
     fault: Fault,
     unsent: Option<Box<Request<RequestBody>>>,
+    /// It was written, and the backend says that it has not begun to work on it.
+    is_unprocessed: bool,
+}
+
+impl From<Fault> for Failure {
+    fn from(fault: Fault) -> Self {
+        Self { fault, unsent: None, is_unprocessed: false }
+    }
 }
 
 async fn attempt(
@@ -119,19 +131,22 @@ async fn attempt(
     loop {
         let connecting = exchange.pools().checkout(backend, route.upstream.limits, reuse);
         let connected = match due {
-            Some(due) => timeout_at(due, connecting).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
+            Some(due) => timeout_at(due, connecting).await.unwrap_or_else(|_| Err(timed_out().into())),
             None => connecting.await,
         };
         let mut connection = match connected {
             Ok(connection) => connection,
-            Err(error) => return Err(Failure { fault: connect_fault(&error), unsent: Some(Box::new(request)) }),
+            Err(error) => {
+                let unsent = Some(Box::new(request));
+                return Err(Failure { unsent, ..connect_fault(&error).into() });
+            }
         };
         let failure = match send(exchange, route, &mut connection, request).await {
             Ok(mut response) => {
                 let is_asked_for = response.status() != StatusCode::SWITCHING_PROTOCOLS;
                 return match is_asked_for && headers::settle_framing(response.headers_mut()) {
                     true => Ok((response, Used { lease, connection })),
-                    false => Err(Failure { fault: Fault::BadResponse, unsent: None }),
+                    false => Err(Fault::BadResponse.into()),
                 };
             }
             Err(failure) => failure,
@@ -142,7 +157,7 @@ async fn attempt(
                 request = *unsent;
                 reuse = Reuse::Refused;
             }
-            unsent => return Err(Failure { fault: failure.fault, unsent }),
+            unsent => return Err(Failure { unsent, ..failure }),
         }
     }
 }
@@ -155,11 +170,12 @@ async fn send(
 ) -> Result<Response<Incoming>, Failure> {
     tokio::select! {
         biased;
-        sent = connection.send(request) => sent.map_err(|mut error| Failure {
-            unsent: error.take_message().map(Box::new),
-            fault: exchange.request_fault().unwrap_or_else(|| send_fault(error.error())),
+        sent = connection.send(request) => sent.map_err(|unsent| Failure {
+            is_unprocessed: unsent.is_unprocessed(),
+            fault: exchange.request_fault().unwrap_or_else(|| send_fault(&unsent.error)),
+            unsent: unsent.request.map(Box::new),
         }),
-        () = head_overdue(exchange, route) => Err(Failure { fault: Fault::ResponseTimeout, unsent: None }),
+        () = head_overdue(exchange, route) => Err(Fault::ResponseTimeout.into()),
     }
 }
 
@@ -183,7 +199,15 @@ async fn head_overdue(exchange: &Exchange, route: &Route) {
     }
 }
 
-fn connect_fault(error: &io::Error) -> Fault {
+fn timed_out() -> io::Error {
+    io::ErrorKind::TimedOut.into()
+}
+
+fn connect_fault(error: &DialError) -> Fault {
+    let error = match error {
+        DialError::Connect(error) => error,
+        DialError::Tls(_) => return Fault::TlsError,
+    };
     match error.kind() {
         io::ErrorKind::ConnectionRefused => Fault::ConnectRefused,
         io::ErrorKind::TimedOut => Fault::ConnectTimeout,
@@ -207,19 +231,29 @@ struct Retries<'a> {
     route: &'a Route,
     left: u8,
     copy: Option<Parts>,
+    may_repeat: bool,
+    was_unprocessed: bool,
 }
 
 impl<'a> Retries<'a> {
     fn new(route: &'a Route, head: &Parts, body: &RequestBody) -> Self {
         let plan = &route.plan.retries;
-        let is_replayable = plan.attempts > 0 && body.is_empty() && plan.methods.contains(&head.method);
-        Self { route, left: plan.attempts, copy: is_replayable.then(|| head.clone()) }
+        let may_repeat = plan.attempts > 0 && plan.methods.contains(&head.method);
+        // What a backend says that it has not begun may be sent again whatever it is, and only HTTP/2 can say so.
+        let may_be_refused = route.upstream.plan.protocol != Protocol::Http1;
+        let copy = (body.is_empty() && (may_repeat || may_be_refused)).then(|| head.clone());
+        Self { route, left: plan.attempts, copy, may_repeat, was_unprocessed: false }
+    }
+
+    /// Whether a request that the backend has not begun may be sent again: once, and it counts as no retry.
+    fn allow_unprocessed(&mut self) -> bool {
+        self.copy.is_some() && !std::mem::replace(&mut self.was_unprocessed, true)
     }
 
     /// Whether the failure may be retried; takes one of those left.
     fn allow(&mut self, fault: Fault) -> bool {
         let condition = match fault {
-            Fault::ConnectFailed | Fault::ConnectRefused | Fault::ConnectTimeout => RetryOn::Connect,
+            Fault::ConnectFailed | Fault::ConnectRefused | Fault::ConnectTimeout | Fault::TlsError => RetryOn::Connect,
             Fault::ResetBeforeHeaders => RetryOn::Reset,
             Fault::BadRequest
             | Fault::BadResponse
@@ -236,7 +270,11 @@ impl<'a> Retries<'a> {
             | Fault::ResponseTimeout
             | Fault::Unauthorized => return false,
         };
-        if self.copy.is_none() || self.left == 0 || !self.route.plan.retries.when.contains(&condition) {
+        if self.copy.is_none()
+            || !self.may_repeat
+            || self.left == 0
+            || !self.route.plan.retries.when.contains(&condition)
+        {
             return false;
         }
         self.left -= 1;

@@ -20,7 +20,7 @@ use crate::{
     layers::Pass,
     runtime::{Live, Pinned, Pins, Route},
     telemetry::{AccessBuffer, AccessLog, AccessRecord, WorkerId, metrics::RouteMetrics},
-    upstream::{Bells, Pools},
+    upstream::{Bells, Pools, TakesTrailers},
 };
 
 /// A worker's gateway: everything that its requests share. Nothing of it is ever touched by another thread.
@@ -179,6 +179,7 @@ fn no_route(exchange: &Rc<Exchange>, head: &Parts) -> Result<Response<ResponseBo
 
 fn ready_for_backend(exchange: &Exchange, head: &mut Parts) {
     let client = exchange.client();
+    let takes_trailers = headers::takes_trailers(&head.headers);
     headers::strip_hop_by_hop(&mut head.headers);
     headers::strip_claims(&mut head.headers, &exchange.pinned().snapshot.identity_headers);
     // The backend's "go on" is not awaited: hyper has told the client already, or will when the body is first read.
@@ -193,4 +194,7 @@ fn ready_for_backend(exchange: &Exchange, head: &mut Parts) {
     head.headers.insert(headers::X_REQUEST_ID, exchange.id().clone());
     head.version = Version::HTTP_11;
     head.extensions.clear();
+    if takes_trailers {
+        head.extensions.insert(TakesTrailers);
+    }
 }

@@ -30,6 +30,12 @@ fn remove_all(headers: &mut HeaderMap, is_unwanted: impl Fn(&HeaderName) -> bool
     }
 }
 
+/// Whether the client asks for trailers.
+pub(super) fn takes_trailers(headers: &HeaderMap) -> bool {
+    let codings = headers.get_all(header::TE).iter().flat_map(|te| te.as_bytes().split(|byte| *byte == b','));
+    codings.map(<[u8]>::trim_ascii).any(|coding| coding.eq_ignore_ascii_case(b"trailers"))
+}
+
 fn is_hop_by_hop(name: &HeaderName) -> bool {
     matches!(
         name.as_str(),

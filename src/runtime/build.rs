@@ -12,10 +12,11 @@ use crate::{
     base::{Name, Timestamp},
     config::{Sha, plan},
     layers::{Authenticator, Pipeline, RateLimiter},
+    net::Address,
     route::Table,
     telemetry::metrics::{ListenerMetrics, RouteMetrics, UpstreamMetrics},
     tls,
-    upstream::{self, Backend, Eligible, Limits, Member, Verdict},
+    upstream::{self, Backend, Dial, Eligible, Limits, Member, Secured, Verdict},
 };
 
 /// What DNS says of the names in a plan: addresses, or why there are none.
@@ -57,7 +58,7 @@ pub fn names(plan: &plan::Plan) -> Vec<(Name, u16)> {
     let backends = plan.upstreams.values().flat_map(|upstream| &upstream.backends);
     let named = backends.filter_map(|backend| match &backend.host {
         plan::Host::Dns(name) => Some((name.clone(), backend.port)),
-        plan::Host::Ip(_) => None,
+        plan::Host::Ip(_) | plan::Host::Unix(_) => None,
     });
     named.collect::<std::collections::BTreeSet<_>>().into_iter().collect()
 }
@@ -155,6 +156,7 @@ impl Building<'_> {
             UpstreamId(self.next.next_upstream)
         });
 
+        let connector = self.connector(plan, kept);
         let mut members: Vec<Member> = Vec::new();
         let mut unresolved = Vec::new();
         for backend in &plan.backends {
@@ -167,9 +169,10 @@ impl Building<'_> {
             };
             for (address, name) in addresses {
                 // Two names may lead to one address: it is one backend, under the first of them.
-                if members.iter().all(|member| member.backend.address() != address) {
-                    let known = kept.and_then(|kept| kept.backend(address));
-                    let shared = known.unwrap_or_else(|| self.backend(plan, address));
+                if members.iter().all(|member| *member.backend.address() != address) {
+                    let dial = dial(plan, backend, address, connector.as_ref());
+                    let known = kept.and_then(|kept| kept.backend(&dial));
+                    let shared = known.unwrap_or_else(|| self.backend(plan, dial));
                     members.push(member(backend, name, shared));
                 }
             }
@@ -182,6 +185,7 @@ impl Building<'_> {
             live: kept.map_or_else(|| Arc::new(first_slice()), |kept| Arc::clone(&kept.live)),
             metrics: kept.map_or_else(|| Arc::new(UpstreamMetrics::new(workers)), |kept| Arc::clone(&kept.metrics)),
             members,
+            connector,
         };
         let upstream = Upstream {
             plan: Arc::clone(plan),
@@ -195,10 +199,18 @@ impl Building<'_> {
         (id, upstream)
     }
 
-    fn backend(&mut self, plan: &plan::Upstream, address: SocketAddr) -> Arc<Backend> {
+    /// What shakes hands with its backends: the same as before where they are recognised as before, which knows their sessions.
+    fn connector(&self, plan: &plan::Upstream, kept: Option<&KeptUpstream>) -> Option<Arc<tls::Connector>> {
+        let trust = &plan.tls.as_ref()?.trust;
+        let kept = kept.and_then(|kept| kept.connector.as_ref()).filter(|kept| kept.trust() == trust);
+        let make = || Arc::new(tls::Connector::new(trust).expect("the check has tried it"));
+        Some(kept.cloned().unwrap_or_else(make))
+    }
+
+    fn backend(&mut self, plan: &plan::Upstream, dial: Dial) -> Arc<Backend> {
         let verdict = if plan.health.is_some() { Verdict::Checking } else { Verdict::Unchecked };
         let workers = self.next.workers;
-        self.next.allot(|slot| Backend::new(slot, address, verdict, workers))
+        self.next.allot(|slot| Backend::new(slot, dial, verdict, workers))
     }
 
     fn route(&mut self, plan: &Arc<plan::Route>, upstream: &Arc<Upstream>) -> Route {
@@ -240,16 +252,30 @@ impl Building<'_> {
     }
 }
 
-fn addresses(backend: &plan::Backend, resolved: &Resolved) -> Result<Vec<(SocketAddr, Name)>, String> {
+fn addresses(backend: &plan::Backend, resolved: &Resolved) -> Result<Vec<(Address, Name)>, String> {
     match &backend.host {
-        plan::Host::Ip(ip) => Ok(vec![(SocketAddr::new(*ip, backend.port), backend.name.clone())]),
+        plan::Host::Ip(ip) => Ok(vec![(SocketAddr::new(*ip, backend.port).into(), backend.name.clone())]),
+        plan::Host::Unix(path) => Ok(vec![(Address::Unix(Arc::clone(path)), backend.name.clone())]),
         plan::Host::Dns(host) => {
             let found = resolved.get(&(host.clone(), backend.port));
             let addresses = found.cloned().unwrap_or_else(|| Err("was not looked up".to_owned()))?;
             let named = |address: SocketAddr| Name::derived(format!("{}@{}", backend.name, address.ip()));
-            Ok(addresses.into_iter().map(|address| (address, named(address))).collect())
+            Ok(addresses.into_iter().map(|address| (address.into(), named(address))).collect())
         }
     }
+}
+
+fn dial(
+    upstream: &plan::Upstream,
+    backend: &plan::Backend,
+    address: Address,
+    connector: Option<&Arc<tls::Connector>>,
+) -> Dial {
+    let tls = upstream.tls.as_ref().zip(connector).map(|(tls, connector)| {
+        let own = || tls::PeerName::parse(&backend.host.to_string()).expect("a host is a name or an address");
+        Secured { connector: Arc::clone(connector), name: tls.name.clone().unwrap_or_else(own) }
+    });
+    Dial { address, tls, protocol: upstream.protocol }
 }
 
 fn member(plan: &plan::Backend, name: Name, backend: Arc<Backend>) -> Member {

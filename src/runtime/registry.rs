@@ -13,7 +13,7 @@ use crate::{
     layers::{Authenticator, PasswordPool, Pipeline, RateLimiter},
     telemetry::metrics::{ListenerMetrics, RouteMetrics, UpstreamMetrics},
     tls,
-    upstream::{self, Backend, Member, Slot},
+    upstream::{self, Backend, Dial, Member, Slot},
 };
 
 /// Owns what has a memory, keyed by the part of the plan that defines it: an equal part keeps its object across a reload, a
@@ -58,14 +58,15 @@ pub(super) struct KeptUpstream {
     // Backends that it had and that still finish requests: one that comes back is the same one.
     pub(super) departed: Vec<Weak<Backend>>,
     pub(super) metrics: Arc<UpstreamMetrics>,
+    pub(super) connector: Option<Arc<tls::Connector>>,
 }
 
 impl KeptUpstream {
-    /// The backend that it has, or had, at an address.
-    pub(super) fn backend(&self, address: SocketAddr) -> Option<Arc<Backend>> {
+    /// The backend that it reaches, or reached, like this.
+    pub(super) fn backend(&self, dial: &Dial) -> Option<Arc<Backend>> {
         let present = self.members.iter().map(|member| Arc::clone(&member.backend));
         let departed = self.departed.iter().filter_map(Weak::upgrade);
-        present.chain(departed).find(|backend| backend.address() == address)
+        present.chain(departed).find(|backend| backend.dial() == dial)
     }
 
     /// The backends that it had and that are not among these any more, as far as they still live.

@@ -20,11 +20,9 @@ use hyper_util::{
 };
 use tokio::{sync::Notify, task::spawn_local};
 
-use super::{
-    socket::Socket,
-    stream::{ClientStream, Opening, Transport},
-};
+use super::stream::{ClientStream, Opening, Transport};
 use crate::{
+    net::Socket,
     proxy::{Client, Gateway, Phase},
     tls::Protocol,
 };

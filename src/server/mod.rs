@@ -9,7 +9,6 @@
 
 mod bind;
 mod connection;
-mod socket;
 mod stream;
 mod worker;
 

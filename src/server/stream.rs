@@ -10,8 +10,7 @@ use std::{
 use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 
-use super::socket::Socket;
-use crate::{proxy::Client, tls::ServerStream};
+use crate::{net::Socket, proxy::Client, tls::ServerStream};
 
 /// What is under a [`ClientStream`].
 pub(super) trait Transport: AsyncRead + AsyncWrite + Unpin {

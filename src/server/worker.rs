@@ -28,9 +28,9 @@ use tokio::{
 use super::{
     Sockets,
     connection::{self, Closed, Open},
-    socket::Socket,
 };
 use crate::{
+    net::Socket,
     proxy::{Client, Gateway},
     runtime::{ListenerId, Live, Pinned},
     telemetry::{AccessLog, Counter, Event, Events, WorkerId, metrics::RouteMetrics},

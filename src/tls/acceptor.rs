@@ -13,7 +13,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use super::{Facts, Tls};
 
 /// Shakes hands with the clients of one listener.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Acceptor {
     shown: Tls,
     config: Arc<rustls::ServerConfig>,
@@ -29,12 +29,27 @@ pub struct PeerCertificate {
 }
 
 /// What both sides have agreed to speak (ALPN, RFC 7301).
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Protocol {
     /// `http/1.1`, or a client that does not say.
     Http1,
     /// `h2`.
     Http2,
+}
+
+impl Protocol {
+    /// Its name in the handshake.
+    pub(super) const fn alpn(self) -> &'static [u8] {
+        match self {
+            Self::Http1 => b"http/1.1",
+            Self::Http2 => b"h2",
+        }
+    }
+
+    /// What the name stands for that both sides agreed on, or none.
+    pub(super) fn agreed(name: Option<&[u8]>) -> Self {
+        if name == Some(Self::Http2.alpn()) { Self::Http2 } else { Self::Http1 }
+    }
 }
 
 impl Acceptor {
@@ -71,10 +86,7 @@ impl<S> ServerStream<S> {
     /// What to speak on it.
     #[must_use]
     pub fn protocol(&self) -> Protocol {
-        match self.0.get_ref().1.alpn_protocol() {
-            Some(b"h2") => Protocol::Http2,
-            _ => Protocol::Http1,
-        }
+        Protocol::agreed(self.0.get_ref().1.alpn_protocol())
     }
 
     /// Who the client is, where it was asked for a certificate and sent one.

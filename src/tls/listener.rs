@@ -11,7 +11,7 @@ use rustls::{
 };
 use rustls_pki_types::CertificateDer;
 
-use super::{Certificate, Flaw, certificate::certificates};
+use super::{Certificate, Flaw, Protocol, certificate::certificates};
 
 /// What a listener shows its clients, as configured.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -100,8 +100,8 @@ impl Tls {
         let mut config = builder.with_cert_resolver(Arc::new(Shown::new(&self.certificates)));
         config.ticketer = aws_lc_rs::Ticketer::new()?;
         config.alpn_protocols = match self.http2 {
-            true => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
-            false => vec![b"http/1.1".to_vec()],
+            true => vec![Protocol::Http2.alpn().to_vec(), Protocol::Http1.alpn().to_vec()],
+            false => vec![Protocol::Http1.alpn().to_vec()],
         };
         Ok(config)
     }

@@ -2,14 +2,14 @@
 
 use std::{
     fmt,
-    net::SocketAddr,
     sync::atomic::{
         AtomicU8, AtomicU32, AtomicU64,
         Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst},
     },
 };
 
-use crate::{base::Timestamp, telemetry::metrics::BackendMetrics};
+use super::Dial;
+use crate::{base::Timestamp, net::Address, telemetry::metrics::BackendMetrics};
 
 /// A small number that a backend has for life: the index of a worker's pool for it. Reused after the backend is gone.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -63,7 +63,7 @@ impl fmt::Display for Verdict {
 #[derive(Debug)]
 pub struct Backend {
     slot: Slot,
-    address: SocketAddr,
+    dial: Dial,
     state: State,
     load: Load,
     metrics: BackendMetrics,
@@ -89,13 +89,13 @@ struct Load {
 impl Backend {
     /// A backend of which this verdict is known, for this many workers.
     #[must_use]
-    pub fn new(slot: Slot, address: SocketAddr, verdict: Verdict, workers: usize) -> Self {
+    pub fn new(slot: Slot, dial: Dial, verdict: Verdict, workers: usize) -> Self {
         let state = State {
             verdict: AtomicU8::new(verdict as u8),
             draining: AtomicU8::new(0),
             since: AtomicU64::new(Timestamp::now().as_micros()),
         };
-        Self { slot, address, state, load: Load::default(), metrics: BackendMetrics::new(workers) }
+        Self { slot, dial, state, load: Load::default(), metrics: BackendMetrics::new(workers) }
     }
 
     /// Its small number.
@@ -106,8 +106,14 @@ impl Backend {
 
     /// Where it is.
     #[must_use]
-    pub const fn address(&self) -> SocketAddr {
-        self.address
+    pub const fn address(&self) -> &Address {
+        &self.dial.address
+    }
+
+    /// How it is reached.
+    #[must_use]
+    pub const fn dial(&self) -> &Dial {
+        &self.dial
     }
 
     /// What is counted of it.
@@ -219,10 +225,12 @@ fn take_below(count: &AtomicU32, max: Option<u32>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
 
     fn backend(verdict: Verdict) -> Backend {
-        Backend::new(Slot(7), "127.0.0.1:9001".parse().unwrap(), verdict, 1)
+        Backend::new(Slot(7), SocketAddr::from(([127, 0, 0, 1], 9001)).into(), verdict, 1)
     }
 
     #[test]

@@ -188,6 +188,8 @@ const fn gcd(a: u16, b: u16) -> u16 {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use std::collections::HashMap;
 
     use proptest::prelude::*;
@@ -196,7 +198,7 @@ mod tests {
 
     fn member(slot: usize, weight: u16, verdict: Verdict, backup: bool) -> Member {
         let slot = u32::try_from(slot).unwrap();
-        let backend = Arc::new(Backend::new(Slot(slot), "127.0.0.1:9000".parse().unwrap(), verdict, 1));
+        let backend = Arc::new(Backend::new(Slot(slot), SocketAddr::from(([127, 0, 0, 1], 9000)).into(), verdict, 1));
         let name = Name::derived(format!("b{slot}"));
         Member { backend, name, authority: HeaderValue::from_static("b"), weight, backup }
     }

@@ -8,9 +8,11 @@
 #![deny(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 mod backend;
+mod dial;
 mod eligible;
 mod pool;
 mod stream;
+mod wire;
 
 use std::sync::{
     Arc,
@@ -20,8 +22,10 @@ use std::sync::{
 use arc_swap::{ArcSwap, Guard};
 
 pub use backend::{Backend, Slot, Verdict};
+pub use dial::{Dial, DialError, Secured, Transport};
 pub use eligible::{Eligible, Lease, Member, Tier};
-pub use pool::{Bells, Connection, Limits, Pools, Reuse};
+pub use pool::{Bells, Connection, Limits, Pools, Reuse, Unsent};
+pub use wire::{Sendable, TakesTrailers};
 
 use crate::telemetry::cells::WorkerId;
 

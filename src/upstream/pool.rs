@@ -10,28 +10,18 @@
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
-    fmt, io,
+    fmt,
     rc::{Rc, Weak},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use bytes::Buf;
-use http_body::Body;
-use hyper::{
-    Request, Response,
-    body::Incoming,
-    client::conn::{
-        TrySendError,
-        http1::{self, SendRequest},
-    },
-};
-use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, sync::Notify, task::AbortHandle};
+use hyper::{Request, Response, body::Incoming};
+use tokio::sync::Notify;
 
 use super::{
-    Backend,
-    stream::{BackendStream, Patience},
+    Backend, DialError, Sendable,
+    wire::{self, Http1, Http2, Wire},
 };
 use crate::config::plan;
 
@@ -92,47 +82,50 @@ pub enum Reuse {
 }
 
 /// A worker's pools, by backend slot.
-pub struct Pools<B> {
+pub struct Pools<B: Sendable> {
     worker: usize,
     bells: Arc<Bells>,
     by_slot: RefCell<Vec<Option<Rc<Pool<B>>>>>,
 }
 
-struct Pool<B> {
+struct Pool<B: Sendable> {
     backend: Arc<Backend>,
     // The most recently used is at the back and is taken first: the others grow old and are closed.
     idle: RefCell<VecDeque<Idle<B>>>,
+    // Connections in HTTP/2, in use or not. One is opened after the other: whoever waits for the first may find room on it.
+    shared: RefCell<Vec<Shared<B>>>,
+    is_opening: Cell<bool>,
+    speaks_http1: Cell<bool>,
     waiting: Cell<u32>,
     freed: Notify,
     serve_others: Cell<bool>,
 }
 
-/// An open connection: where requests go in, and the task that drives it.
-struct Wire<B> {
-    sender: SendRequest<B>,
-    patience: Patience,
-    born: Instant,
-    _driver: Driver,
-}
-
 struct Idle<B> {
-    wire: Wire<B>,
+    wire: Http1<B>,
     since: Instant,
     limits: Limits,
 }
 
+struct Shared<B: Sendable> {
+    wire: Rc<Http2<B>>,
+    limits: Limits,
+}
+
 /// A connection in use by one request. Dropped, it is closed; [`Connection::give_back`] keeps it.
-pub struct Connection<B> {
-    wire: Wire<B>,
+pub struct Connection<B: Sendable> {
+    wire: Using<B>,
     reused: bool,
     limits: Limits,
     pool: Weak<Pool<B>>,
 }
 
-impl<B> Pools<B>
-where
-    B: Body<Data: Buf + Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + 'static,
-{
+enum Using<B: Sendable> {
+    Http1(Http1<B>),
+    Http2(Stream<B>),
+}
+
+impl<B: Sendable> Pools<B> {
     /// No connections yet.
     #[must_use]
     pub fn new(worker: usize, bells: Arc<Bells>) -> Self {
@@ -143,12 +136,18 @@ where
     /// reached; the caller sets the deadline.
     ///
     /// # Errors
-    /// What the system says of the attempt to connect.
-    pub async fn checkout(&self, backend: &Arc<Backend>, limits: Limits, reuse: Reuse) -> io::Result<Connection<B>> {
+    /// Why there is no connection.
+    pub async fn checkout(
+        &self,
+        backend: &Arc<Backend>,
+        limits: Limits,
+        reuse: Reuse,
+    ) -> Result<Connection<B>, DialError> {
         let pool = self.pool(backend);
         if reuse == Reuse::Refused {
             // One of them has just been found dead, so the others are suspect, and one may hold the last place.
             pool.idle.borrow_mut().clear();
+            pool.shared.borrow_mut().retain(|shared| !shared.wire.is_idle());
         }
         let mut waiting = None;
         loop {
@@ -158,7 +157,12 @@ where
             {
                 return Ok(connection);
             }
-            if let Some(place) = self.place(backend, limits) {
+            if let Some(connection) = pool.take_stream() {
+                return Ok(connection);
+            }
+            if !pool.is_opening.get()
+                && let Some(place) = self.place(backend, limits)
+            {
                 return pool.connect(place, limits).await;
             }
             let freed = pool.freed.notified();
@@ -179,6 +183,8 @@ where
             place.take_if(|pool| pool.backend.is_draining() && pool.waiting.get() == 0);
             if let Some(pool) = place {
                 pool.idle.borrow_mut().retain(|idle| idle.is_reusable(now));
+                // Those that are still in use end with their last request.
+                pool.shared.borrow_mut().retain(|shared| shared.is_reusable(now));
             }
         }
     }
@@ -201,6 +207,9 @@ where
                 let shed = wanted.min(idle.len());
                 idle.drain(..shed);
                 drop(idle);
+                if wanted > shed {
+                    pool.shared.borrow_mut().retain(|shared| !shared.wire.is_idle());
+                }
                 if pool.waiting.get() > 0 {
                     pool.freed.notify_waiters();
                 }
@@ -228,10 +237,7 @@ where
     }
 }
 
-impl<B> Pool<B>
-where
-    B: Body<Data: Buf + Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + 'static,
-{
+impl<B: Sendable> Pool<B> {
     async fn take_ready(self: &Rc<Self>, limits: Limits) -> Option<Connection<B>> {
         loop {
             let idle = self.idle.borrow_mut().pop_back()?;
@@ -244,37 +250,56 @@ where
                 tokio::task::yield_now().await;
             }
             if idle.wire.sender.is_ready() {
-                return Some(self.connection(idle.wire, limits, true));
+                return Some(self.connection(Using::Http1(idle.wire), limits, true));
             }
         }
     }
 
-    async fn connect(self: &Rc<Self>, place: Place, limits: Limits) -> io::Result<Connection<B>> {
-        let stream = TcpStream::connect(place.backend.address()).await?;
-        stream.set_nodelay(true)?;
-        let patience = Patience::default();
-        let stream = TokioIo::new(BackendStream::new(stream, patience.clone()));
-        let handshake = http1::Builder::new().max_buf_size(MAX_HEAD).handshake(stream).await;
-        let (sender, connection) = handshake.map_err(io::Error::other)?;
-        let driver = tokio::task::spawn_local(async move {
-            let _place = place;
-            // What goes wrong is told to the request that uses it; between requests there is nobody to tell.
-            let _ended = connection.await;
-        });
-        let wire = Wire { sender, patience, born: Instant::now(), _driver: Driver(driver.abort_handle()) };
+    /// A stream of a connection in HTTP/2 that has room for one.
+    fn take_stream(self: &Rc<Self>) -> Option<Connection<B>> {
+        let mut shared = self.shared.borrow_mut();
+        if shared.is_empty() {
+            return None;
+        }
+        let now = Instant::now();
+        shared.retain(|shared| shared.is_reusable(now));
+        let shared = shared.iter().find(|shared| shared.wire.has_room())?;
+        let stream = Stream::new(&shared.wire, self);
+        Some(self.connection(Using::Http2(stream), shared.limits, true))
+    }
+
+    async fn connect(self: &Rc<Self>, place: Place, limits: Limits) -> Result<Connection<B>, DialError> {
+        let opening = Opening::new(self);
+        let wire = wire::open(self.backend.dial(), place).await?;
+        let wire = match wire {
+            Wire::Http1(wire) => {
+                self.speaks_http1.set(true);
+                Using::Http1(wire)
+            }
+            Wire::Http2(wire) => {
+                let stream = Stream::new(&wire, self);
+                self.shared.borrow_mut().push(Shared { wire, limits });
+                Using::Http2(stream)
+            }
+        };
+        drop(opening);
         Ok(self.connection(wire, limits, false))
     }
 
-    fn connection(self: &Rc<Self>, wire: Wire<B>, limits: Limits, reused: bool) -> Connection<B> {
+    fn connection(self: &Rc<Self>, wire: Using<B>, limits: Limits, reused: bool) -> Connection<B> {
         Connection { wire, reused, limits, pool: Rc::downgrade(self) }
     }
 }
 
-impl<B> Pool<B> {
+impl<B: Sendable> Pool<B> {
     fn new(backend: Arc<Backend>) -> Self {
+        let speaks_http1 = Cell::new(backend.dial().protocol == plan::Protocol::Http1);
         Self {
             backend,
             idle: RefCell::default(),
+            shared: RefCell::default(),
+            is_opening: Cell::default(),
+            speaks_http1,
             waiting: Cell::new(0),
             freed: Notify::new(),
             serve_others: Cell::new(false),
@@ -292,32 +317,49 @@ impl<B> Pool<B> {
     }
 }
 
-impl<B> Idle<B> {
-    fn is_reusable(&self, now: Instant) -> bool {
+impl Limits {
+    fn allow(&self, born: Instant, since: Instant, now: Instant) -> bool {
         let is_past =
             |since: Instant, limit: Duration| !limit.is_zero() && now.saturating_duration_since(since) >= limit;
-        let is_too_old = is_past(self.wire.born, self.limits.max_age) || is_past(self.since, self.limits.idle);
-        !is_too_old && !self.wire.sender.is_closed()
+        !is_past(born, self.max_age) && !is_past(since, self.idle)
     }
 }
 
-impl<B> Connection<B>
-where
-    B: Body<Data: Buf + Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + 'static,
-{
+impl<B> Idle<B> {
+    fn is_reusable(&self, now: Instant) -> bool {
+        self.limits.allow(self.wire.born, self.since, now) && !self.wire.sender.is_closed()
+    }
+}
+
+impl<B: Sendable> Shared<B> {
+    fn is_reusable(&self, now: Instant) -> bool {
+        let since = if self.wire.is_idle() { self.wire.idle_since.get() } else { now };
+        self.limits.allow(self.wire.born, since, now) && !self.wire.is_closed()
+    }
+}
+
+impl<B: Sendable> Connection<B> {
     /// Sends a request and returns the head of the response.
     ///
     /// # Errors
     /// What hyper says, with the request if no byte of it was written.
-    pub async fn send(&mut self, request: Request<B>) -> Result<Response<Incoming>, TrySendError<Request<B>>> {
-        self.wire.patience.begin();
-        let sent = self.wire.sender.try_send_request(request).await;
-        self.wire.patience.end();
-        sent
+    pub async fn send(&mut self, request: Request<B>) -> Result<Response<Incoming>, Unsent<B>> {
+        let sent = match &mut self.wire {
+            Using::Http1(wire) => wire.send(request).await,
+            Using::Http2(stream) => Box::pin(stream.wire.send(request)).await,
+        };
+        sent.map_err(|mut error| Unsent {
+            request: error.take_message().map(wire::undressed),
+            error: error.into_error(),
+        })
     }
-}
 
-impl<B> Connection<B> {
+    /// What is spoken on it.
+    #[must_use]
+    pub const fn is_http2(&self) -> bool {
+        matches!(self.wire, Using::Http2(_))
+    }
+
     /// Whether it has carried a request before: the backend may have closed it a moment ago.
     #[must_use]
     pub const fn is_reused(&self) -> bool {
@@ -326,31 +368,86 @@ impl<B> Connection<B> {
 
     /// Keeps the connection for another request. To be called when request and response have ended, not before.
     pub fn give_back(self) {
+        // A stream gives itself back.
+        let Using::Http1(wire) = self.wire else { return };
         let Some(pool) = self.pool.upgrade() else { return };
         // A backend may be removed while a request is on its way to it, after this worker let go of its pool.
-        if self.wire.sender.is_closed() || pool.backend.is_draining() || pool.is_wanted_elsewhere() {
+        if wire.sender.is_closed() || pool.backend.is_draining() || pool.is_wanted_elsewhere() {
             return;
         }
         let mut idle = pool.idle.borrow_mut();
         if idle.len() < self.limits.max_idle {
-            idle.push_back(Idle { wire: self.wire, since: Instant::now(), limits: self.limits });
+            idle.push_back(Idle { wire, since: Instant::now(), limits: self.limits });
             pool.freed.notify_one();
         }
     }
 }
 
-/// The task that drives a connection. Ends with its owner: left alone, it would go on with a request body that nobody wants
-/// any more, as long as the client takes to send it.
-struct Driver(AbortHandle);
+/// A request that got no response.
+#[derive(Debug)]
+pub struct Unsent<B> {
+    /// The request, if no byte of it was written.
+    pub request: Option<Request<B>>,
+    /// What hyper says.
+    pub error: hyper::Error,
+}
 
-impl Drop for Driver {
-    fn drop(&mut self) {
-        self.0.abort();
+impl<B> Unsent<B> {
+    /// Whether the backend says that it has not begun to work on it: it refuses the stream, or goes away and names the last
+    /// request that it will answer (RFC 9113, section 8.7).
+    #[must_use]
+    pub fn is_unprocessed(&self) -> bool {
+        let cause = std::error::Error::source(&self.error).and_then(|cause| cause.downcast_ref::<h2::Error>());
+        cause.is_some_and(|cause| {
+            let is_refused = cause.is_reset() && cause.reason() == Some(h2::Reason::REFUSED_STREAM);
+            let goes_away = cause.is_go_away() && cause.reason() == Some(h2::Reason::NO_ERROR);
+            cause.is_remote() && (is_refused || goes_away)
+        })
     }
 }
 
-/// A place among a backend's open connections, held by the task that drives one.
-struct Place {
+/// One request on a connection in HTTP/2. Dropped, its place is another's.
+struct Stream<B: Sendable> {
+    wire: Rc<Http2<B>>,
+    pool: Weak<Pool<B>>,
+}
+
+impl<B: Sendable> Stream<B> {
+    fn new(wire: &Rc<Http2<B>>, pool: &Rc<Pool<B>>) -> Self {
+        wire.begin_stream();
+        Self { wire: Rc::clone(wire), pool: Rc::downgrade(pool) }
+    }
+}
+
+impl<B: Sendable> Drop for Stream<B> {
+    fn drop(&mut self) {
+        self.wire.end_stream();
+        if let Some(pool) = self.pool.upgrade() {
+            pool.freed.notify_one();
+        }
+    }
+}
+
+/// A connection on its way, which others may wait for, where it may carry their requests, too.
+struct Opening<'a, B: Sendable>(&'a Pool<B>);
+
+impl<'a, B: Sendable> Opening<'a, B> {
+    fn new(pool: &'a Pool<B>) -> Self {
+        pool.is_opening.set(!pool.speaks_http1.get());
+        Self(pool)
+    }
+}
+
+impl<B: Sendable> Drop for Opening<'_, B> {
+    fn drop(&mut self) {
+        if self.0.is_opening.replace(false) {
+            self.0.freed.notify_waiters();
+        }
+    }
+}
+
+/// A place among a backend's open connections, held by the socket of one.
+pub(super) struct Place {
     backend: Arc<Backend>,
     bells: Arc<Bells>,
 }
@@ -365,9 +462,9 @@ impl Drop for Place {
 }
 
 /// One request in the wait queue.
-struct Waiting<'a, B>(&'a Pool<B>);
+struct Waiting<'a, B: Sendable>(&'a Pool<B>);
 
-impl<'a, B> Waiting<'a, B> {
+impl<'a, B: Sendable> Waiting<'a, B> {
     fn new(pool: &'a Pool<B>) -> Self {
         pool.waiting.set(pool.waiting.get() + 1);
         pool.backend.begin_waiting();
@@ -375,24 +472,21 @@ impl<'a, B> Waiting<'a, B> {
     }
 }
 
-impl<B> Drop for Waiting<'_, B> {
+impl<B: Sendable> Drop for Waiting<'_, B> {
     fn drop(&mut self) {
         self.0.waiting.set(self.0.waiting.get() - 1);
         self.0.backend.end_waiting();
     }
 }
 
-impl<B> fmt::Debug for Pools<B> {
+impl<B: Sendable> fmt::Debug for Pools<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pools").field("worker", &self.worker).finish_non_exhaustive()
     }
 }
 
-impl<B> fmt::Debug for Connection<B> {
+impl<B: Sendable> fmt::Debug for Connection<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connection").field("reused", &self.reused).finish_non_exhaustive()
     }
 }
-
-/// The largest response head that a backend may send, in bytes. Bodies pass in pieces of at most this.
-const MAX_HEAD: usize = 64 * 1024;

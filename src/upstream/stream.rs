@@ -1,4 +1,4 @@
-//! A backend's socket as hyper sees it, with a bound on what may come before a response.
+//! A backend's stream as hyper sees it, with a bound on what may come before a response.
 
 use std::{
     cell::Cell,
@@ -8,17 +8,17 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// A backend's socket as hyper reads and writes it. While the head of a response is awaited it gives no more than so many
+use super::{dial::Transport, pool::Place};
+
+/// A backend's stream as hyper reads and writes it. While the head of a response is awaited it gives no more than so many
 /// bytes: hyper skips interim responses (1xx) for as long as they come, and a backend that sends nothing else would keep the
 /// worker busy for ever.
 pub(super) struct BackendStream {
-    socket: TcpStream,
+    transport: Transport,
     patience: Patience,
+    _place: Place,
 }
 
 /// Bytes that may still come before the head of a response; `None` while a body comes.
@@ -47,22 +47,22 @@ impl Patience {
 }
 
 impl BackendStream {
-    pub(super) const fn new(socket: TcpStream, patience: Patience) -> Self {
-        Self { socket, patience }
+    pub(super) const fn new(transport: Transport, patience: Patience, place: Place) -> Self {
+        Self { transport, patience, _place: place }
     }
 }
 
 impl AsyncRead for BackendStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        ready!(Pin::new(&mut self.socket).poll_read(cx, buf))?;
+        ready!(Pin::new(&mut self.transport).poll_read(cx, buf))?;
         Poll::Ready(self.patience.spend(buf.filled().len() - before))
     }
 }
 
 impl AsyncWrite for BackendStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write(cx, buf)
+        Pin::new(&mut self.transport).poll_write(cx, buf)
     }
 
     fn poll_write_vectored(
@@ -70,18 +70,18 @@ impl AsyncWrite for BackendStream {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write_vectored(cx, bufs)
+        Pin::new(&mut self.transport).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.socket.is_write_vectored()
+        self.transport.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_flush(cx)
+        Pin::new(&mut self.transport).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_shutdown(cx)
+        Pin::new(&mut self.transport).poll_shutdown(cx)
     }
 }

@@ -1,4 +1,4 @@
-//! The address of a backend: `HOST:PORT` or `http://HOST[:PORT]`.
+//! The address of a backend: `HOST:PORT`, `http://HOST[:PORT]`, `https://HOST[:PORT]` or `unix:PATH`.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -8,9 +8,15 @@ use crate::{
     config::{diagnostics::Code, plan::Host, yaml::At},
 };
 
+/// What the system's socket addresses have room for.
+const LONGEST_UNIX_PATH: usize = 107;
+
 impl<'a> Check<'a> {
-    /// The host and port of a backend.
-    pub(super) fn address(&mut self, at: At<'a>, text: &str) -> Option<(Host, u16)> {
+    /// The host and port of a backend, and whether TLS is spoken to it.
+    pub(super) fn address(&mut self, at: At<'a>, text: &str) -> Option<(Host, u16, bool)> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return Some((self.unix_socket(at, path)?, 0, false));
+        }
         let (authority, default_port) = self.authority(at, text)?;
         let (host, port) = split_port(authority);
         let port = match (port, default_port) {
@@ -26,7 +32,18 @@ impl<'a> Check<'a> {
                 return None;
             }
         };
-        Some((self.host(at, host)?, port?))
+        Some((self.host(at, host)?, port?, text.starts_with("https://")))
+    }
+
+    /// The path of a Unix socket, from the folder of the config.
+    fn unix_socket(&mut self, at: At<'a>, path: &str) -> Option<Host> {
+        let full = self.folder.join(path);
+        if path.is_empty() || full.as_os_str().len() > LONGEST_UNIX_PATH {
+            let finding = self.finding(Code::NotAnAddress, at, format!("`{}` is not a Unix socket", at.shown()));
+            self.report(finding.label(format!("write unix:/run/app.sock, at most {LONGEST_UNIX_PATH} bytes")));
+            return None;
+        }
+        Some(Host::Unix(full.into()))
     }
 
     /// What stands between the scheme and the path, and the scheme's port.
@@ -37,19 +54,12 @@ impl<'a> Check<'a> {
             self.report(finding.label("backends take none: write http://HOST:PORT"));
             return None;
         }
-        if text.starts_with("https://") || text.starts_with("unix:") {
-            let what = if text.starts_with("unix:") { "unix sockets as backends" } else { "TLS to backends" };
-            let finding = self.finding(Code::Unsupported, at, format!("{what}: not available yet in this version"));
-            self.report(finding.label("write http://HOST:PORT"));
-            return None;
-        }
-        let (rest, default_port) = match text.strip_prefix("http://") {
-            Some(rest) => (rest, Some(80)),
-            None => (text, None),
-        };
+        let schemes = [("http://", 80), ("https://", 443)];
+        let written = schemes.into_iter().find_map(|(scheme, port)| Some((text.strip_prefix(scheme)?, Some(port))));
+        let (rest, default_port) = written.unwrap_or((text, None));
         if rest.contains("://") {
             let finding = self.finding(Code::NotAnAddress, at, format!("`{}` is not a backend's address", at.shown()));
-            self.report(finding.label("backends speak http://"));
+            self.report(finding.label("backends speak http:// or https://"));
             return None;
         }
         let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));

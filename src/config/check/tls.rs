@@ -4,14 +4,15 @@ use std::time::{Duration, SystemTime};
 
 use super::{Check, Listeners, Routes};
 use crate::{
+    base::Name,
     config::{
         diagnostics::{Code, Diagnostic},
-        plan::{self, HostPattern},
-        spec::{Any, CertSpec, ListenerTlsSpec, Written},
+        plan::{self, Backend, HostPattern, Protocol, UpstreamTls},
+        spec::{Any, CertSpec, ListenerTlsSpec, UpstreamTlsSpec, Written},
         suggest,
         yaml::At,
     },
-    tls::{Acceptor, Authorities, Certificate, ClientAuth, Flaw, Tls, Version},
+    tls::{self, Acceptor, Authorities, Certificate, ClientAuth, Flaw, PeerName, Tls, Trust, Version},
 };
 
 const DAY: u64 = 86_400;
@@ -66,12 +67,16 @@ impl<'a> Check<'a> {
             }
             return None;
         };
-        let place = at.key("client_ca");
-        let pem = self.pem(place, ca)?;
+        let authorities = self.authorities(at.key("client_ca"), ca)?;
+        Some(ClientAuth { authorities, required: required.unwrap_or(true) })
+    }
+
+    fn authorities(&mut self, at: At<'a>, written: &Written<Any>) -> Option<Authorities> {
+        let pem = self.pem(at, written)?;
         match Authorities::read(pem.as_bytes()) {
-            Ok(authorities) => Some(ClientAuth { authorities, required: required.unwrap_or(true) }),
+            Ok(authorities) => Some(authorities),
             Err(flaw) => {
-                let finding = self.bad_certificate(place, &format!("{} {flaw}", named(place)));
+                let finding = self.bad_certificate(at, &format!("{} {flaw}", named(at)));
                 self.report(finding.label("a PEM file with the certificates of the authorities"));
                 None
             }
@@ -79,12 +84,17 @@ impl<'a> Check<'a> {
     }
 
     fn certificate(&mut self, at: At<'a>, written: &CertSpec) -> Option<Certificate> {
+        self.pair(at, written.cert.as_ref(), written.key.as_ref())
+    }
+
+    /// The fields `cert` and `key` of a block.
+    fn pair(&mut self, at: At<'a>, cert: Option<&Written<Any>>, key: Option<&Written<Any>>) -> Option<Certificate> {
         let (cert_at, key_at) = (at.key("cert"), at.key("key"));
-        let Some(cert) = &written.cert else {
+        let Some(cert) = cert else {
             self.missing(at, "cert", "this certificate", "add cert: site.pem");
             return None;
         };
-        let Some(key) = &written.key else {
+        let Some(key) = key else {
             self.missing(at, "key", "this certificate", "add key: site.key (the same file may hold both)");
             return None;
         };
@@ -130,6 +140,85 @@ impl<'a> Check<'a> {
             self.report(finding.label("renew it"));
         }
         true
+    }
+
+    /// TLS to the backends of an upstream: all of them, or none.
+    pub(super) fn upstream_tls(
+        &mut self,
+        at: At<'a>,
+        upstream: &Name,
+        written: Option<&UpstreamTlsSpec>,
+        backends: &[Backend],
+        protocol: Protocol,
+    ) -> Option<UpstreamTls> {
+        let (tls_at, first) = (at.key("tls"), backends.first()?);
+        if let Some(odd) = backends.iter().find(|backend| backend.tls != first.tls) {
+            let place = |backend: &Backend| self.backend_places.get(&(upstream.clone(), backend.name.clone())).copied();
+            let (odd_at, first_at) = (place(odd).unwrap_or(at), place(first).unwrap_or(at));
+            let finding = self.finding(Code::Contradiction, odd_at, "some backends speak TLS and some do not");
+            let finding = finding.label("write https:// for all of them or for none");
+            self.report(finding.related(first_at.span(), "unlike this one"));
+            return None;
+        }
+        if !first.tls {
+            if written.is_some() {
+                let finding = self.finding(Code::Contradiction, tls_at, "no backend here speaks TLS");
+                self.report(finding.label("write the backends with https://, or delete this"));
+            }
+            if protocol == Protocol::Auto {
+                let finding = self.finding(Code::Contradiction, at.key("protocol"), "`auto` is for TLS to backends");
+                self.report(finding.label("without TLS nothing is agreed on: write http1 or http2"));
+            }
+            return None;
+        }
+        let plain = UpstreamTlsSpec::default();
+        let written = written.unwrap_or(&plain);
+        let trust = self.trust(tls_at, written, protocol)?;
+        let name = written.sni.as_ref().and_then(|sni| self.peer_name(tls_at.key("sni"), &sni.text));
+        Some(UpstreamTls { trust, name })
+    }
+
+    fn trust(&mut self, at: At<'a>, written: &UpstreamTlsSpec, protocol: Protocol) -> Option<Trust> {
+        let verify = self.flag(at, "verify", written.verify.as_ref()).unwrap_or(true);
+        if !verify {
+            let finding =
+                self.finding(Code::Unverified, at.key("verify"), "backends do not have to prove who they are");
+            self.report(finding.label("name their authority in `ca` instead"));
+        }
+        let authorities = match &written.ca {
+            Some(ca) => Some(self.authorities(at.key("ca"), ca)?),
+            None => None,
+        };
+        if verify && authorities.is_none() && !tls::has_system_authorities() {
+            let finding = self.finding(Code::BadCertificate, at, "this system trusts no authority at all");
+            self.report(finding.label("install its package of CA certificates, or name a `ca`"));
+            return None;
+        }
+        let identity = match (&written.cert, &written.key) {
+            (None, None) => None,
+            (cert, key) => Some(self.pair(at, cert.as_ref(), key.as_ref())?),
+        };
+        let offered = match protocol {
+            Protocol::Auto => vec![tls::Protocol::Http2, tls::Protocol::Http1],
+            Protocol::Http1 => vec![tls::Protocol::Http1],
+            Protocol::Http2 => vec![tls::Protocol::Http2],
+        };
+        let trust = Trust { verify, authorities, identity, offered };
+        if let Err(why) = tls::Connector::new(&trust) {
+            let finding = self.bad_certificate(at, &format!("this `tls` cannot be used: {why}"));
+            self.report(finding);
+            return None;
+        }
+        Some(trust)
+    }
+
+    fn peer_name(&mut self, at: At<'a>, text: &str) -> Option<PeerName> {
+        let name = PeerName::parse(text);
+        if name.is_none() {
+            let finding = self.finding(Code::Invalid, at, format!("`{}` is not a host", at.shown()));
+            self.report(finding.label("write it like orders.internal"));
+        }
+        name
     }
 
     /// A PEM text: written there, or in the file that is named there.

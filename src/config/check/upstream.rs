@@ -10,7 +10,8 @@ use crate::{
     config::{
         diagnostics::Code,
         plan::{
-            Backend, Balance, Expect, HealthCheck, HostHeader, HttpProbe, ProbeKind, StatusRange, Upstream, WhenAllDown,
+            Backend, Balance, Expect, HealthCheck, Host, HostHeader, HttpProbe, ProbeKind, Protocol, StatusRange,
+            Upstream, WhenAllDown,
         },
         spec::{
             self, ActiveSpec, Address, BackendSpec, HealthShort, HealthSpec, List, Named, OneOrMany, ShortOr, Spec,
@@ -47,6 +48,8 @@ impl<'a> Check<'a> {
                 vec![]
             }
         };
+        let protocol = self.protocol(at, written);
+        let tls = self.upstream_tls(at, &name, written.tls.as_ref(), &backends, protocol);
         let (health, when_all_down) = self.health(at, &format!("upstream `{name}`"), written.health.as_ref());
         let age = Duration::ZERO..=DAY * 30;
         let max_in_flight = self.count(at, "max_in_flight", written.max_in_flight.as_ref(), 1..=1_000_000);
@@ -58,6 +61,8 @@ impl<'a> Check<'a> {
             backends,
             balance: self.balance(at, written.balance.as_ref()),
             host: self.host_header(at, written),
+            tls,
+            protocol,
             health,
             when_all_down,
             max_in_flight,
@@ -76,6 +81,8 @@ impl<'a> Check<'a> {
             backends: vec![],
             balance: Balance::default(),
             host: HostHeader::default(),
+            tls: None,
+            protocol: Protocol::default(),
             health: None,
             when_all_down: WhenAllDown::default(),
             max_in_flight: None,
@@ -95,7 +102,8 @@ impl<'a> Check<'a> {
         balance: Balance,
     ) -> Upstream {
         let (health, when_all_down) = health;
-        Upstream { name, backends, balance, health, when_all_down, ..self.plain_upstream(true) }
+        let tls = self.upstream_tls(self.root, &name, None, &backends, Protocol::default());
+        Upstream { name, backends, balance, tls, health, when_all_down, ..self.plain_upstream(true) }
     }
 
     /// `defaults.timeouts.idle`; what is wrong with it is reported once, by the routes' section.
@@ -103,6 +111,11 @@ impl<'a> Check<'a> {
         let written = self.defaults.and_then(|defaults| defaults.timeouts.as_ref()?.idle.as_ref());
         let parsed = written.and_then(|written| crate::base::duration::parse(&written.text).ok());
         parsed.unwrap_or(Duration::from_secs(60))
+    }
+
+    fn protocol(&mut self, at: At<'a>, written: &UpstreamSpec) -> Protocol {
+        let choices = [("http1", Protocol::Http1), ("http2", Protocol::Http2), ("auto", Protocol::Auto)];
+        self.choice(at, "protocol", written.protocol.as_ref(), "a protocol", &choices).unwrap_or_default()
     }
 
     pub(super) fn balance(&mut self, at: At<'a>, written: Option<&Written<spec::Balance>>) -> Balance {
@@ -131,9 +144,13 @@ impl<'a> Check<'a> {
 
     /// A backend that is only an address.
     pub(super) fn plain_backend(&mut self, at: At<'a>, text: &str) -> Option<Backend> {
-        let (host, port) = self.address(at, text)?;
-        let backend = Backend { name: Name::derived(""), host, port, weight: 1, backup: false };
-        Some(Backend { name: Name::derived(backend.authority()), ..backend })
+        let (host, port, tls) = self.address(at, text)?;
+        let backend = Backend { name: Name::derived(""), host, port, tls, weight: 1, backup: false };
+        let name = match &backend.host {
+            Host::Unix(_) => Name::derived(text),
+            Host::Dns(_) | Host::Ip(_) => Name::derived(backend.authority()),
+        };
+        Some(Backend { name, ..backend })
     }
 
     fn backend(&mut self, at: At<'a>, written: &BackendSpec) -> Option<Backend> {

@@ -450,7 +450,7 @@ routes:
 ",
 }
 NotAnAddress "E0305" "An address is not understood." {
-why: "A backend is HOST:PORT or http://HOST[:PORT]. It has no path and no credentials.",
+why: "A backend is HOST:PORT, http://HOST[:PORT], https://HOST[:PORT] or unix:PATH. It has no path and no credentials.",
 bad: "listen: 8080
 routes:
   - path: /*
@@ -469,13 +469,14 @@ why: "The field or value is right and means something that this version of Tideg
 bad: "listen: 8080
 routes:
   - path: /*
-    to: https://api.example.com
+    to: 127.0.0.1:9001
+    methods: [GET]
     health: /healthz
 ",
 good: "listen: 8080
 routes:
   - path: /*
-    to: http://api.example.com
+    to: 127.0.0.1:9001
     health: /healthz
 ",
 }
@@ -697,6 +698,21 @@ good: "listeners:
     tls: { certs: [{ cert: \"${WEB_CERT}\", key: \"${WEB_KEY}\" }] }
 routes:
   - { host: www.example.com, path: /*, to: 127.0.0.1:9001, health: /healthz }
+",
+}
+Unverified "W0511" "Backends are not verified." {
+why: "Whoever can get between the gateway and a backend can be that backend, read everything and answer anything. A `ca` costs one file.",
+bad: "listen: 8080
+upstreams:
+  orders: { backends: [\"https://127.0.0.1:9001\"], tls: { verify: false }, health: tcp }
+routes:
+  - { path: /*, to: orders }
+",
+good: "listen: 8080
+upstreams:
+  orders: { backends: [\"https://127.0.0.1:9001\"], tls: { ca: \"${WEB_CERT}\" }, health: tcp }
+routes:
+  - { path: /*, to: orders }
 ",
 }
 }

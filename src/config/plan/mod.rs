@@ -17,7 +17,8 @@ pub use listener::{Listener, Tls};
 pub use process::{AccessLog, Admin, Destination, Log, LogFormat, LogLevel, Reload, Shutdown, Workers};
 pub use route::{HostPattern, PathPattern, Retries, RetryOn, Route, Timeouts};
 pub use upstream::{
-    Backend, Balance, Expect, HealthCheck, Host, HostHeader, HttpProbe, ProbeKind, StatusRange, Upstream, WhenAllDown,
+    Backend, Balance, Expect, HealthCheck, Host, HostHeader, HttpProbe, ProbeKind, Protocol, StatusRange, Upstream,
+    UpstreamTls, WhenAllDown,
 };
 
 use crate::base::Name;

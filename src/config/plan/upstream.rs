@@ -1,8 +1,11 @@
-use std::{fmt, net::IpAddr, time::Duration};
+use std::{fmt, net::IpAddr, path::Path, sync::Arc, time::Duration};
 
 use http::{HeaderName, HeaderValue, Method};
 
-use crate::base::{Name, Percent};
+use crate::{
+    base::{Name, Percent},
+    tls::{PeerName, Trust},
+};
 
 /// A named group of interchangeable backends.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -17,6 +20,10 @@ pub struct Upstream {
     pub balance: Balance,
     /// The `Host` that backends see.
     pub host: HostHeader,
+    /// TLS to all of its backends, or to none.
+    pub tls: Option<UpstreamTls>,
+    /// What is spoken to its backends.
+    pub protocol: Protocol,
     /// How a backend's health is asked; `None` leaves every backend `unchecked`.
     pub health: Option<HealthCheck>,
     /// What happens to requests while no backend is eligible.
@@ -40,8 +47,10 @@ pub struct Backend {
     pub name: Name,
     /// Where it is.
     pub host: Host,
-    /// Its port, 1 to 65,535.
+    /// Its port, 1 to 65,535; 0 on a Unix socket.
     pub port: u16,
+    /// Whether TLS is spoken to it (`https://`). All backends of an upstream agree.
+    pub tls: bool,
     /// Its share of traffic relative to its peers, 1 to 1,000. Default 1.
     pub weight: u16,
     /// Used only while no primary is eligible.
@@ -55,6 +64,29 @@ pub enum Host {
     Dns(Name),
     /// An address.
     Ip(IpAddr),
+    /// A Unix socket, which has no port.
+    Unix(Arc<Path>),
+}
+
+/// TLS to backends.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct UpstreamTls {
+    /// How they are recognised, and what they are shown.
+    pub trust: Trust,
+    /// The name in their certificates; `None` is that of each backend's own address.
+    pub name: Option<PeerName>,
+}
+
+/// What is spoken to backends.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+pub enum Protocol {
+    /// Whatever the handshake of TLS agrees on.
+    Auto,
+    /// HTTP/1.1.
+    #[default]
+    Http1,
+    /// HTTP/2: by prior knowledge, or as agreed in the handshake.
+    Http2,
 }
 
 /// How one of the eligible backends is chosen.
@@ -178,6 +210,16 @@ impl fmt::Display for StatusRange {
     }
 }
 
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dns(name) => f.write_str(name),
+            Self::Ip(ip) => ip.fmt(f),
+            Self::Unix(_) => f.write_str("localhost"),
+        }
+    }
+}
+
 impl Backend {
     /// `host:port`, IPv6 in brackets: what a `Host` header for it says.
     #[must_use]
@@ -186,6 +228,7 @@ impl Backend {
             Host::Dns(name) => format!("{name}:{}", self.port),
             Host::Ip(IpAddr::V4(ip)) => format!("{ip}:{}", self.port),
             Host::Ip(IpAddr::V6(ip)) => format!("[{ip}]:{}", self.port),
+            Host::Unix(_) => "localhost".to_owned(),
         }
     }
 }

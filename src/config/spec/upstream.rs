@@ -3,7 +3,7 @@ use serde::Deserialize;
 
 use super::{
     Address, Any, Balance, Count, Duration, Flag, HealthShort, HostHeader, List, Method, Name, Named, OneOrMany,
-    Percent, ProbeType, ShortOr, Status, WhenAllDown, Written,
+    Percent, ProbeType, Protocol, ShortOr, Status, WhenAllDown, Written,
 };
 
 /// A named group of interchangeable backends.
@@ -11,12 +11,17 @@ use super::{
 #[serde(deny_unknown_fields, default, expecting = "the fields of an upstream")]
 #[schemars(rename = "Upstream")]
 pub(in crate::config) struct UpstreamSpec {
-    /// Required. Its replicas: addresses (`10.0.1.11:9001`, `http://orders.internal`), or fields. At least one.
+    /// Required. Its replicas: addresses (`10.0.1.11:9001`, `https://orders.internal`, `unix:/run/app.sock`), or fields. At least one.
     pub(in crate::config) backends: Option<List<ShortOr<Address, BackendSpec>>>,
     /// How a backend is chosen: `round_robin`, weighted. Default `round_robin`.
     pub(in crate::config) balance: Option<Written<Balance>>,
     /// The `Host` that backends see: `preserve` (the client's), `backend` (its own address) or a host. Default `preserve`.
     pub(in crate::config) host: Option<Written<HostHeader>>,
+    /// TLS to its backends, which are written with `https://`. Default: their names are verified, and whom the system trusts is trusted.
+    pub(in crate::config) tls: Option<UpstreamTlsSpec>,
+    /// What its backends speak: `http1`, `http2`, or `auto`, which takes HTTP/2 where the handshake of TLS agrees on it. gRPC needs
+    /// `http2`, which without TLS is spoken unasked. Default `http1`.
+    pub(in crate::config) protocol: Option<Written<Protocol>>,
     /// Requests in flight per backend, 1 to 1000000. Default: no limit.
     pub(in crate::config) max_in_flight: Option<Written<Count>>,
     /// Open connections per backend, 1 to 1000000; a request waits for a free one up to its connect timeout. Default: no limit.
@@ -29,12 +34,29 @@ pub(in crate::config) struct UpstreamSpec {
     pub(in crate::config) health: Option<ShortOr<HealthShort, HealthSpec>>,
 }
 
+/// TLS to backends. Files are from the folder of this file, and watched.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, expecting = "the fields of tls")]
+#[schemars(rename = "UpstreamTls")]
+pub(in crate::config) struct UpstreamTlsSpec {
+    /// Whether backends must prove who they are. Without it, whoever is in between can be them. Default `true`.
+    pub(in crate::config) verify: Option<Written<Flag>>,
+    /// A PEM file of the authorities that are trusted, and no others. Default: whom the system trusts.
+    pub(in crate::config) ca: Option<Written<Any>>,
+    /// The name that is asked for and must be in the certificate. Default: the host of the backend's address.
+    pub(in crate::config) sni: Option<Written<Any>>,
+    /// A PEM file of the certificate that backends are shown when they ask for one. Default: none.
+    pub(in crate::config) cert: Option<Written<Any>>,
+    /// The PEM file of its key; it may be the same.
+    pub(in crate::config) key: Option<Written<Any>>,
+}
+
 /// One replica.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, expecting = "the fields of a backend")]
 #[schemars(rename = "Backend")]
 pub(in crate::config) struct BackendSpec {
-    /// Required. Where it is: `http://10.0.1.12:9001` or `10.0.1.12:9001`. A name is looked up in DNS; each address is a backend.
+    /// Required. Where it is: `10.0.1.12:9001`, `http://…`, `https://…` or `unix:PATH`. A name is looked up in DNS; each address is a backend.
     pub(in crate::config) url: Option<Written<Address>>,
     /// Its name in status, logs and metrics. Default: its address.
     pub(in crate::config) name: Option<Written<Name>>,

@@ -139,6 +139,8 @@ forms! {
     HostHeader: "`preserve`, `backend` or a host", { "type": "string" };
     /// `http` or `tcp`.
     ProbeType: "`http` or `tcp`", { "enum": ["http", "tcp"] };
+    /// What backends speak.
+    Protocol: "a protocol", { "enum": ["http1", "http2", "auto"] };
     /// `fail` or `try_all`.
     WhenAllDown: "`fail` or `try_all`", { "enum": ["fail", "try_all"] };
     /// A failure that allows a retry.

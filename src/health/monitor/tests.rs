@@ -1,9 +1,12 @@
 //! The schedule and the bookkeeping in virtual time, with backends that are closures.
 
-use std::sync::{
-    Mutex,
-    atomic::{AtomicUsize, Ordering::SeqCst},
-    mpsc::{Receiver, sync_channel},
+use std::{
+    net::SocketAddr,
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+        mpsc::{Receiver, sync_channel},
+    },
 };
 
 use http::HeaderValue;
@@ -40,6 +43,10 @@ struct World {
 
 const LATENCY: Duration = Duration::from_millis(3);
 
+fn port_of(address: &crate::net::Address) -> u16 {
+    address.tcp().unwrap().port()
+}
+
 impl Ask for Arc<World> {
     async fn ask(&self, question: &Question) -> Outcome {
         struct Leave<'a>(&'a AtomicUsize);
@@ -48,7 +55,7 @@ impl Ask for Arc<World> {
                 self.0.fetch_sub(1, SeqCst);
             }
         }
-        let port = question.address.port();
+        let port = port_of(&question.dial.address);
         self.probes.lock().unwrap().push((port, Instant::now()));
         self.most_under_way.fetch_max(self.under_way.fetch_add(1, SeqCst) + 1, SeqCst);
         let _leave = Leave(&self.under_way);
@@ -113,7 +120,7 @@ impl Bench {
     }
 
     fn eligible(&self) -> Vec<u16> {
-        self.upstream.eligible().members().iter().map(|member| member.backend.address().port()).collect()
+        self.upstream.eligible().members().iter().map(|member| port_of(member.backend.address())).collect()
     }
 
     fn backend(&self, name: &str) -> BackendView {
@@ -135,7 +142,7 @@ impl Bench {
 
 fn member(port: u16) -> Member {
     let slot = Slot(u32::from(port));
-    let backend = Arc::new(Backend::new(slot, ([127, 0, 0, 1], port).into(), Verdict::Checking, 1));
+    let backend = Arc::new(Backend::new(slot, SocketAddr::from(([127, 0, 0, 1], port)).into(), Verdict::Checking, 1));
     let name = Name::derived(format!("b{port}"));
     Member { backend, name, authority: HeaderValue::from_static("b"), weight: 1, backup: false }
 }
@@ -161,11 +168,14 @@ fn plan(health: Option<HealthCheck>) -> Arc<plan::Upstream> {
     let backend = plan::Backend {
         name: Name::derived("b1"),
         host: Host::Dns(Name::derived("b1")),
+        tls: false,
         port: 1,
         weight: 1,
         backup: false,
     };
     Arc::new(plan::Upstream {
+        tls: None,
+        protocol: plan::Protocol::Http1,
         name: Name::derived("orders"),
         anonymous: false,
         backends: vec![backend],

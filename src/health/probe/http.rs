@@ -7,19 +7,24 @@ use std::{error::Error, io, pin::pin, time::Duration};
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderValue, Request, StatusCode,
+    HeaderMap, HeaderValue, Request, Response, StatusCode, Uri,
     header::{CONNECTION, HOST, USER_AGENT},
+    uri::Authority,
 };
 use http_body_util::{BodyExt, Empty};
 use hyper::{
     body::Incoming,
-    client::conn::http1::{self, SendRequest},
+    client::conn::{http1, http2},
 };
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::time::{Instant, timeout_at};
 
 use super::{super::outcome::SNIPPET_LEN, Attempt, Failure, Question};
-use crate::config::plan::{Expect, HttpProbe};
+use crate::{
+    config::plan::{Expect, HttpProbe},
+    tls::Protocol,
+    upstream::Dial,
+};
 
 /// How much of a body, and how long a head, is read.
 const READ_LIMIT: usize = 64 * 1024;
@@ -31,13 +36,38 @@ const AGENT: &str = concat!("tidegate/", env!("CARGO_PKG_VERSION"), " (health ch
 
 pub(super) async fn probe(attempt: &mut Attempt, question: &Question, probe: &HttpProbe) -> Result<(), Failure> {
     let request = request(question, probe)?;
-    let stream = attempt.connect(question.address).await?;
-    let (sender, connection) = http1::Builder::new()
-        .max_buf_size(READ_LIMIT)
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(|error| no_answer(&error))?;
-    beside(connection, exchange(attempt, sender, request, &probe.expect)).await
+    let transport = attempt.dial(&question.dial).await?;
+    match transport.protocol(&question.dial) {
+        Protocol::Http1 => {
+            let handshake = http1::Builder::new().max_buf_size(READ_LIMIT).handshake(TokioIo::new(transport)).await;
+            let (mut sender, connection) = handshake.map_err(|error| no_answer(&error))?;
+            let answer = async move { sender.send_request(request).await };
+            beside(connection, exchange(attempt, answer, &probe.expect)).await
+        }
+        Protocol::Http2 => {
+            let mut builder = http2::Builder::new(TokioExecutor::new());
+            builder.max_header_list_size(READ_LIMIT as u32);
+            let handshake = builder.handshake(TokioIo::new(transport)).await;
+            let (mut sender, connection) = handshake.map_err(|error| no_answer(&error))?;
+            let request = in_http2(request, &question.dial);
+            // The sender must outlive the body: without it the connection closes.
+            let answer = async { sender.send_request(request).await };
+            let outcome = beside(connection, exchange(attempt, answer, &probe.expect)).await;
+            drop(sender);
+            outcome
+        }
+    }
+}
+
+/// The host is a part of the target there, and no field speaks of the connection.
+fn in_http2(mut request: Request<Empty<Bytes>>, dial: &Dial) -> Request<Empty<Bytes>> {
+    request.headers_mut().remove(CONNECTION);
+    let host = request.headers_mut().remove(HOST);
+    let mut target = std::mem::take(request.uri_mut()).into_parts();
+    target.scheme = Some(dial.scheme());
+    target.authority = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
+    *request.uri_mut() = Uri::from_parts(target).unwrap_or_default();
+    request
 }
 
 pub(super) fn request(question: &Question, probe: &HttpProbe) -> Result<Request<Empty<Bytes>>, Failure> {
@@ -68,11 +98,10 @@ async fn beside<T>(connection: impl Future, exchange: impl Future<Output = T>) -
 
 async fn exchange(
     attempt: &mut Attempt,
-    mut sender: SendRequest<Empty<Bytes>>,
-    request: Request<Empty<Bytes>>,
+    answer: impl Future<Output = hyper::Result<Response<Incoming>>>,
     expect: &Expect,
 ) -> Result<(), Failure> {
-    let answer = attempt.within("timeout", "answer", sender.send_request(request)).await?;
+    let answer = attempt.within("timeout", "answer", answer).await?;
     let (head, mut body) = answer.map_err(|error| no_answer(&error))?.into_parts();
     attempt.first_byte = Some(attempt.started.elapsed());
     attempt.status = Some(head.status.as_u16());

@@ -8,13 +8,10 @@ mod tcp;
 #[cfg(test)]
 mod tests;
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{io, time::Duration};
 
 use ::http::HeaderValue;
-use tokio::{
-    net::TcpStream,
-    time::{Instant, timeout_at},
-};
+use tokio::time::{Instant, timeout_at};
 
 use super::{
     Kind, Outcome,
@@ -23,14 +20,15 @@ use super::{
 use crate::{
     base::{Timestamp, duration::Written},
     config::plan::{HealthCheck, ProbeKind},
-    upstream::Member,
+    net::{Address, Socket},
+    upstream::{Dial, DialError, Member, Transport},
 };
 
 /// Whom to ask, and what.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Question {
-    /// Where the backend is asked: its address, with the port of the check if that has one.
-    pub(super) address: SocketAddr,
+    /// How the backend is reached, at the port of the check if that has one.
+    pub(super) dial: Dial,
     /// The `Host` of the request unless the check names another.
     pub(super) authority: HeaderValue,
     /// The question itself.
@@ -40,9 +38,11 @@ pub(super) struct Question {
 impl Question {
     /// What a check asks a member.
     pub(super) fn new(member: &Member, check: &HealthCheck) -> Self {
-        let mut address = member.backend.address();
-        address.set_port(check.port.unwrap_or(address.port()));
-        Self { address, authority: member.authority.clone(), check: check.clone() }
+        let mut dial = member.backend.dial().clone();
+        if let Some(port) = check.port {
+            dial.address = dial.address.at_port(port);
+        }
+        Self { dial, authority: member.authority.clone(), check: check.clone() }
     }
 }
 
@@ -96,15 +96,27 @@ impl Attempt {
     }
 
     /// Opens the connection.
-    async fn connect(&mut self, address: SocketAddr) -> Result<TcpStream, Failure> {
-        let connected = self.within("connect_timeout", "connection", TcpStream::connect(address)).await?;
-        let stream = connected.map_err(|error| not_connected(&error))?;
+    async fn connect(&mut self, address: &Address) -> Result<Socket, Failure> {
+        let connected = self.within("connect_timeout", "connection", address.connect()).await?;
+        let socket = connected.map_err(|error| not_connected(&error))?;
         // A loopback connect to a free port of the ephemeral range may meet itself: nobody listens there.
-        if stream.local_addr().is_ok_and(|local| local == address) {
+        if let Socket::Tcp(socket) = &socket
+            && socket.local_addr().ok() == address.tcp()
+        {
             return Err(Failure::new("connect_refused", "connect refused"));
         }
         self.connect = Some(self.started.elapsed());
-        Ok(stream)
+        Ok(socket)
+    }
+
+    /// Opens the connection and shakes hands, where that is said.
+    async fn dial(&mut self, dial: &Dial) -> Result<Transport, Failure> {
+        let socket = self.connect(&dial.address).await?;
+        let secured = self.within("tls_timeout", "TLS handshake", dial.secure(socket)).await?;
+        secured.map_err(|error| match error {
+            DialError::Tls(why) => Failure::new("tls", format!("TLS: {why}")),
+            DialError::Connect(error) => not_connected(&error),
+        })
     }
 
     /// Waits until the deadline. `timeout_at` asks the future first, so an answer that is there counts even when we are late.

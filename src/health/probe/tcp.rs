@@ -3,5 +3,5 @@
 use super::{Attempt, Failure, Question};
 
 pub(super) async fn probe(attempt: &mut Attempt, question: &Question) -> Result<(), Failure> {
-    attempt.connect(question.address).await.map(drop)
+    attempt.connect(&question.dial.address).await.map(drop)
 }

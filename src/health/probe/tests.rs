@@ -1,9 +1,11 @@
 //! Probes against real sockets whose owners misbehave.
 
+use std::net::SocketAddr;
+
 use ::http::{HeaderName, Method};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     sync::oneshot,
     task::JoinHandle,
 };
@@ -28,7 +30,7 @@ fn question(address: SocketAddr, kind: ProbeKind, timeout: Duration) -> Question
         unhealthy_after: 3,
         jitter: Percent::whole(0),
     };
-    Question { address, authority: HeaderValue::from_static("orders.internal:8000"), check }
+    Question { dial: address.into(), authority: HeaderValue::from_static("orders.internal:8000"), check }
 }
 
 fn get(body: Option<&str>) -> HttpProbe {
@@ -158,13 +160,14 @@ async fn headers_of_the_check_replace_ours() {
 #[tokio::test]
 async fn a_port_of_the_check_replaces_the_backends() {
     use crate::upstream::{Backend, Slot, Verdict};
-    let backend = Backend::new(Slot(0), "127.0.0.1:9001".parse().unwrap(), Verdict::Checking, 1);
+    let backend = Backend::new(Slot(0), SocketAddr::from(([127, 0, 0, 1], 9001)).into(), Verdict::Checking, 1);
     let name = crate::base::Name::derived("a");
     let authority = HeaderValue::from_static("a:9001");
     let member = Member { backend: backend.into(), name, authority, weight: 1, backup: false };
-    let check = question(member.backend.address(), ProbeKind::Tcp, AMPLE).check;
-    assert_eq!(Question::new(&member, &check).address.port(), 9001);
-    assert_eq!(Question::new(&member, &HealthCheck { port: Some(9902), ..check }).address.port(), 9902);
+    let check = question(member.backend.address().tcp().unwrap(), ProbeKind::Tcp, AMPLE).check;
+    let port = |check: &HealthCheck| Question::new(&member, check).dial.address.tcp().unwrap().port();
+    assert_eq!(port(&check), 9001);
+    assert_eq!(port(&HealthCheck { port: Some(9902), ..check }), 9902);
 }
 
 #[tokio::test]

@@ -1,5 +1,3 @@
-//! A client's socket: TCP, or a Unix socket.
-
 use std::{
     io,
     pin::Pin,
@@ -15,15 +13,16 @@ use tokio::{
 
 /// A connected socket.
 #[derive(Debug)]
-pub(super) enum Socket {
+pub enum Socket {
+    /// Over IP.
     Tcp(TcpStream),
-    #[allow(dead_code, reason = "listeners on Unix sockets are being built")]
+    /// On this machine.
     Unix(UnixStream),
 }
 
 impl Socket {
     /// Makes the close to come a reset. (A Unix socket has none: its other end sees an early end.)
-    pub(super) fn reset(&self) {
+    pub fn reset(&self) {
         if let Self::Tcp(socket) = self {
             // Closing a socket that does not linger resets the connection. One that is gone already needs no reset.
             let _ = socket2::SockRef::from(socket).set_linger(Some(Duration::ZERO));
@@ -32,7 +31,7 @@ impl Socket {
 
     /// Reads and forgets what a client still sends after it was answered, for a bounded time and size, so that the answer
     /// reaches it before the end of the connection does.
-    pub(super) async fn linger(&self) {
+    pub async fn linger(&self) {
         const LONGEST: Duration = Duration::from_secs(2);
         const MOST: usize = 1024 * 1024;
         let drain = async {

@@ -1,0 +1,221 @@
+//! One open connection to a backend, in HTTP/1.1 for one request after the other, in HTTP/2 for many side by side.
+
+use std::{
+    cell::{Cell, RefCell},
+    future::poll_fn,
+    io,
+    pin::Pin,
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+use bytes::Buf;
+use http::{HeaderValue, Uri, Version, header, uri::PathAndQuery};
+use http_body::Body;
+use hyper::{
+    Request, Response,
+    body::Incoming,
+    client::conn::{TrySendError, http1, http2},
+    rt::Executor,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::task::{AbortHandle, spawn_local};
+
+use super::{
+    Dial,
+    dial::{DialError, Transport},
+    pool::Place,
+    stream::{BackendStream, Patience},
+};
+use crate::tls::Protocol;
+
+/// The largest response head that a backend may send, in bytes. Bodies pass in pieces of at most this.
+const MAX_HEAD: usize = 64 * 1024;
+
+/// Requests at once on one HTTP/2 connection, where the backend allows more.
+const MAX_STREAMS: usize = 128;
+
+/// The same before it has said how many it allows.
+const UNTOLD_STREAMS: usize = 32;
+
+/// What a backend may send of one response, and of all of a connection's, before the client has taken it.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+
+/// How often a backend with requests under way is asked whether it is still there, and how long it may take to say so.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What a request's body must be, to be sent to a backend.
+pub trait Sendable: Body<Data: Buf + Send, Error: Into<BoxError>> + Unpin + 'static {}
+
+impl<B: Body<Data: Buf + Send, Error: Into<BoxError>> + Unpin + 'static> Sendable for B {}
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A client that says `TE: trailers`, among the extensions of its request. A backend in HTTP/2 is told so, too: gRPC asks for it.
+#[derive(Clone, Copy, Debug)]
+pub struct TakesTrailers;
+
+/// An open connection.
+pub(super) enum Wire<B: Sendable> {
+    /// For one request at a time.
+    Http1(Http1<B>),
+    /// For many.
+    Http2(Rc<Http2<B>>),
+}
+
+/// Opens a connection, which holds the place until its socket is closed.
+pub(super) async fn open<B: Sendable>(dial: &Dial, place: Place) -> Result<Wire<B>, DialError> {
+    let transport = dial.connect().await?;
+    match transport.protocol(dial) {
+        Protocol::Http1 => Http1::open(transport, place).await.map(Wire::Http1),
+        Protocol::Http2 => Box::pin(Http2::open(dial, transport, place)).await.map(|wire| Wire::Http2(Rc::new(wire))),
+    }
+}
+
+/// An HTTP/1.1 connection: where requests go in, and the task that drives it.
+pub(super) struct Http1<B> {
+    pub(super) sender: http1::SendRequest<B>,
+    pub(super) born: Instant,
+    patience: Patience,
+    _driver: Driver,
+}
+
+impl<B: Sendable> Http1<B> {
+    async fn open(transport: Transport, place: Place) -> Result<Self, DialError> {
+        let patience = Patience::default();
+        let stream = TokioIo::new(BackendStream::new(transport, patience.clone(), place));
+        let handshake = http1::Builder::new().max_buf_size(MAX_HEAD).handshake(stream).await;
+        let (sender, connection) = handshake.map_err(io::Error::other)?;
+        let driver = spawn_local(async move {
+            // What goes wrong is told to the request that uses it; between requests there is nobody to tell.
+            let _ended = connection.await;
+        });
+        Ok(Self { sender, patience, born: Instant::now(), _driver: Driver(driver.abort_handle()) })
+    }
+
+    pub(super) async fn send(&mut self, request: Request<B>) -> Result<Response<Incoming>, TrySendError<Request<B>>> {
+        self.patience.begin();
+        let sent = self.sender.try_send_request(request).await;
+        self.patience.end();
+        sent
+    }
+}
+
+type Http2Connection<B> = http2::Connection<TokioIo<BackendStream>, B, Tasks>;
+
+/// An HTTP/2 connection, shared by its requests.
+pub(super) struct Http2<B: Sendable> {
+    sender: http2::SendRequest<B>,
+    // Polled by its driver, asked by whoever wants a stream.
+    connection: Rc<RefCell<Http2Connection<B>>>,
+    dial: Dial,
+    pub(super) born: Instant,
+    pub(super) idle_since: Cell<Instant>,
+    streams: Cell<usize>,
+    _driver: Driver,
+}
+
+impl<B: Sendable> Http2<B> {
+    async fn open(dial: &Dial, transport: Transport, place: Place) -> Result<Self, DialError> {
+        let stream = TokioIo::new(BackendStream::new(transport, Patience::default(), place));
+        let mut builder = http2::Builder::new(Tasks);
+        builder
+            .timer(TokioTimer::new())
+            .initial_max_send_streams(UNTOLD_STREAMS)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_header_list_size(MAX_HEAD as u32)
+            .keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
+        let (sender, connection) = builder.handshake(stream).await.map_err(io::Error::other)?;
+        let connection = Rc::new(RefCell::new(connection));
+        let driven = Rc::clone(&connection);
+        let driver = spawn_local(async move {
+            let _ended = poll_fn(|cx| Pin::new(&mut *driven.borrow_mut()).poll(cx)).await;
+        });
+        let (now, driver) = (Instant::now(), Driver(driver.abort_handle()));
+        let (idle_since, streams) = (Cell::new(now), Cell::default());
+        Ok(Self { sender, connection, dial: dial.clone(), born: now, idle_since, streams, _driver: driver })
+    }
+
+    /// Whether it may carry one more request: as many as the backend allows, and we.
+    pub(super) fn has_room(&self) -> bool {
+        let allowed = self.connection.try_borrow().map_or(0, |connection| connection.current_max_send_streams());
+        self.streams.get() < allowed.min(MAX_STREAMS) && !self.sender.is_closed()
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.streams.get() == 0
+    }
+
+    pub(super) fn begin_stream(&self) {
+        self.streams.set(self.streams.get() + 1);
+    }
+
+    pub(super) fn end_stream(&self) {
+        self.streams.set(self.streams.get().saturating_sub(1));
+        self.idle_since.set(Instant::now());
+    }
+
+    pub(super) async fn send(&self, mut request: Request<B>) -> Result<Response<Incoming>, TrySendError<Request<B>>> {
+        self.dress(&mut request);
+        self.sender.clone().try_send_request(request).await
+    }
+
+    /// Makes a request one of HTTP/2: the host is a part of the target (RFC 9113, section 8.3.1).
+    fn dress(&self, request: &mut Request<B>) {
+        let host = request.headers_mut().remove(header::HOST);
+        let authority = host.as_ref().and_then(|host| host.to_str().ok()?.parse().ok());
+        let mut target = std::mem::take(request.uri_mut()).into_parts();
+        target.scheme = Some(self.dial.scheme());
+        // A client of HTTP/1.0 may name no host; a request of HTTP/2 has one.
+        target.authority = authority.or_else(|| Some(http::uri::Authority::from_static("localhost")));
+        target.path_and_query.get_or_insert_with(|| PathAndQuery::from_static("/"));
+        *request.uri_mut() = Uri::from_parts(target).unwrap_or_default();
+        *request.version_mut() = Version::HTTP_2;
+        if request.extensions().get::<TakesTrailers>().is_some() {
+            request.headers_mut().insert(header::TE, HeaderValue::from_static("trailers"));
+        }
+    }
+}
+
+/// A request that came back, as one of HTTP/1.1 again: the next backend may speak that.
+pub(super) fn undressed<B>(mut request: Request<B>) -> Request<B> {
+    if request.version() != Version::HTTP_2 {
+        return request;
+    }
+    let target = std::mem::take(request.uri_mut()).into_parts();
+    if let Some(host) = target.authority.and_then(|authority| HeaderValue::from_str(authority.as_str()).ok()) {
+        request.headers_mut().insert(header::HOST, host);
+    }
+    *request.uri_mut() = target.path_and_query.map(Uri::from).unwrap_or_default();
+    *request.version_mut() = Version::HTTP_11;
+    request.headers_mut().remove(header::TE);
+    request
+}
+
+/// The task that drives a connection. Ends with its owner: left alone, it would go on with a request body that nobody wants
+/// any more, as long as the client takes to send it.
+struct Driver(AbortHandle);
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Runs what an HTTP/2 connection is made of as tasks of its worker.
+#[derive(Clone)]
+pub(super) struct Tasks;
+
+impl<F: Future<Output: 'static> + 'static> Executor<F> for Tasks {
+    fn execute(&self, task: F) {
+        spawn_local(task);
+    }
+}
