@@ -283,8 +283,14 @@ fn examples_load_without_findings() {
     files.extend(std::fs::read_dir(root.join("examples")).unwrap().map(|entry| entry.unwrap().path()));
     let files: Vec<_> = files.into_iter().filter(|file| file.extension().is_some_and(|ext| ext == "yaml")).collect();
     assert!(files.len() > 8, "{files:?}");
+    let folder = tempfile::tempdir().unwrap();
+    let made = rcgen::generate_simple_self_signed(["shop.example.com".to_owned()]).unwrap();
+    std::fs::create_dir(folder.path().join("certs")).unwrap();
+    std::fs::write(folder.path().join("certs/shop.pem"), made.cert.pem()).unwrap();
+    std::fs::write(folder.path().join("certs/shop.key"), made.signing_key.serialize_pem()).unwrap();
     for file in files {
-        let source = Source::read(&file).unwrap();
+        let text = Source::read(&file).unwrap().text;
+        let source = Source { path: folder.path().join(file.file_name().unwrap()), text };
         let report = match load(&source, &|_| None) {
             Ok(loaded) => loaded.warnings,
             Err(report) => report,

@@ -6,6 +6,7 @@ use std::{
     io,
     pin::Pin,
     rc::Rc,
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
@@ -108,8 +109,9 @@ type Http2Connection<B> = http2::Connection<TokioIo<BackendStream>, B, Tasks>;
 /// An HTTP/2 connection, shared by its requests.
 pub(super) struct Http2<B: Sendable> {
     sender: http2::SendRequest<B>,
-    // Polled by its driver, asked by whoever wants a stream.
-    connection: Rc<RefCell<Http2Connection<B>>>,
+    // Polled by its driver, asked by whoever wants a stream. Gone once it has ended: requests that still wait in it come back
+    // as it is dropped.
+    connection: Rc<RefCell<Option<Http2Connection<B>>>>,
     dial: Dial,
     pub(super) born: Instant,
     pub(super) idle_since: Cell<Instant>,
@@ -130,10 +132,15 @@ impl<B: Sendable> Http2<B> {
             .keep_alive_interval(KEEP_ALIVE)
             .keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
         let (sender, connection) = builder.handshake(stream).await.map_err(io::Error::other)?;
-        let connection = Rc::new(RefCell::new(connection));
+        let connection = Rc::new(RefCell::new(Some(connection)));
         let driven = Rc::clone(&connection);
         let driver = spawn_local(async move {
-            let _ended = poll_fn(|cx| Pin::new(&mut *driven.borrow_mut()).poll(cx)).await;
+            let poll =
+                |cx: &mut Context<'_>| driven.borrow_mut().as_mut().map(|connection| Pin::new(connection).poll(cx));
+            // What goes wrong is told to the requests that use it.
+            poll_fn(|cx| poll(cx).map_or(Poll::Ready(()), |polled| polled.map(drop))).await;
+            let ended = driven.borrow_mut().take();
+            drop(ended);
         });
         let (now, driver) = (Instant::now(), Driver(driver.abort_handle()));
         let (idle_since, streams) = (Cell::new(now), Cell::default());
@@ -142,7 +149,8 @@ impl<B: Sendable> Http2<B> {
 
     /// Whether it may carry one more request: as many as the backend allows, and we.
     pub(super) fn has_room(&self) -> bool {
-        let allowed = self.connection.try_borrow().map_or(0, |connection| connection.current_max_send_streams());
+        let Ok(connection) = self.connection.try_borrow() else { return false };
+        let allowed = connection.as_ref().map_or(0, Http2Connection::current_max_send_streams);
         self.streams.get() < allowed.min(MAX_STREAMS) && !self.sender.is_closed()
     }
 

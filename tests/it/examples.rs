@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::support::{Client, Gateway, Launch, Response};
+use super::support::{Authority, Client, Gateway, Launch, Response};
 
 fn files() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
@@ -17,9 +17,13 @@ fn files() -> Vec<PathBuf> {
 /// The same config on free ports, so that tests can run beside each other and beside whatever this machine runs.
 fn on_free_ports(text: &str) -> String {
     let mut text = text.replace("listen: 8080", "listen: \"127.0.0.1:0\"");
-    for (written, free) in
-        [("${PORT:-8080}", "\"127.0.0.1:0\""), ("0.0.0.0:8080", "127.0.0.1:0"), (":8081", ":0"), (":9901", ":0")]
-    {
+    for (written, free) in [
+        ("${PORT:-8080}", "\"127.0.0.1:0\""),
+        ("0.0.0.0:8080", "127.0.0.1:0"),
+        ("0.0.0.0:8443", "127.0.0.1:0"),
+        (":8081", ":0"),
+        (":9901", ":0"),
+    ] {
         text = text.replace(written, free);
     }
     if !text.contains("\nadmin:") {
@@ -32,9 +36,11 @@ fn on_free_ports(text: &str) -> String {
 fn every_example_starts_answers_and_stops() {
     let files = files();
     assert!(files.len() > 8, "{files:?}");
+    let pair = Authority::new("authority").server(&["shop.example.com"], 1);
     for file in files {
         let config = on_free_ports(&fs::read_to_string(&file).unwrap());
-        let gateway = Launch::default().file("tidegate.yaml", config).start_on_what_is_there();
+        let launch = Launch::default().file("certs/shop.pem", &pair.cert).file("certs/shop.key", &pair.key);
+        let gateway = launch.file("tidegate.yaml", config).start_on_what_is_there();
         assert_eq!(ask(&gateway, "/livez").status(), 200, "{}", file.display());
         let health: serde_json::Value = serde_json::from_slice(&ask(&gateway, "/health").body).unwrap();
         assert!(health["checks"].as_object().is_some_and(|checks| !checks.is_empty()), "{}", file.display());

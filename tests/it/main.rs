@@ -6,8 +6,9 @@
 
 mod access_log;
 mod admin;
-mod balance;
 mod allocations;
+mod backends;
+mod balance;
 mod bodies;
 mod drills;
 mod examples;

@@ -173,9 +173,8 @@ impl<'a> Check<'a> {
         }
         let plain = UpstreamTlsSpec::default();
         let written = written.unwrap_or(&plain);
-        let trust = self.trust(tls_at, written, protocol)?;
         let name = written.sni.as_ref().and_then(|sni| self.peer_name(tls_at.key("sni"), &sni.text));
-        Some(UpstreamTls { trust, name })
+        Some(UpstreamTls { trust: self.trust(tls_at, written, protocol)?, name })
     }
 
     fn trust(&mut self, at: At<'a>, written: &UpstreamTlsSpec, protocol: Protocol) -> Option<Trust> {
@@ -185,19 +184,17 @@ impl<'a> Check<'a> {
                 self.finding(Code::Unverified, at.key("verify"), "backends do not have to prove who they are");
             self.report(finding.label("name their authority in `ca` instead"));
         }
-        let authorities = match &written.ca {
-            Some(ca) => Some(self.authorities(at.key("ca"), ca)?),
-            None => None,
-        };
+        let authorities = written.ca.as_ref().map(|ca| self.authorities(at.key("ca"), ca));
+        let is_anonymous = written.cert.is_none() && written.key.is_none();
+        let identity = (!is_anonymous).then(|| self.pair(at, written.cert.as_ref(), written.key.as_ref()));
         if verify && authorities.is_none() && !tls::has_system_authorities() {
             let finding = self.finding(Code::BadCertificate, at, "this system trusts no authority at all");
             self.report(finding.label("install its package of CA certificates, or name a `ca`"));
             return None;
         }
-        let identity = match (&written.cert, &written.key) {
-            (None, None) => None,
-            (cert, key) => Some(self.pair(at, cert.as_ref(), key.as_ref())?),
-        };
+        // What is written and cannot be used has been reported.
+        let authorities = authorities.map_or(Some(None), |read| read.map(Some))?;
+        let identity = identity.map_or(Some(None), |read| read.map(Some))?;
         let offered = match protocol {
             Protocol::Auto => vec![tls::Protocol::Http2, tls::Protocol::Http1],
             Protocol::Http1 => vec![tls::Protocol::Http1],

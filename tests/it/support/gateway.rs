@@ -194,7 +194,9 @@ impl Default for Launch {
 impl Launch {
     /// Puts a file beside the config.
     pub fn file(self, name: &str, text: impl AsRef<str>) -> Self {
-        fs::write(self.folder.path().join(name), text.as_ref()).unwrap();
+        let path = self.folder.path().join(name);
+        fs::create_dir_all(path.parent().expect("it is in the folder")).unwrap();
+        fs::write(path, text.as_ref()).unwrap();
         self
     }
 
