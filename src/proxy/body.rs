@@ -143,6 +143,8 @@ pub enum ResponseBody {
     Own(Bytes, Rc<Exchange>),
     /// A backend's body, as it comes.
     Backend(Box<BackendBody>),
+    /// None: a tunnel begins.
+    Tunnel,
 }
 
 /// A backend's body on its way to a client. Holds what the exchange uses of the backend until its last byte.
@@ -238,6 +240,7 @@ impl Body for ResponseBody {
                     Cut(fault)
                 })
             })),
+            Self::Tunnel => Poll::Ready(None),
         }
     }
 
@@ -245,6 +248,7 @@ impl Body for ResponseBody {
         match self {
             Self::Own(text, _) => text.is_empty(),
             Self::Backend(body) => body.incoming.is_end_stream(),
+            Self::Tunnel => true,
         }
     }
 
@@ -252,6 +256,7 @@ impl Body for ResponseBody {
         match self {
             Self::Own(text, _) => SizeHint::with_exact(text.len() as u64),
             Self::Backend(body) => body.incoming.size_hint(),
+            Self::Tunnel => SizeHint::with_exact(0),
         }
     }
 }
@@ -285,6 +290,7 @@ impl fmt::Debug for ResponseBody {
         match self {
             Self::Own(..) => f.write_str("Own"),
             Self::Backend(_) => f.write_str("Backend"),
+            Self::Tunnel => f.write_str("Tunnel"),
         }
     }
 }

@@ -12,7 +12,7 @@ use std::{
 use http::{HeaderName, HeaderValue};
 use tokio::task::{self, AbortHandle};
 
-use super::headers::Origin;
+use super::{Tunnel, headers::Origin};
 use crate::{
     runtime::{Listener, Pinned},
     tls::PeerCertificate,
@@ -34,6 +34,7 @@ pub struct Client {
     requests: Cell<u64>,
     in_flight: Cell<u32>,
     multiplexed: RefCell<Option<Box<Multiplexed>>>,
+    tunnel: RefCell<Option<Box<Tunnel>>>,
     phase: Cell<Phase>,
     since: Cell<Instant>,
     has_unread: Cell<bool>,
@@ -96,6 +97,7 @@ impl Client {
             requests: Cell::default(),
             in_flight: Cell::default(),
             multiplexed: RefCell::default(),
+            tunnel: RefCell::default(),
             phase: Cell::new(phase),
             since: Cell::new(Instant::now()),
             has_unread: Cell::new(false),
@@ -162,6 +164,26 @@ impl Client {
     #[must_use]
     pub fn is_flooding(&self) -> bool {
         self.multiplexed.borrow().as_ref().is_some_and(|multiplexed| multiplexed.is_spent())
+    }
+
+    /// The response that is now written is the last thing of HTTP here.
+    pub(super) fn becomes_tunnel(&self, tunnel: Tunnel) {
+        self.tunnel.replace(Some(Box::new(tunnel)));
+    }
+
+    /// The tunnel that the connection is, once HTTP on it has ended.
+    pub fn take_tunnel(&self) -> Option<Box<Tunnel>> {
+        self.tunnel.take()
+    }
+
+    /// Runs a task that ends with the connection.
+    pub(super) fn spawn(self: &Rc<Self>, task: impl Future<Output = ()> + 'static) {
+        let client = Rc::clone(self);
+        let task = task::spawn_local(async move {
+            task.await;
+            client.stream_ended(task::id());
+        });
+        self.stream_began(task.id(), task.abort_handle());
     }
 
     /// A task serves a request of an HTTP/2 connection.

@@ -60,6 +60,7 @@ pub struct Exchange {
     request_sent: Cell<Option<Instant>>,
     is_body_read: Cell<bool>,
     response_ended: Cell<bool>,
+    is_tunnel: Cell<bool>,
     received: Cell<u64>,
     sent: Cell<u64>,
 }
@@ -131,9 +132,27 @@ impl Exchange {
             request_sent: Cell::default(),
             is_body_read: Cell::new(!has_body),
             response_ended: Cell::default(),
+            is_tunnel: Cell::default(),
             received: Cell::default(),
             sent: Cell::default(),
         })
+    }
+
+    /// It is a tunnel from here on, which lasts as long as its ends like.
+    pub(super) fn becomes_tunnel(&self) {
+        self.is_tunnel.set(true);
+        self.client.set_deadline(None);
+        self.is_body_read.set(true);
+    }
+
+    /// When a tunnel to this backend shall end: never, or some time after its route or its backend has gone.
+    pub(super) fn ends_by(&self, member: &Member, doomed: Option<Instant>) -> Option<Instant> {
+        let now = self.gateway.pin();
+        let is_routed = self.route.get().is_some_and(|route| now.snapshot.routes.contains_key(&route.plan.name));
+        if is_routed && !member.backend.is_draining() {
+            return None;
+        }
+        Some(doomed.unwrap_or_else(|| Instant::now() + now.snapshot.plan.shutdown.timeout))
     }
 
     pub(super) fn worker(&self) -> WorkerId {
@@ -148,7 +167,7 @@ impl Exchange {
         &self.pinned
     }
 
-    pub(super) fn client(&self) -> &Client {
+    pub(super) fn client(&self) -> &Rc<Client> {
         &self.client
     }
 
@@ -191,6 +210,9 @@ impl Exchange {
 
     /// When the whole exchange is overdue: by the route, and by the client.
     pub(super) fn deadline(&self) -> Option<Instant> {
+        if self.is_tunnel.get() {
+            return None;
+        }
         let limit = self.route.get()?.plan.timeouts.request;
         let limit = (!limit.is_zero()).then_some(limit).into_iter().chain(self.granted).min()?;
         Some(Instant::from_std(self.started + limit))
@@ -311,7 +333,7 @@ impl Exchange {
             () if std::thread::panicking() => Fault::Internal,
             // The client did not read in time.
             () if self.is_overdue() => Fault::ResponseTimeout,
-            () if self.client.is_cut() => Fault::Draining,
+            () if self.client.is_cut() || self.is_tunnel.get() => Fault::Draining,
             () => Fault::ClientGone,
         }
     }

@@ -10,6 +10,7 @@ use super::{
     Exchange, Fault, RequestBody,
     body::{Used, io_kind},
     headers,
+    upgrade::Asked,
 };
 use crate::{
     config::plan::{HostHeader, Protocol, RetryOn},
@@ -26,6 +27,7 @@ pub(super) async fn forward(
     route: &Route,
     head: Parts,
     body: RequestBody,
+    asked: Option<&Asked>,
 ) -> Result<(Response<Incoming>, Used), Fault> {
     let mut retries = Retries::new(route, &head, &body);
     let mut tried = Vec::new();
@@ -48,7 +50,7 @@ pub(super) async fn forward(
         let member = Arc::clone(lease.member());
         address(&mut request, route, &member);
         exchange.begin_attempt(&member);
-        let failure = match attempt(exchange, route, lease, request).await {
+        let failure = match attempt(exchange, route, lease, request, asked).await {
             Ok(done) => {
                 exchange.end_attempt("ok", Some(done.0.status()));
                 return Ok(done);
@@ -124,6 +126,7 @@ async fn attempt(
     route: &Route,
     lease: Lease,
     mut request: Request<RequestBody>,
+    asked: Option<&Asked>,
 ) -> Result<(Response<Incoming>, Used), Failure> {
     let backend = &lease.member().backend;
     let due = exchange.deadline_within(route.plan.timeouts.connect);
@@ -141,9 +144,13 @@ async fn attempt(
                 return Err(Failure { unsent, ..connect_fault(&error).into() });
             }
         };
+        if asked.is_some() {
+            connection.may_upgrade();
+        }
         let failure = match send(exchange, route, &mut connection, request).await {
             Ok(mut response) => {
-                let is_asked_for = response.status() != StatusCode::SWITCHING_PROTOCOLS;
+                let is_agreed = |asked: &Asked| asked.is_agreed(response.headers());
+                let is_asked_for = response.status() != StatusCode::SWITCHING_PROTOCOLS || asked.is_some_and(is_agreed);
                 return match is_asked_for && headers::settle_framing(response.headers_mut()) {
                     true => Ok((response, Used { lease, connection })),
                     false => Err(Fault::BadResponse.into()),

@@ -8,12 +8,20 @@ use std::{
     time::Instant,
 };
 
-use http::{HeaderValue, Request, Response, Version, header, request::Parts};
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, StatusCode, Version, header, request::Parts};
 use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
 use tower::Service;
 
 use super::{
-    Client, Exchange, Fault, RequestBody, ResponseBody, forward::forward, headers, respond, respond::Refused, sanitise,
+    Client, Exchange, Fault, RequestBody, ResponseBody, Tunnel,
+    body::Used,
+    forward::forward,
+    headers,
+    respond::{self, Refused},
+    sanitise,
+    upgrade::{self, Asked},
 };
 use crate::{
     base::Timestamp,
@@ -134,6 +142,7 @@ impl Gateway {
 /// The straight line.
 async fn serve(exchange: &Rc<Exchange>, request: Request<Incoming>) -> Result<Response<ResponseBody>, Refused> {
     let (mut head, body) = request.into_parts();
+    let extended = upgrade::extended_connect(&mut head)?;
     sanitise::sanitise(&mut head)?;
     let Some(route) = find(exchange, &head)? else { return no_route(exchange, &head) };
 
@@ -145,17 +154,56 @@ async fn serve(exchange: &Rc<Exchange>, request: Request<Incoming>) -> Result<Re
     }
 
     let body = RequestBody::new(body, exchange, route.plan.max_body.map(|size| size.0))?;
+    let asked = Asked::of(&head, route, !body.is_empty(), extended)?;
     ready_for_backend(exchange, &mut head);
-    let (response, used) = forward(exchange, route, head, body).await?;
+    if let Some(asked) = &asked {
+        asked.ask(&mut head.headers);
+    }
+    let (response, used) = forward(exchange, route, head, body, asked.as_ref()).await?;
 
     let (mut head, body) = response.into_parts();
     headers::strip_hop_by_hop(&mut head.headers);
     head.version = Version::HTTP_11;
     pass.decorate(&mut head.headers);
     head.headers.insert(headers::X_REQUEST_ID, exchange.id().clone());
+    let body = match asked {
+        None => ResponseBody::backend(body, Rc::clone(exchange), used),
+        // Boxed: an upgrade is rare, and would be part of every request's future.
+        Some(asked) if head.status == StatusCode::SWITCHING_PROTOCOLS => {
+            Box::pin(begin_tunnel(exchange, &mut head, used, asked)).await?
+        }
+        Some(asked) => {
+            asked.declined(&mut head)?;
+            ResponseBody::backend(body, Rc::clone(exchange), used)
+        }
+    };
     exchange.answered(head.status, None);
     exchange.called(&head.headers);
-    Ok(Response::from_parts(head, ResponseBody::backend(body, Rc::clone(exchange), used)))
+    Ok(Response::from_parts(head, body))
+}
+
+/// The backend has agreed: what comes after the head of the response is a tunnel.
+async fn begin_tunnel(
+    exchange: &Rc<Exchange>,
+    head: &mut http::response::Parts,
+    used: Used,
+    asked: Asked,
+) -> Result<ResponseBody, Fault> {
+    asked.answer(head);
+    let Used { lease, connection } = used;
+    let backend = connection.into_upgraded().await.ok_or(Fault::ResetBeforeHeaders)?;
+    exchange.becomes_tunnel();
+    let tunnel = Tunnel::new(Rc::clone(exchange), lease, backend);
+    match asked.extended {
+        // Whoever drives the client's connection goes on with it, when the response is written.
+        None => exchange.client().becomes_tunnel(tunnel),
+        Some(extended) => exchange.client().spawn(async move {
+            if let Ok(stream) = extended.stream.await {
+                tunnel.run(TokioIo::new(stream), Bytes::new()).await;
+            }
+        }),
+    }
+    Ok(ResponseBody::Tunnel)
 }
 
 fn find<'a>(exchange: &'a Exchange, head: &Parts) -> Result<Option<&'a Arc<Route>>, Refused> {

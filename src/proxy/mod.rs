@@ -19,9 +19,12 @@ mod grpc;
 mod headers;
 mod respond;
 mod sanitise;
+mod tunnel;
+mod upgrade;
 
 pub use body::{Cut, RequestBody, ResponseBody};
 pub use client::{Client, Phase};
 pub use exchange::Exchange;
 pub use fault::{Blame, Fault};
 pub use gateway::Gateway;
+pub use tunnel::Tunnel;

@@ -162,6 +162,8 @@ impl Open {
 /// Serves a connection to its end. A panic is its end, and nobody else's.
 pub(super) async fn serve(gateway: Rc<Gateway>, open: &Rc<Open>, socket: Socket) -> Closed {
     let served = AssertUnwindSafe(drive(gateway, open, socket)).catch_unwind().await;
+    // One that was agreed on and did not begin ends here, and is recorded.
+    drop(open.client.take_tunnel());
     served.unwrap_or(Closed::Panic)
 }
 
@@ -245,7 +247,13 @@ async fn http1<T: Transport>(gateway: Rc<Gateway>, open: &Rc<Open>, stream: Clie
         }
     };
     // What is still under way ends here, and is recorded.
-    let stream = connection.into_parts().io.into_inner();
+    let parts = connection.into_parts();
+    let stream = parts.io.into_inner();
+    if closed == Closed::Done
+        && let Some(tunnel) = open.client.take_tunnel()
+    {
+        return Box::pin(pass_on(open, tunnel.run(stream, parts.read_buf))).await;
+    }
     if open.client.is_broken_off() {
         stream.socket().reset();
     } else if has_unread {
@@ -253,6 +261,19 @@ async fn http1<T: Transport>(gateway: Rc<Gateway>, open: &Rc<Open>, stream: Clie
         Box::pin(stream.socket().linger()).await;
     }
     closed
+}
+
+/// Serves a tunnel to its end, or to the moment that it is cut.
+async fn pass_on(open: &Rc<Open>, tunnel: impl Future<Output = ()>) -> Closed {
+    let mut tunnel = pin!(tunnel);
+    loop {
+        match unless_ordered(open, tunnel.as_mut()).await {
+            Ok(()) => return Closed::Done,
+            Err(Order::Cut(reason)) => return reason,
+            // It ends with one of its ends, or at the deadline.
+            Err(Order::Finish(_) | Order::Serve) => {}
+        }
+    }
 }
 
 async fn http2<T: Transport>(gateway: Rc<Gateway>, open: &Rc<Open>, stream: ClientStream<T>) -> Closed {
@@ -268,6 +289,7 @@ async fn http2<T: Transport>(gateway: Rc<Gateway>, open: &Rc<Open>, stream: Clie
         // Streams that a client resets before they were looked at (CVE-2023-44487), and that it makes us reset (CVE-2025-8671).
         .max_pending_accept_reset_streams(MAX_RESETS)
         .max_local_error_reset_streams(MAX_RESETS)
+        .enable_connect_protocol()
         // A client that is gone without a word holds streams that no deadline ends.
         .timer(TokioTimer::new())
         .keep_alive_interval(KEEP_ALIVE)

@@ -25,7 +25,8 @@ pub use backend::{Backend, Slot, Verdict};
 pub use dial::{Dial, DialError, Secured, Transport};
 pub use eligible::{Eligible, Lease, Member, Tier};
 pub use pool::{Bells, Connection, Limits, Pools, Reuse, Unsent};
-pub use wire::{Sendable, TakesTrailers};
+pub use stream::BackendStream;
+pub use wire::{Sendable, TakesTrailers, Upgraded};
 
 use crate::telemetry::cells::WorkerId;
 

@@ -21,7 +21,7 @@ use tokio::sync::Notify;
 
 use super::{
     Backend, DialError, Sendable,
-    wire::{self, Http1, Http2, Wire},
+    wire::{self, Http1, Http2, Upgraded, Wire},
 };
 use crate::config::plan;
 
@@ -366,6 +366,21 @@ impl<B: Sendable> Connection<B> {
         self.reused
     }
 
+    /// The next request asks for an upgrade.
+    pub fn may_upgrade(&self) {
+        if let Using::Http1(wire) = &self.wire {
+            wire.may_upgrade(true);
+        }
+    }
+
+    /// Its stream, after the backend has agreed to an upgrade; `None` where it has ended instead, or was none of HTTP/1.1.
+    pub async fn into_upgraded(self) -> Option<Upgraded> {
+        match self.wire {
+            Using::Http1(wire) => wire.into_upgraded().await,
+            Using::Http2(_) => None,
+        }
+    }
+
     /// Keeps the connection for another request. To be called when request and response have ended, not before.
     pub fn give_back(self) {
         // A stream gives itself back.
@@ -375,6 +390,7 @@ impl<B: Sendable> Connection<B> {
         if wire.sender.is_closed() || pool.backend.is_draining() || pool.is_wanted_elsewhere() {
             return;
         }
+        wire.may_upgrade(false);
         let mut idle = pool.idle.borrow_mut();
         if idle.len() < self.limits.max_idle {
             idle.push_back(Idle { wire, since: Instant::now(), limits: self.limits });
@@ -447,6 +463,7 @@ impl<B: Sendable> Drop for Opening<'_, B> {
 }
 
 /// A place among a backend's open connections, held by the socket of one.
+#[derive(Debug)]
 pub(super) struct Place {
     backend: Arc<Backend>,
     bells: Arc<Bells>,

@@ -15,7 +15,8 @@ use super::{dial::Transport, pool::Place};
 /// A backend's stream as hyper reads and writes it. While the head of a response is awaited it gives no more than so many
 /// bytes: hyper skips interim responses (1xx) for as long as they come, and a backend that sends nothing else would keep the
 /// worker busy for ever.
-pub(super) struct BackendStream {
+#[derive(Debug)]
+pub struct BackendStream {
     transport: Transport,
     patience: Patience,
     _place: Place,

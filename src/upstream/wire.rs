@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Buf;
+use bytes::{Buf, Bytes};
 use http::{HeaderValue, Uri, Version, header, uri::PathAndQuery};
 use http_body::Body;
 use hyper::{
@@ -20,7 +20,10 @@ use hyper::{
     rt::Executor,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::task::{AbortHandle, spawn_local};
+use tokio::{
+    sync::Notify,
+    task::{AbortHandle, spawn_local},
+};
 
 use super::{
     Dial,
@@ -80,7 +83,25 @@ pub(super) struct Http1<B> {
     pub(super) sender: http1::SendRequest<B>,
     pub(super) born: Instant,
     patience: Patience,
+    handover: Rc<Handover>,
     _driver: Driver,
+}
+
+/// Where the driver of a connection leaves its stream, if the stream shall be a tunnel.
+#[derive(Default)]
+struct Handover {
+    is_wanted: Cell<bool>,
+    stream: RefCell<Option<Upgraded>>,
+    done: Notify,
+}
+
+/// A backend's stream after an upgrade, and what was read of it before.
+#[derive(Debug)]
+pub struct Upgraded {
+    /// The stream.
+    pub stream: BackendStream,
+    /// What was read ahead.
+    pub ahead: Bytes,
 }
 
 impl<B: Sendable> Http1<B> {
@@ -88,12 +109,30 @@ impl<B: Sendable> Http1<B> {
         let patience = Patience::default();
         let stream = TokioIo::new(BackendStream::new(transport, patience.clone(), place));
         let handshake = http1::Builder::new().max_buf_size(MAX_HEAD).handshake(stream).await;
-        let (sender, connection) = handshake.map_err(io::Error::other)?;
+        let (sender, mut connection) = handshake.map_err(io::Error::other)?;
+        let handover = Rc::<Handover>::default();
+        let left = Rc::clone(&handover);
         let driver = spawn_local(async move {
             // What goes wrong is told to the request that uses it; between requests there is nobody to tell.
-            let _ended = connection.await;
+            let _ended = (&mut connection).await;
+            if left.is_wanted.get() {
+                let parts = connection.into_parts();
+                left.stream.replace(Some(Upgraded { stream: parts.io.into_inner(), ahead: parts.read_buf }));
+                left.done.notify_one();
+            }
         });
-        Ok(Self { sender, patience, born: Instant::now(), _driver: Driver(driver.abort_handle()) })
+        Ok(Self { sender, patience, handover, born: Instant::now(), _driver: Driver(driver.abort_handle()) })
+    }
+
+    /// The stream, after a response that says 101. What hyper still has to do with it takes a turn.
+    pub(super) async fn into_upgraded(self) -> Option<Upgraded> {
+        let done = tokio::time::timeout(Duration::from_secs(1), self.handover.done.notified()).await;
+        done.ok().and_then(|()| self.handover.stream.take())
+    }
+
+    /// Whether the next response may say 101, after which the stream is wanted.
+    pub(super) fn may_upgrade(&self, may: bool) {
+        self.handover.is_wanted.set(may);
     }
 
     pub(super) async fn send(&mut self, request: Request<B>) -> Result<Response<Incoming>, TrySendError<Request<B>>> {

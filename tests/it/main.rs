@@ -26,3 +26,4 @@ mod smuggling;
 mod support;
 mod timeouts;
 mod tls;
+mod upgrades;

@@ -14,7 +14,7 @@ use crate::{
     config::{
         diagnostics::Code,
         plan::{Auth, Backend, HostPattern, Limit, LimitKey, PathPattern, Retries, RetryOn, Route, Timeouts, Upstream},
-        spec::{self, Address, List, OneOrMany, RetriesSpec, RouteSpec, Spec, Written},
+        spec::{self, Address, List, OneOrMany, RetriesSpec, RouteSpec, Spec, Upgrade, Written},
         suggest,
         yaml::At,
     },
@@ -35,6 +35,7 @@ struct WrittenTimeouts {
     response_header: Option<Duration>,
     request: Option<Duration>,
     client_body: Option<Duration>,
+    tunnel: Option<Duration>,
 }
 
 impl<'a> Check<'a> {
@@ -112,7 +113,9 @@ impl<'a> Check<'a> {
         let to = name.clone();
         let has_patterns = path.is_some() && (!hosts.is_empty() || !at.has("host"));
         let path = path.unwrap_or(PathPattern::Prefix(String::new()));
-        let route = Route { name, hosts, path, listeners, to, auth, limits, timeouts, retries, max_body, critical };
+        let upgrades = self.upgrades(at.key("upgrades"), written.upgrades.as_ref());
+        let route =
+            Route { name, hosts, path, listeners, to, auth, limits, timeouts, retries, upgrades, max_body, critical };
         (route, has_patterns)
     }
 
@@ -160,6 +163,37 @@ impl<'a> Check<'a> {
             }
         }
         Some(chosen)
+    }
+
+    fn upgrades(&mut self, at: At<'a>, written: Option<&OneOrMany<Upgrade>>) -> Vec<String> {
+        let Some(written) = written else { return vec!["websocket".to_owned()] };
+        let mut upgrades = vec![];
+        let tokens = self.each(at, Some(written));
+        let is_alone = tokens.len() == 1;
+        for (at, text) in tokens {
+            let token = text.to_ascii_lowercase();
+            // RFC 9110, section 5.6.2, and a version behind a slash.
+            let is_token = |part: &str| {
+                let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+                !part.is_empty() && part.bytes().all(allowed)
+            };
+            let problem = match token.as_str() {
+                "none" if is_alone => continue,
+                "none" => "write `none` alone",
+                "h2c" | "http/2.0" | "tls" | "tls/1.0" => {
+                    "what comes through it would be requests that nobody looks at; HTTP/2 needs no upgrade here"
+                }
+                token if token.split('/').count() <= 2 && token.split('/').all(is_token) => {
+                    upgrades.push(token.to_owned());
+                    continue;
+                }
+                _ => "write the name of a protocol, like websocket",
+            };
+            let finding =
+                self.finding(Code::Invalid, at, format!("connections cannot be upgraded to `{}`", at.shown()));
+            self.report(finding.label(problem));
+        }
+        upgrades
     }
 
     /// `auth: ipd` is not defined.
@@ -263,12 +297,14 @@ impl<'a> Check<'a> {
             ),
             request: self.deadline(timeouts_at, "request", timeouts.and_then(|t| t.request.as_ref())),
             client_body: self.deadline(timeouts_at, "client_body", timeouts.and_then(|t| t.client_body.as_ref())),
+            tunnel: self.deadline(timeouts_at, "tunnel", timeouts.and_then(|t| t.tunnel.as_ref())),
         };
         let plain = Timeouts {
             connect: Duration::from_secs(2),
             response_header: Duration::ZERO,
             request: Duration::from_secs(30),
             client_body: Duration::from_secs(30),
+            tunnel: Duration::from_secs(3_600),
         };
         let methods = [Method::DELETE, Method::GET, Method::HEAD, Method::OPTIONS, Method::PUT].to_vec();
         let plain_retries = Retries { attempts: 1, when: [RetryOn::Connect, RetryOn::Reset].into(), methods };
@@ -295,6 +331,7 @@ impl<'a> Check<'a> {
             response_header: self.deadline(at, "response_header", timeouts.response_header.as_ref()),
             request: self.deadline(at, "request", timeouts.request.as_ref()),
             client_body: self.deadline(at, "client_body", timeouts.client_body.as_ref()),
+            tunnel: self.deadline(at, "tunnel", timeouts.tunnel.as_ref()),
         };
         self.timeouts(at, &written, base)
     }
@@ -305,6 +342,7 @@ impl<'a> Check<'a> {
             response_header: written.response_header.unwrap_or(base.response_header),
             request: written.request.unwrap_or(base.request),
             client_body: written.client_body.unwrap_or(base.client_body),
+            tunnel: written.tunnel.unwrap_or(base.tunnel),
         };
         // What a block inherits may be longer than what it writes: `request` bounds all of them. What it writes itself may not.
         for (field, part) in [("connect", written.connect), ("response_header", written.response_header)] {

@@ -26,6 +26,8 @@ pub struct Route {
     pub timeouts: Timeouts,
     /// What may be tried again, and how often.
     pub retries: Retries,
+    /// Protocols that a connection may be upgraded to, in lower case. Default `websocket`.
+    pub upgrades: Vec<String>,
     /// The largest request body; `None` is unlimited. Default 10MiB.
     pub max_body: Option<Size>,
     /// `/health` is `unhealthy` when this route's upstream is down.
@@ -61,6 +63,8 @@ pub struct Timeouts {
     pub request: Duration,
     /// Between two reads of the client's body, until the response begins. Default 30 s.
     pub client_body: Duration,
+    /// How long nothing may come through a tunnel. Default 1 h.
+    pub tunnel: Duration,
 }
 
 /// What may be tried again on another backend.

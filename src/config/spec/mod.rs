@@ -23,7 +23,7 @@ pub(super) use written::{
     AccessFormat, Address, AdminShort, Any, Balance, Bind, By, Cidr, ClientAuth, Count, Duration, File, Flag, Form,
     HealthShort, HostHeader, HostPattern, KeyHash, LimitRef, List, Listen, LogFormat, LogLevel, Method, Name, Named,
     OneOrMany, PasswordHash, PathPattern, Percent, ProbeType, Protocol, Rate, RetryOn, ShortOr, SizeOrNone, Status,
-    TlsVersion, Version, WhenAllDown, Workers, Written,
+    TlsVersion, Upgrade, Version, WhenAllDown, Workers, Written,
 };
 
 /// A Tidegate config. Keys that start with `x-` are free space for YAML anchors.

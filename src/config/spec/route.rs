@@ -3,7 +3,7 @@ use serde::Deserialize;
 
 use super::{
     Address, Balance, Count, Duration, Flag, HealthShort, HealthSpec, HostPattern, LimitRef, List, Method, Name,
-    OneOrMany, PathPattern, RetryOn, ShortOr, SizeOrNone, Written,
+    OneOrMany, PathPattern, RetryOn, ShortOr, SizeOrNone, Upgrade, Written,
 };
 
 /// Which requests, and what happens to them.
@@ -33,6 +33,8 @@ pub(in crate::config) struct RouteSpec {
     pub(in crate::config) timeouts: Option<RouteTimeouts>,
     /// What may be tried again.
     pub(in crate::config) retries: Option<RetriesSpec>,
+    /// Protocols that a client may upgrade its connection to, or `none`. Default `websocket`.
+    pub(in crate::config) upgrades: Option<OneOrMany<Upgrade>>,
     /// The largest request body, or `none`. Default `10MiB`, or what `defaults` says.
     pub(in crate::config) max_body: Option<Written<SizeOrNone>>,
     /// Whether `/health` is unhealthy as soon as this route's upstream is down. Default `false`.
@@ -69,6 +71,8 @@ pub(in crate::config) struct DefaultTimeouts {
     pub(in crate::config) client_idle: Option<Written<Duration>>,
     /// Between two reads of a client's body, until the response begins. Default `30s`.
     pub(in crate::config) client_body: Option<Written<Duration>>,
+    /// How long nothing may come through an upgraded connection (a WebSocket), to which `request` does not apply. Default `1h`.
+    pub(in crate::config) tunnel: Option<Written<Duration>>,
 }
 
 /// Deadlines of one route. Up to `1d`; `0s` switches one off. Default: what `defaults` says.
@@ -83,6 +87,8 @@ pub(in crate::config) struct RouteTimeouts {
     pub(in crate::config) request: Option<Written<Duration>>,
     /// Between two reads of a client's body, until the response begins.
     pub(in crate::config) client_body: Option<Written<Duration>>,
+    /// How long nothing may come through an upgraded connection (a WebSocket), to which `request` does not apply.
+    pub(in crate::config) tunnel: Option<Written<Duration>>,
 }
 
 /// What may be tried again, on another backend when there is one.

@@ -151,6 +151,8 @@ forms! {
     ClientAuth: "`required` or `optional`", { "enum": ["required", "optional"] };
     /// A version of TLS.
     TlsVersion: "a version of TLS", { "enum": ["1.2", "1.3"] };
+    /// A protocol to upgrade to.
+    Upgrade: "a protocol like `websocket`, or `none`", { "type": "string" };
     /// A log level.
     LogLevel: "a log level", { "enum": ["debug", "info", "warn", "error"] };
     /// A log format.

@@ -28,7 +28,7 @@ pub enum Act {
     AnswerAndGoAway(Response<Bytes>),
     /// Some other reset.
     Reset(Reason),
-    /// Half a response, then a reset.
+    /// Half a response, then a reset, once the backend is let go on.
     Cut,
     /// No answer, until the backend is let go on.
     Hold,
@@ -212,18 +212,24 @@ impl Shared {
             Act::Cut => {
                 let mut sending = respond.send_response(Response::new(()), false).unwrap();
                 sending.send_data(Bytes::from_static(b"half"), false).unwrap();
-                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                self.held().await;
                 sending.send_reset(Reason::INTERNAL_ERROR);
             }
             Act::Hold => {
-                let go_on = self.go_on.notified();
-                let held = self.under_way.fetch_add(1, SeqCst) + 1;
-                self.most_under_way.fetch_max(held, SeqCst);
-                go_on.await;
-                self.under_way.fetch_sub(1, SeqCst);
+                self.held().await;
                 answer(&mut respond, ok("late"), HeaderMap::new());
             }
         }
+    }
+}
+
+impl Shared {
+    async fn held(&self) {
+        let go_on = self.go_on.notified();
+        let held = self.under_way.fetch_add(1, SeqCst) + 1;
+        self.most_under_way.fetch_max(held, SeqCst);
+        go_on.await;
+        self.under_way.fetch_sub(1, SeqCst);
     }
 }
 

@@ -57,6 +57,16 @@ impl Server {
         })
     }
 
+    /// A script of `tests/apps`, which is told where to listen.
+    #[track_caller]
+    pub fn python(script: &str, arguments: &[&str]) -> Self {
+        Self::start(|address, _| {
+            let mut command = python_command(script);
+            command.arg(address.to_string()).args(arguments);
+            command
+        })
+    }
+
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -109,6 +119,23 @@ impl Server {
     fn output(&self) -> String {
         fs::read_to_string(self.folder.path().join("output.log")).unwrap_or_default()
     }
+}
+
+/// Runs a script of `tests/apps` to its end, and returns what it said.
+#[track_caller]
+pub fn python(script: &str, arguments: &[&str]) -> String {
+    let output = python_command(script).args(arguments).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{script}: {said}{}", String::from_utf8_lossy(&output.stderr));
+    said
+}
+
+fn python_command(script: &str) -> Command {
+    let python = target().join("venv/bin/python");
+    assert!(python.exists(), "the tests' Python packages are not installed: run tests/setup, or `make test`");
+    let mut command = Command::new(python);
+    command.arg(format!("tests/apps/{script}")).env("PYTHONDONTWRITEBYTECODE", "1");
+    command
 }
 
 impl Drop for Server {
