@@ -229,10 +229,9 @@ fn a_cap_on_connections_makes_requests_wait_for_a_stream() {
     for client in &mut clients[1..] {
         client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
     }
-    for _ in 0..3 {
-        eventually("two are held", || backend.under_way() == 2);
+    for seen in [2, 4, 6] {
+        eventually("two more are held", || backend.seen().len() == seen && backend.under_way() == 2);
         backend.go_on();
-        eventually("they are let go", || backend.under_way() != 2 || backend.seen().len() == 6);
     }
     for client in &mut clients {
         assert_eq!(client.response().text(), "late");
