@@ -14,6 +14,7 @@ mod drills;
 mod examples;
 mod failover;
 mod floors;
+mod grpc;
 mod headers;
 mod health;
 mod layers;
