@@ -13,6 +13,7 @@ mod bodies;
 mod drills;
 mod examples;
 mod failover;
+mod floods;
 mod floors;
 mod grpc;
 mod headers;

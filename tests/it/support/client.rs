@@ -86,6 +86,16 @@ impl<S: Read + Write> Client<S> {
         response
     }
 
+    /// Fills the buffer; `None` where the connection ends first, in order or not.
+    #[track_caller]
+    pub fn try_read(&mut self, buffer: &mut [u8]) -> Option<()> {
+        match self.stream.read_exact(buffer) {
+            Ok(()) => Some(()),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => None,
+            Err(error) => in_time(error).ok(),
+        }
+    }
+
     /// Reads exactly so many bytes.
     #[track_caller]
     pub fn read(&mut self, count: usize) -> Vec<u8> {

@@ -7,6 +7,7 @@ mod backend;
 mod client;
 mod config;
 mod eventually;
+pub mod frames;
 mod gate;
 mod gateway;
 mod http2;
