@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: help demo build test lint fmt doc audit soak bench
+.PHONY: help demo build test lint fmt doc audit fuzz soak bench
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  \1 	/p' $(MAKEFILE_LIST) | expand -t 12
@@ -29,6 +29,10 @@ doc: ## the crate's documentation, with its lints
 
 audit: ## licences, bans and sources of dependencies, and known vulnerabilities
 	tests/audit
+
+fuzz: ## every fuzz target for a minute
+	tests/setup
+	tests/fuzz/run 60
 
 soak: ## the long drills, in release, with figures: about 10 minutes
 	tests/setup

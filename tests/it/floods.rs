@@ -225,7 +225,7 @@ fn answers_that_nobody_takes() {
     }
     eventually("all are asked for", || backend.hits() == 100);
     let after = at_rest("memory", || gateway.resident() >> 20) << 20;
-    assert!(after < before + (100 * 400 << 10), "{} MiB more for 100 answers", (after - before) >> 20);
+    assert!(after < before + ((100 * 400) << 10), "{} MiB more for 100 answers", (after - before) >> 20);
 }
 
 #[test]
