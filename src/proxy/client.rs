@@ -10,7 +10,10 @@ use std::{
 };
 
 use http::{HeaderName, HeaderValue};
-use tokio::task::{self, AbortHandle};
+use tokio::{
+    sync::Notify,
+    task::{self, AbortHandle},
+};
 
 use super::{Tunnel, headers::Origin};
 use crate::{
@@ -32,6 +35,8 @@ pub struct Client {
     // The last snapshot that had its listener: what it falls back to when that is gone.
     last_served: RefCell<Rc<Pinned>>,
     requests: Cell<u64>,
+    worn_out: Notify,
+    has_begun: Cell<bool>,
     in_flight: Cell<u32>,
     multiplexed: RefCell<Option<Box<Multiplexed>>>,
     tunnel: RefCell<Option<Box<Tunnel>>>,
@@ -96,6 +101,8 @@ impl Client {
             subject: OnceCell::new(),
             last_served: RefCell::new(accepted),
             requests: Cell::default(),
+            worn_out: Notify::new(),
+            has_begun: Cell::default(),
             in_flight: Cell::default(),
             multiplexed: RefCell::default(),
             tunnel: RefCell::default(),
@@ -151,6 +158,7 @@ impl Client {
         if self.phase.get() == Phase::Idle {
             self.enter(Phase::Head, Instant::now());
         }
+        self.has_begun.set(true);
         true
     }
 
@@ -211,10 +219,24 @@ impl Client {
     /// Returns the number of the request.
     pub(super) fn begin_request(&self, now: Instant) -> u64 {
         self.requests.set(self.requests.get() + 1);
+        if self.requests.get() == u64::from(self.listener.plan.limits.requests) {
+            self.worn_out.notify_one();
+        }
         self.in_flight.set(self.in_flight.get() + 1);
         self.enter(Phase::Busy, now);
         self.moved_on();
         self.requests.get()
+    }
+
+    /// Returns once it has had as many requests as it may: the last one is still served.
+    pub async fn worn_out(&self) {
+        self.worn_out.notified().await;
+    }
+
+    /// Whether the head of a request has begun to come, and no request is being served.
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        self.phase.get() == Phase::Head && self.has_begun.get()
     }
 
     /// The snapshot whose routes serve it: the pinned one, or, once its listener has been removed, the last that had it.

@@ -25,6 +25,8 @@ pub enum Fault {
     ConnectTimeout,
     /// The process, or the listener, was told to stop, and the time to finish was over.
     Draining,
+    /// The head of the request has more fields, or more bytes, than the listener accepts.
+    HeaderTooLarge,
     /// A bug: the code that served the connection panicked.
     Internal,
     /// No backend of the upstream is eligible.
@@ -45,6 +47,8 @@ pub enum Fault {
     TlsError,
     /// None of the route's auths admits the request.
     Unauthorized,
+    /// The target of the request is longer than the listener accepts.
+    UriTooLong,
 }
 
 /// Whose doing a fault is.
@@ -60,7 +64,7 @@ pub enum Blame {
 
 impl Fault {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::BadRequest,
         Self::BadResponse,
         Self::BodyTooLarge,
@@ -70,6 +74,7 @@ impl Fault {
         Self::ConnectRefused,
         Self::ConnectTimeout,
         Self::Draining,
+        Self::HeaderTooLarge,
         Self::Internal,
         Self::NoHealthyBackend,
         Self::NoRoute,
@@ -80,6 +85,7 @@ impl Fault {
         Self::ResponseTimeout,
         Self::TlsError,
         Self::Unauthorized,
+        Self::UriTooLong,
     ];
 
     /// The reasons of all of them, in the order of their numbers.
@@ -103,7 +109,9 @@ impl Fault {
             Self::NoRoute => 404,
             Self::ClientTimeout => 408,
             Self::BodyTooLarge => 413,
+            Self::UriTooLong => 414,
             Self::RateLimited => 429,
+            Self::HeaderTooLarge => 431,
             // nginx's: the client closed the request. Never sent, because nobody is there to read it.
             Self::ClientGone => 499,
             Self::BadResponse
@@ -132,6 +140,7 @@ impl Fault {
             Self::ConnectRefused => "connect_refused",
             Self::ConnectTimeout => "connect_timeout",
             Self::Draining => "draining",
+            Self::HeaderTooLarge => "header_too_large",
             Self::Internal => "internal",
             Self::NoHealthyBackend => "no_healthy_backend",
             Self::NoRoute => "no_route",
@@ -142,6 +151,7 @@ impl Fault {
             Self::ResponseTimeout => "response_timeout",
             Self::TlsError => "tls_error",
             Self::Unauthorized => "unauthorized",
+            Self::UriTooLong => "uri_too_long",
         }
     }
 
@@ -153,9 +163,11 @@ impl Fault {
             | Self::BodyTooLarge
             | Self::ClientGone
             | Self::ClientTimeout
+            | Self::HeaderTooLarge
             | Self::NoRoute
             | Self::RateLimited
-            | Self::Unauthorized => Blame::Client,
+            | Self::Unauthorized
+            | Self::UriTooLong => Blame::Client,
             Self::BadResponse
             | Self::ConnectFailed
             | Self::ConnectRefused
@@ -177,7 +189,7 @@ impl Fault {
         match self {
             Self::ClientGone => 1,
             Self::ConnectTimeout | Self::ClientTimeout | Self::ResponseTimeout => 4,
-            Self::BodyTooLarge | Self::RateLimited => 8,
+            Self::BodyTooLarge | Self::HeaderTooLarge | Self::RateLimited | Self::UriTooLong => 8,
             Self::NoRoute => 12,
             Self::BadRequest | Self::BadResponse | Self::Internal => 13,
             Self::ConnectFailed
@@ -196,7 +208,12 @@ impl Fault {
     #[must_use]
     pub const fn proxy_status(self) -> &'static str {
         match self {
-            Self::BadRequest | Self::BodyTooLarge | Self::ClientGone | Self::ClientTimeout => "http_request_error",
+            Self::BadRequest
+            | Self::BodyTooLarge
+            | Self::ClientGone
+            | Self::ClientTimeout
+            | Self::HeaderTooLarge
+            | Self::UriTooLong => "http_request_error",
             Self::BadResponse => "http_protocol_error",
             Self::ConnectFailed => "destination_ip_unroutable",
             Self::ConnectRefused => "connection_refused",
@@ -226,6 +243,7 @@ impl Fault {
             Self::ConnectRefused => "The service refuses connections.",
             Self::ConnectTimeout => "The service did not accept a connection in time.",
             Self::Draining => "The gateway stops.",
+            Self::HeaderTooLarge => "The head of the request is larger than is accepted here.",
             Self::Internal => "The gateway failed.",
             Self::NoHealthyBackend => "No backend of the service is healthy.",
             Self::NoRoute => "Nothing is served under this host and path.",
@@ -236,6 +254,7 @@ impl Fault {
             Self::ResponseTimeout => "The service did not respond in time.",
             Self::TlsError => "No secure connection to the service could be made.",
             Self::Unauthorized => "Valid credentials are required.",
+            Self::UriTooLong => "The target of the request is longer than is accepted here.",
         }
     }
 

@@ -268,6 +268,7 @@ impl<'a> Retries<'a> {
             | Fault::ClientGone
             | Fault::ClientTimeout
             | Fault::Draining
+            | Fault::HeaderTooLarge
             | Fault::Internal
             | Fault::NoHealthyBackend
             | Fault::NoRoute
@@ -275,7 +276,8 @@ impl<'a> Retries<'a> {
             | Fault::RateLimited
             | Fault::ResponseCut
             | Fault::ResponseTimeout
-            | Fault::Unauthorized => return false,
+            | Fault::Unauthorized
+            | Fault::UriTooLong => return false,
         };
         if self.copy.is_none()
             || !self.may_repeat

@@ -20,12 +20,13 @@ use super::{
     forward::forward,
     headers,
     respond::{self, Refused},
-    sanitise,
+    sanitise::{self, Malformed},
     upgrade::{self, Asked},
 };
 use crate::{
     base::Timestamp,
     layers::Pass,
+    route,
     runtime::{Live, Pinned, Pins, Route},
     telemetry::{AccessBuffer, AccessLog, AccessRecord, WorkerId, metrics::RouteMetrics},
     upstream::{Bells, Pools, TakesTrailers},
@@ -142,6 +143,7 @@ impl Gateway {
 /// The straight line.
 async fn serve(exchange: &Rc<Exchange>, request: Request<Incoming>) -> Result<Response<ResponseBody>, Refused> {
     let (mut head, body) = request.into_parts();
+    sanitise::measure(&head, &exchange.client().listener.plan.limits)?;
     let extended = upgrade::extended_connect(&mut head)?;
     sanitise::sanitise(&mut head)?;
     let Some(route) = find(exchange, &head)? else { return no_route(exchange, &head) };
@@ -211,8 +213,18 @@ fn find<'a>(exchange: &'a Exchange, head: &Parts) -> Result<Option<&'a Arc<Route
     let client = exchange.client();
     let snapshot = client.served_by(exchange.pinned());
     let served = snapshot.snapshot.served(client.listener.id);
-    let route = served.and_then(|served| served.table.find(&host, head.uri.path()));
+    let lead_to = |path: &str| served.and_then(|served| served.table.find(&host, path));
+    let path = head.uri.path();
+    let route = lead_to(path);
+    if path.contains(';') && !is_same(route, lead_to(&route::without_parameters(path))) {
+        return Err(Malformed::Parameters.into());
+    }
     Ok(route.map(|route| exchange.matched(route)))
+}
+
+// Some servers cut `;…` off every segment and others do not: where the two are different routes here, they have different auth.
+fn is_same(route: Option<&Arc<Route>>, other: Option<&Arc<Route>>) -> bool {
+    route.map(Arc::as_ptr) == other.map(Arc::as_ptr)
 }
 
 fn no_route(exchange: &Rc<Exchange>, head: &Parts) -> Result<Response<ResponseBody>, Refused> {

@@ -4,8 +4,24 @@ use std::borrow::Cow;
 
 use http::{HeaderValue, Method, Uri, Version, header, request::Parts, uri::PathAndQuery};
 
-use super::headers;
-use crate::route::{self, HostError, PathError};
+use super::{Fault, headers};
+use crate::{
+    config::plan::ClientLimits,
+    route::{self, HostError, PathError},
+};
+
+/// Refuses what is larger than the listener accepts. (hyper has refused what is far larger.)
+pub(super) fn measure(head: &Parts, limits: &ClientLimits) -> Result<(), Fault> {
+    let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
+    let authority = head.uri.authority().map_or(0, |authority| authority.as_str().len());
+    if target + authority > limits.uri as usize {
+        return Err(Fault::UriTooLong);
+    }
+    if head.headers.len() > limits.headers as usize {
+        return Err(Fault::HeaderTooLarge);
+    }
+    Ok(())
+}
 
 /// Why a request is refused unread.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -22,6 +38,8 @@ pub(super) enum Malformed {
     Framing,
     #[error(transparent)]
     Path(#[from] PathError),
+    #[error("the path has parameters, and without them it would be another route's")]
+    Parameters,
     #[error("the request target is not a path")]
     Target,
 }

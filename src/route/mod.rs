@@ -16,7 +16,7 @@ mod path;
 use std::collections::HashMap;
 
 pub use host::{Host, HostError, normalise as normalise_host};
-pub use path::{PathError, normalise as normalise_path};
+pub use path::{PathError, normalise as normalise_path, without_parameters};
 
 use crate::config::plan::{HostPattern, PathPattern};
 

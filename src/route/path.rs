@@ -57,6 +57,15 @@ pub fn normalise(path: &str) -> Result<Cow<'_, str>, PathError> {
     Ok(Cow::Owned(out))
 }
 
+/// A normal path as servers see it that cut path parameters (`;a=b`) off its segments.
+#[must_use]
+pub fn without_parameters(path: &str) -> String {
+    let segments = path.split('/').skip(1).map(|segment| segment.split(';').next().unwrap_or_default());
+    let bare: String = segments.flat_map(|segment| ["/", segment]).collect();
+    // What is left may be two slashes, or a parent.
+    normalise(&bare).map(Cow::into_owned).unwrap_or(bare)
+}
+
 // One pass over the bytes; almost every path ends here.
 fn is_plain(path: &str) -> bool {
     path.bytes().all(|b| b == b'/' || is_bare(b)) && !path.as_bytes().windows(2).any(|two| matches!(two, b"//" | b"/."))
@@ -149,6 +158,15 @@ mod tests {
             ("/a%+1", PathError::Encoding),
         ] {
             assert_eq!(normalise(path), Err(error), "{path}");
+        }
+    }
+
+    #[test]
+    fn parameters_are_cut_off() {
+        for (path, bare) in
+            [("/a;b=c/d", "/a/d"), ("/a;/;x/b;", "/a/b"), ("/a/;x", "/a/"), ("/a/b", "/a/b"), ("/;a", "/")]
+        {
+            assert_eq!(without_parameters(path), bare, "{path}");
         }
     }
 

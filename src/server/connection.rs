@@ -18,7 +18,7 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
-use tokio::{sync::Notify, task::spawn_local};
+use tokio::{io::AsyncWriteExt as _, sync::Notify, task::spawn_local, time::timeout};
 
 use super::stream::{ClientStream, Opening, Transport};
 use crate::{
@@ -80,8 +80,11 @@ impl Closed {
     }
 }
 
-/// The largest head of a request, in bytes. Bodies pass in pieces of at most this.
-const MAX_HEAD: usize = 64 * 1024;
+/// Bodies pass in pieces of at most this, in bytes, unless heads may be larger.
+const PIECE: usize = 64 * 1024;
+
+/// As many fields hyper reads without allocating, unless it is told of more.
+const HEADERS_ON_STACK: u32 = 100;
 
 /// A connection that is being served, and the handle by which the worker ends it.
 #[derive(Debug)]
@@ -228,8 +231,13 @@ async fn unless_ordered<T>(open: &Open, step: impl Future<Output = T> + Unpin) -
 async fn http1<T: Transport>(gateway: Rc<Gateway>, open: &Rc<Open>, stream: ClientStream<T>) -> Closed {
     let service = TowerToHyperService::new(gateway.service(Rc::clone(&open.client)));
     let mut builder = http1::Builder::new();
+    let limits = &open.client.listener.plan.limits;
+    let head = limits.header_size as usize;
     // The worker's sweep keeps the deadlines: hyper's would arm a timer for each request.
-    builder.header_read_timeout(None::<Duration>).max_buf_size(MAX_HEAD);
+    builder.header_read_timeout(None::<Duration>).max_header_size(head).max_buf_size(head.max(PIECE));
+    if limits.headers > HEADERS_ON_STACK {
+        builder.max_headers(limits.headers as usize);
+    }
     let mut connection = builder.serve_connection(TokioIo::new(stream), service);
     let (closed, has_unread) = loop {
         tokio::select! {
@@ -244,23 +252,35 @@ async fn http1<T: Transport>(gateway: Rc<Gateway>, open: &Rc<Open>, stream: Clie
                 Order::Finish(_) => std::pin::Pin::new(&mut connection).graceful_shutdown(),
                 Order::Cut(reason) => break (reason, false),
             },
+            () = open.client.worn_out() => std::pin::Pin::new(&mut connection).graceful_shutdown(),
         }
     };
     // What is still under way ends here, and is recorded.
     let parts = connection.into_parts();
-    let stream = parts.io.into_inner();
+    let mut stream = parts.io.into_inner();
     if closed == Closed::Done
         && let Some(tunnel) = open.client.take_tunnel()
     {
         return Box::pin(pass_on(open, tunnel.run(stream, parts.read_buf))).await;
     }
-    if open.client.is_broken_off() {
+    if closed == Closed::HeaderTimeout && open.client.has_begun() {
+        // Boxed: as below.
+        Box::pin(too_slow(&mut stream)).await;
+    } else if open.client.is_broken_off() {
         stream.socket().reset();
     } else if has_unread {
         // Boxed: it is rare, and its buffer would be part of every connection.
         Box::pin(stream.socket().linger()).await;
     }
     closed
+}
+
+/// Answers a head that does not come to its end.
+async fn too_slow<T: Transport>(stream: &mut ClientStream<T>) {
+    const ANSWER: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+    // Whoever does not take so little has no use for it.
+    let _ = timeout(Duration::from_secs(1), stream.write_all(ANSWER)).await;
+    stream.socket().linger().await;
 }
 
 /// Serves a tunnel to its end, or to the moment that it is cut.
@@ -282,7 +302,7 @@ async fn http2<T: Transport>(gateway: Rc<Gateway>, open: &Rc<Open>, stream: Clie
     let mut builder = http2::Builder::new(Streams(Rc::clone(open)));
     builder
         .max_concurrent_streams(open.client.listener.plan.max_concurrent_streams)
-        .max_header_list_size(MAX_HEAD as u32)
+        .max_header_list_size(open.client.listener.plan.limits.header_size)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(STREAM_BUFFER)
@@ -304,6 +324,7 @@ async fn http2<T: Transport>(gateway: Rc<Gateway>, open: &Rc<Open>, stream: Clie
                 Order::Finish(_) => connection.as_mut().graceful_shutdown(),
                 Order::Cut(reason) => break reason,
             },
+            () = open.client.worn_out() => connection.as_mut().graceful_shutdown(),
         }
     };
     // What is still under way ends here, and is recorded.

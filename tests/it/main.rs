@@ -19,6 +19,7 @@ mod grpc;
 mod headers;
 mod health;
 mod layers;
+mod limits;
 mod pool;
 mod reload;
 mod real_servers;

@@ -14,7 +14,9 @@ use crate::{
     base::Name,
     config::{
         diagnostics::Code,
-        plan::{AccessLog, Admin, Destination, Listener, Log, LogFormat, LogLevel, Reload, Shutdown, Workers},
+        plan::{
+            AccessLog, Admin, ClientLimits, Destination, Listener, Log, LogFormat, LogLevel, Reload, Shutdown, Workers,
+        },
         spec::{ListenerSpec, ShortOr, Spec},
         yaml::At,
     },
@@ -47,6 +49,7 @@ impl<'a> Check<'a> {
                     name,
                     bind,
                     max_connections: 65_536,
+                    limits: ClientLimits::default(),
                     http2: true,
                     max_concurrent_streams: STREAMS,
                     trusted_proxies: vec![],
@@ -82,6 +85,7 @@ impl<'a> Check<'a> {
                 name,
                 bind,
                 max_connections: max_connections.unwrap_or(65_536),
+                limits: self.client_limits(at, written),
                 http2,
                 max_concurrent_streams: streams.unwrap_or(STREAMS),
                 trusted_proxies: self.trusted_proxies(at, written),
@@ -99,6 +103,20 @@ impl<'a> Check<'a> {
             self.report(finding.label("add `listen: 8080`"));
         }
         listeners
+    }
+
+    fn client_limits(&mut self, at: At<'a>, written: &ListenerSpec) -> ClientLimits {
+        let plain = ClientLimits::default();
+        let requests = self.count(at, "max_requests", written.max_requests.as_ref(), 1..=1_000_000);
+        let headers = self.count(at, "max_headers", written.max_headers.as_ref(), 1..=1_000);
+        ClientLimits {
+            requests: requests.unwrap_or(plain.requests),
+            headers: headers.unwrap_or(plain.headers),
+            header_size: self
+                .bytes(at, "max_header_size", written.max_header_size.as_ref(), 1_024..=1_048_576)
+                .unwrap_or(plain.header_size),
+            uri: self.bytes(at, "max_uri", written.max_uri.as_ref(), 64..=65_536).unwrap_or(plain.uri),
+        }
     }
 
     /// `redirect_from`: the other listener is told where it sends its clients.

@@ -77,6 +77,25 @@ impl<'a> Check<'a> {
         None
     }
 
+    /// A size within bounds, which may not be `none`.
+    pub(super) fn bytes(
+        &mut self,
+        block: At<'a>,
+        field: &str,
+        written: Option<&Written<SizeOrNone>>,
+        bounds: RangeInclusive<u32>,
+    ) -> Option<u32> {
+        let size = self.size(block, field, written)?;
+        let bytes = size.and_then(|size| u32::try_from(size.0).ok()).filter(|bytes| bounds.contains(bytes));
+        if bytes.is_none() {
+            let at = block.key(field);
+            let (low, high) = (Size(u64::from(*bounds.start())), Size(u64::from(*bounds.end())));
+            let finding = self.finding(Code::OutOfRange, at, format!("`{field}: {}` is out of range", at.shown()));
+            self.report(finding.label(format!("from {low} to {high}")));
+        }
+        bytes
+    }
+
     /// A whole number within bounds.
     pub(super) fn count(
         &mut self,

@@ -14,6 +14,8 @@ pub struct Listener {
     pub bind: SocketAddr,
     /// Connections open at once; those above are closed as they are accepted. Default 65,536.
     pub max_connections: u32,
+    /// What one connection and one request may be.
+    pub limits: ClientLimits,
     /// Whether clients may speak HTTP/2. Default yes.
     pub http2: bool,
     /// Requests at once on one HTTP/2 connection. Default 128.
@@ -28,6 +30,25 @@ pub struct Listener {
     pub client_header: Duration,
     /// How long a connection may be silent between requests. Default 75 s. Zero: no limit.
     pub client_idle: Duration,
+}
+
+/// What a client may ask of a listener.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct ClientLimits {
+    /// Requests on one connection, after which it ends in order. Default 10,000.
+    pub requests: u32,
+    /// Header fields of a request. Default 100.
+    pub headers: u32,
+    /// The head of a request as a whole, in bytes. Default 64 KiB.
+    pub header_size: u32,
+    /// The target of a request, in bytes. Default 16 KiB.
+    pub uri: u32,
+}
+
+impl Default for ClientLimits {
+    fn default() -> Self {
+        Self { requests: 10_000, headers: 100, header_size: 64 * 1024, uri: 16 * 1024 }
+    }
 }
 
 /// TLS on a listener.

@@ -2,8 +2,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
-    AccessFormat, Any, Bind, Cidr, ClientAuth, Count, Duration, Flag, List, LogFormat, LogLevel, Name, TlsVersion,
-    Written,
+    AccessFormat, Any, Bind, Cidr, ClientAuth, Count, Duration, Flag, List, LogFormat, LogLevel, Name, SizeOrNone,
+    TlsVersion, Written,
 };
 
 /// An address that accepts clients.
@@ -15,6 +15,14 @@ pub(in crate::config) struct ListenerSpec {
     pub(in crate::config) bind: Option<Written<Bind>>,
     /// Connections open at once; those above are closed as they are accepted. 1 to 10000000. Default `65536`.
     pub(in crate::config) max_connections: Option<Written<Count>>,
+    /// Requests on one connection, after which it ends in order, 1 to 1000000. Default `10000`.
+    pub(in crate::config) max_requests: Option<Written<Count>>,
+    /// Header fields of a request, 1 to 1000; more are a 431. Default `100`.
+    pub(in crate::config) max_headers: Option<Written<Count>>,
+    /// The head of a request as a whole, `1KiB` to `1MiB`; a larger one is a 431. Default `64KiB`.
+    pub(in crate::config) max_header_size: Option<Written<SizeOrNone>>,
+    /// The target of a request, `64B` to `64KiB`; a longer one is a 414. Default `16KiB`.
+    pub(in crate::config) max_uri: Option<Written<SizeOrNone>>,
     /// Whether clients may speak HTTP/2: chosen by ALPN over TLS, by prior knowledge without. Default `true`.
     pub(in crate::config) http2: Option<Written<Flag>>,
     /// Requests at once on one HTTP/2 connection, 1 to 10000. Default `128`.
