@@ -13,8 +13,11 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::{Exchange, Fault, headers};
-use crate::upstream::{Connection, Lease};
+use super::{Exchange, Fault, compress::CompressedBody, headers};
+use crate::{
+    config::plan::Coding,
+    upstream::{Connection, Lease},
+};
 
 /// A body that was cut short, and why.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
@@ -143,6 +146,8 @@ pub enum ResponseBody {
     Own(Bytes, Rc<Exchange>),
     /// A backend's body, as it comes.
     Backend(Box<BackendBody>),
+    /// The same, compressed on its way.
+    Compressed(Box<CompressedBody>),
     /// None: a tunnel begins.
     Tunnel,
 }
@@ -153,6 +158,8 @@ pub struct BackendBody {
     exchange: Rc<Exchange>,
     used: Option<Used>,
     deadline: Option<Pin<Box<Sleep>>>,
+    /// What the client gets is made of it, and told by whoever makes it.
+    is_raw: bool,
 }
 
 /// A backend in use: a place among its requests in flight, and a connection.
@@ -172,23 +179,34 @@ impl ResponseBody {
     }
 
     pub(super) fn backend(incoming: Incoming, exchange: Rc<Exchange>, used: Used) -> Self {
-        let mut body = BackendBody { incoming, exchange, used: Some(used), deadline: None };
+        let mut body = BackendBody { incoming, exchange, used: Some(used), deadline: None, is_raw: false };
         if body.incoming.is_end_stream() {
             body.ended();
         }
         Self::Backend(Box::new(body))
     }
+
+    pub(super) fn compressed(incoming: Incoming, exchange: Rc<Exchange>, used: Used, coding: Coding) -> Self {
+        let body = BackendBody { incoming, exchange, used: Some(used), deadline: None, is_raw: true };
+        Self::Compressed(Box::new(CompressedBody::new(body, coding)))
+    }
 }
 
 impl BackendBody {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+    pub(super) fn exchange(&self) -> &Exchange {
+        &self.exchange
+    }
+
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
         let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) else {
             ready!(self.poll_deadline(cx));
             return Poll::Ready(Some(Err(Fault::ResponseTimeout)));
         };
         Poll::Ready(match frame {
             Some(Ok(frame)) => {
-                self.exchange.sent(frame.data_ref().map_or(0, |data| data.len() as u64));
+                if !self.is_raw {
+                    self.exchange.sent(frame.data_ref().map_or(0, |data| data.len() as u64));
+                }
                 if let Some(trailers) = frame.trailers_ref() {
                     self.exchange.called(trailers);
                 }
@@ -216,7 +234,9 @@ impl BackendBody {
         if self.exchange.is_request_sent() {
             connection.give_back();
         }
-        self.exchange.response_ended();
+        if !self.is_raw {
+            self.exchange.response_ended();
+        }
         drop(lease);
     }
 }
@@ -240,6 +260,12 @@ impl Body for ResponseBody {
                     Cut(fault)
                 })
             })),
+            Self::Compressed(body) => Poll::Ready(ready!(body.poll(cx)).map(|frame| {
+                frame.map_err(|fault| {
+                    body.exchange().response_cut(fault);
+                    Cut(fault)
+                })
+            })),
             Self::Tunnel => Poll::Ready(None),
         }
     }
@@ -248,6 +274,7 @@ impl Body for ResponseBody {
         match self {
             Self::Own(text, _) => text.is_empty(),
             Self::Backend(body) => body.incoming.is_end_stream(),
+            Self::Compressed(_) => false,
             Self::Tunnel => true,
         }
     }
@@ -256,6 +283,7 @@ impl Body for ResponseBody {
         match self {
             Self::Own(text, _) => SizeHint::with_exact(text.len() as u64),
             Self::Backend(body) => body.incoming.size_hint(),
+            Self::Compressed(_) => SizeHint::default(),
             Self::Tunnel => SizeHint::with_exact(0),
         }
     }
@@ -290,6 +318,7 @@ impl fmt::Debug for ResponseBody {
         match self {
             Self::Own(..) => f.write_str("Own"),
             Self::Backend(_) => f.write_str("Backend"),
+            Self::Compressed(_) => f.write_str("Compressed"),
             Self::Tunnel => f.write_str("Tunnel"),
         }
     }

@@ -10,6 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, Version, header, request::Parts};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use tower::Service;
@@ -17,6 +18,7 @@ use tower::Service;
 use super::{
     Client, Exchange, Fault, RequestBody, ResponseBody, Tunnel,
     body::Used,
+    compress::Offer,
     forward::forward,
     headers,
     respond::{self, Refused},
@@ -156,6 +158,7 @@ async fn serve(exchange: &Rc<Exchange>, request: Request<Incoming>) -> Result<Re
     }
 
     let body = RequestBody::new(body, exchange, route.plan.max_body.map(|size| size.0))?;
+    let offer = route.plan.compress.as_ref().map(|compression| Offer::of(compression, &head));
     let asked = Asked::of(&head, route, !body.is_empty(), extended)?;
     ready_for_backend(exchange, &mut head);
     if let Some(asked) = &asked {
@@ -169,7 +172,13 @@ async fn serve(exchange: &Rc<Exchange>, request: Request<Incoming>) -> Result<Re
     pass.decorate(&mut head.headers);
     head.headers.insert(headers::X_REQUEST_ID, exchange.id().clone());
     let body = match asked {
-        None => ResponseBody::backend(body, Rc::clone(exchange), used),
+        None => {
+            let length = body.size_hint().exact();
+            match offer.and_then(|offer| offer.take(&mut head, length)) {
+                None => ResponseBody::backend(body, Rc::clone(exchange), used),
+                Some(coding) => ResponseBody::compressed(body, Rc::clone(exchange), used, coding),
+            }
+        }
         // Boxed: an upgrade is rare, and would be part of every request's future.
         Some(asked) if head.status == StatusCode::SWITCHING_PROTOCOLS => {
             Box::pin(begin_tunnel(exchange, &mut head, used, asked)).await?

@@ -8,6 +8,7 @@
 
 mod body;
 mod client;
+mod compress;
 mod exchange;
 mod fault;
 mod forward;
@@ -22,8 +23,9 @@ mod sanitise;
 mod tunnel;
 mod upgrade;
 
-pub use body::{Cut, RequestBody, ResponseBody};
+pub use body::{BackendBody, Cut, RequestBody, ResponseBody};
 pub use client::{Client, Phase};
+pub use compress::CompressedBody;
 pub use exchange::Exchange;
 pub use fault::{Blame, Fault};
 pub use gateway::Gateway;

@@ -10,6 +10,7 @@ mod allocations;
 mod backends;
 mod balance;
 mod bodies;
+mod compression;
 mod drills;
 mod examples;
 mod failover;

@@ -13,8 +13,13 @@ use crate::{
     base::{Name, Size, duration::Written as Shown},
     config::{
         diagnostics::Code,
-        plan::{Auth, Backend, HostPattern, Limit, LimitKey, PathPattern, Retries, RetryOn, Route, Timeouts, Upstream},
-        spec::{self, Address, List, OneOrMany, RetriesSpec, RouteSpec, Spec, Upgrade, Written},
+        plan::{
+            Auth, Backend, Coding, Compression, HostPattern, Limit, LimitKey, PathPattern, Retries, RetryOn, Route,
+            Timeouts, Upstream,
+        },
+        spec::{
+            self, Address, CompressSpec, Flag, List, OneOrMany, RetriesSpec, RouteSpec, ShortOr, Spec, Upgrade, Written,
+        },
         suggest,
         yaml::At,
     },
@@ -113,9 +118,23 @@ impl<'a> Check<'a> {
         let to = name.clone();
         let has_patterns = path.is_some() && (!hosts.is_empty() || !at.has("host"));
         let path = path.unwrap_or(PathPattern::Prefix(String::new()));
+        let compress = self.compress(at.key("compress"), written.compress.as_ref());
         let upgrades = self.upgrades(at.key("upgrades"), written.upgrades.as_ref());
-        let route =
-            Route { name, hosts, path, listeners, to, auth, limits, timeouts, retries, upgrades, max_body, critical };
+        let route = Route {
+            name,
+            hosts,
+            path,
+            listeners,
+            to,
+            auth,
+            limits,
+            timeouts,
+            retries,
+            compress,
+            upgrades,
+            max_body,
+            critical,
+        };
         (route, has_patterns)
     }
 
@@ -163,6 +182,48 @@ impl<'a> Check<'a> {
             }
         }
         Some(chosen)
+    }
+
+    fn compress(&mut self, at: At<'a>, written: Option<&ShortOr<Flag, CompressSpec>>) -> Option<Compression> {
+        let fields = match written? {
+            ShortOr::Short(flag) => return self.flag_at(at, &flag.text)?.then(Compression::default),
+            ShortOr::Fields(fields) => fields,
+        };
+        let plain = Compression::default();
+        let words = [("zstd", Coding::Zstd), ("br", Coding::Brotli), ("gzip", Coding::Gzip)];
+        let mut codings = vec![];
+        for (at, text) in self.each(at.key("codings"), fields.codings.as_ref()) {
+            codings.extend(self.word(at, text, "a coding", &words).filter(|coding| !codings.contains(coding)));
+        }
+        let mut types = vec![];
+        for (at, text) in self.each(at.key("types"), fields.types.as_ref()) {
+            types.extend(self.media_type(at, text));
+        }
+        let min_size = self.bytes(at, "min_size", fields.min_size.as_ref(), 0..=1 << 30);
+        Some(Compression {
+            codings: if codings.is_empty() { plain.codings } else { codings },
+            min_size: min_size.map_or(plain.min_size, |bytes| Size(u64::from(bytes))),
+            types: if types.is_empty() { plain.types } else { types },
+        })
+    }
+
+    /// `text/html`, `text/*` or `*+json`.
+    fn media_type(&mut self, at: At<'a>, text: &str) -> Option<String> {
+        let is_part = |part: &str| {
+            let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$&-^_.+".contains(&byte);
+            !part.is_empty() && part.bytes().all(allowed)
+        };
+        let is_type = match (text.strip_prefix("*+"), text.split_once('/')) {
+            (Some(suffix), None) => is_part(suffix),
+            (None, Some((kind, "*"))) => is_part(kind),
+            (None, Some((kind, subtype))) => is_part(kind) && is_part(subtype),
+            _ => false,
+        };
+        if !is_type {
+            let finding = self.finding(Code::Invalid, at, format!("`{}` is not a media type", at.shown()));
+            self.report(finding.label("write it like text/html, text/* or \"*+json\""));
+        }
+        is_type.then(|| text.to_ascii_lowercase())
     }
 
     fn upgrades(&mut self, at: At<'a>, written: Option<&OneOrMany<Upgrade>>) -> Vec<String> {

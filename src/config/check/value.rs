@@ -139,8 +139,11 @@ impl<'a> Check<'a> {
 
     /// True or false.
     pub(super) fn flag(&mut self, block: At<'a>, field: &str, written: Option<&Written<Flag>>) -> Option<bool> {
-        let (text, at) = (&written?.text, block.key(field));
-        match text.as_str() {
+        self.flag_at(block.key(field), &written?.text)
+    }
+
+    pub(super) fn flag_at(&mut self, at: At<'a>, text: &str) -> Option<bool> {
+        match text {
             "true" if !at.is_quoted() => return Some(true),
             "false" if !at.is_quoted() => return Some(false),
             _ => {}

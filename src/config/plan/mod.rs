@@ -15,7 +15,7 @@ use std::{collections::BTreeMap, sync::Arc};
 pub use layer::{ApiKeys, Auth, AuthMethod, BasicUser, BasicUsers, Consumer, KeySource, Limit, LimitKey};
 pub use listener::{ClientLimits, Listener, Tls};
 pub use process::{AccessLog, Admin, Destination, Log, LogFormat, LogLevel, Reload, Shutdown, Workers};
-pub use route::{HostPattern, PathPattern, Retries, RetryOn, Route, Timeouts};
+pub use route::{Coding, Compression, HostPattern, PathPattern, Retries, RetryOn, Route, Timeouts};
 pub use upstream::{
     Backend, Balance, Expect, HealthCheck, Host, HostHeader, HttpProbe, ProbeKind, Protocol, StatusRange, Upstream,
     UpstreamTls, WhenAllDown,

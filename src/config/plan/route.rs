@@ -28,10 +28,88 @@ pub struct Route {
     pub retries: Retries,
     /// Protocols that a connection may be upgraded to, in lower case. Default `websocket`.
     pub upgrades: Vec<String>,
+    /// How responses are made smaller; `None` leaves them as they are.
+    pub compress: Option<Compression>,
     /// The largest request body; `None` is unlimited. Default 10MiB.
     pub max_body: Option<Size>,
     /// `/health` is `unhealthy` when this route's upstream is down.
     pub critical: bool,
+}
+
+/// How responses are made smaller.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Compression {
+    /// What may be used, most preferred first.
+    pub codings: Vec<Coding>,
+    /// Bodies that are known to be smaller are left as they are. Default 1 KiB.
+    pub min_size: Size,
+    /// Media types: `text/html`, `text/*`, `*+json`, in lower case.
+    pub types: Vec<String>,
+}
+
+/// A content coding.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Coding {
+    /// RFC 7932.
+    Brotli,
+    /// RFC 1952.
+    Gzip,
+    /// RFC 8878.
+    Zstd,
+}
+
+impl Coding {
+    /// Its name in `Content-Encoding`.
+    #[must_use]
+    pub const fn token(self) -> &'static str {
+        match self {
+            Self::Brotli => "br",
+            Self::Gzip => "gzip",
+            Self::Zstd => "zstd",
+        }
+    }
+}
+
+impl Default for Compression {
+    fn default() -> Self {
+        let types = [
+            "text/*",
+            "*+json",
+            "*+xml",
+            "application/javascript",
+            "application/json",
+            "application/wasm",
+            "application/x-ndjson",
+            "application/xml",
+            "application/vnd.ms-fontobject",
+            "font/otf",
+            "font/ttf",
+            "image/bmp",
+            "image/x-icon",
+        ];
+        Self {
+            codings: vec![Coding::Zstd, Coding::Brotli, Coding::Gzip],
+            min_size: Size(1024),
+            types: types.map(str::to_owned).to_vec(),
+        }
+    }
+}
+
+impl Compression {
+    /// Whether a `Content-Type` is one of these. Streams of events and of calls never are: their pieces are messages.
+    #[must_use]
+    pub fn covers(&self, content_type: &[u8]) -> bool {
+        let essence = content_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+        let Ok(essence) = std::str::from_utf8(essence).map(str::to_ascii_lowercase) else { return false };
+        if essence == "text/event-stream" || essence.starts_with("application/grpc") {
+            return false;
+        }
+        self.types.iter().any(|pattern| match (pattern.strip_suffix("/*"), pattern.strip_prefix("*+")) {
+            (Some(kind), _) => essence.split_once('/').is_some_and(|(own, _)| own == kind),
+            (None, Some(suffix)) => essence.rsplit_once('+').is_some_and(|(_, own)| own == suffix),
+            (None, None) => essence == *pattern,
+        })
+    }
 }
 
 /// A host that a route matches. Lower case, no port, no trailing dot.

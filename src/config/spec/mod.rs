@@ -17,13 +17,13 @@ use serde::Deserialize;
 pub(super) use access::{ApiKeySpec, AuthSpec, BasicSpec, LimitSpec};
 pub(super) use home::{home, is_planned};
 pub(super) use process::{AdminSpec, CertSpec, ListenerSpec, ListenerTlsSpec, ReloadSpec, ShutdownSpec, TelemetrySpec};
-pub(super) use route::{Defaults, RetriesSpec, RouteSpec};
+pub(super) use route::{CompressSpec, Defaults, RetriesSpec, RouteSpec};
 pub(super) use upstream::{ActiveSpec, BackendSpec, HealthSpec, UpstreamSpec, UpstreamTlsSpec};
 pub(super) use written::{
-    AccessFormat, Address, AdminShort, Any, Balance, Bind, By, Cidr, ClientAuth, Count, Duration, File, Flag, Form,
-    HealthShort, HostHeader, HostPattern, KeyHash, LimitRef, List, Listen, LogFormat, LogLevel, Method, Name, Named,
-    OneOrMany, PasswordHash, PathPattern, Percent, ProbeType, Protocol, Rate, RetryOn, ShortOr, SizeOrNone, Status,
-    TlsVersion, Upgrade, Version, WhenAllDown, Workers, Written,
+    AccessFormat, Address, AdminShort, Any, Balance, Bind, By, Cidr, ClientAuth, Coding, Count, Duration, File, Flag,
+    Form, HealthShort, HostHeader, HostPattern, KeyHash, LimitRef, List, Listen, LogFormat, LogLevel, Method, Name,
+    Named, OneOrMany, PasswordHash, PathPattern, Percent, ProbeType, Protocol, Rate, RetryOn, ShortOr, SizeOrNone,
+    Status, TlsVersion, Upgrade, Version, WhenAllDown, Workers, Written,
 };
 
 /// A Tidegate config. Keys that start with `x-` are free space for YAML anchors.

@@ -2,8 +2,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
-    Address, Balance, Count, Duration, Flag, HealthShort, HealthSpec, HostPattern, LimitRef, List, Method, Name,
-    OneOrMany, PathPattern, RetryOn, ShortOr, SizeOrNone, Upgrade, Written,
+    Address, Any, Balance, Coding, Count, Duration, Flag, HealthShort, HealthSpec, HostPattern, LimitRef, List, Method,
+    Name, OneOrMany, PathPattern, RetryOn, ShortOr, SizeOrNone, Upgrade, Written,
 };
 
 /// Which requests, and what happens to them.
@@ -33,12 +33,29 @@ pub(in crate::config) struct RouteSpec {
     pub(in crate::config) timeouts: Option<RouteTimeouts>,
     /// What may be tried again.
     pub(in crate::config) retries: Option<RetriesSpec>,
+    /// Whether responses are compressed for clients that can take it: `true`, `false` or fields. Not for routes whose responses
+    /// hold a secret beside what somebody else may choose: sizes tell of it (BREACH). Default `false`.
+    pub(in crate::config) compress: Option<ShortOr<Flag, CompressSpec>>,
     /// Protocols that a client may upgrade its connection to, or `none`. Default `websocket`.
     pub(in crate::config) upgrades: Option<OneOrMany<Upgrade>>,
     /// The largest request body, or `none`. Default `10MiB`, or what `defaults` says.
     pub(in crate::config) max_body: Option<Written<SizeOrNone>>,
     /// Whether `/health` is unhealthy as soon as this route's upstream is down. Default `false`.
     pub(in crate::config) critical: Option<Written<Flag>>,
+}
+
+/// How responses are compressed: never those that are compressed already, partial, streams of events, or `no-transform`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, expecting = "true, false or the fields of compress")]
+#[schemars(rename = "Compress")]
+pub(in crate::config) struct CompressSpec {
+    /// What is used, of several that a client likes as much the first: `zstd`, `br`, `gzip`. Default: all, in this order.
+    pub(in crate::config) codings: Option<OneOrMany<Coding>>,
+    /// Bodies that are known to be smaller are left as they are. Up to `1GiB`. Default `1KiB`.
+    pub(in crate::config) min_size: Option<Written<SizeOrNone>>,
+    /// Media types: `text/html`, `text/*`, `"*+json"`. Default: text, JSON, XML, JavaScript, WebAssembly, and fonts and images that
+    /// are not compressed in themselves.
+    pub(in crate::config) types: Option<OneOrMany<Any>>,
 }
 
 /// What every route starts from.

@@ -153,6 +153,8 @@ forms! {
     TlsVersion: "a version of TLS", { "enum": ["1.2", "1.3"] };
     /// A protocol to upgrade to.
     Upgrade: "a protocol like `websocket`, or `none`", { "type": "string" };
+    /// A content coding.
+    Coding: "`zstd`, `br` or `gzip`", { "enum": ["zstd", "br", "gzip"] };
     /// A log level.
     LogLevel: "a log level", { "enum": ["debug", "info", "warn", "error"] };
     /// A log format.
