@@ -220,6 +220,6 @@ fn a_client_that_takes_nothing_costs_a_window() {
         })
         .collect();
     let after = crate::support::at_rest("memory", || gateway.resident() >> 21) << 21;
-    assert!(after < before + (30 * 4 << 20), "{} MiB for 30 responses", (after - before) >> 20);
+    assert!(after < before + ((30 * 4) << 20), "{} MiB for 30 responses", (after - before) >> 20);
     drop(clients);
 }
