@@ -2,10 +2,11 @@
 
 use std::{
     cell::Cell,
-    future::Future,
+    future::{Future, poll_fn},
     panic::AssertUnwindSafe,
     pin::pin,
     rc::Rc,
+    task::Poll,
     time::{Duration, Instant},
 };
 
@@ -20,7 +21,10 @@ use hyper_util::{
 };
 use tokio::{io::AsyncWriteExt as _, sync::Notify, task::spawn_local, time::timeout};
 
-use super::stream::{ClientStream, Opening, Transport};
+use super::{
+    gather::Gathered,
+    stream::{ClientStream, Opening, Transport},
+};
 use crate::{
     net::Socket,
     proxy::{Client, Gateway, Phase},
@@ -314,11 +318,21 @@ async fn http2<T: Transport>(gateway: Rc<Gateway>, open: &Rc<Open>, stream: Clie
         .timer(TokioTimer::new())
         .keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let stream = Gathered::new(stream);
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream.clone()), service));
     let closed = loop {
+        let polled = poll_fn(|cx| {
+            let ended = connection.as_mut().poll(cx);
+            let written = stream.poll_write_out(cx);
+            match (ended, written) {
+                (Poll::Ready(ended), _) => Poll::Ready(ended.map_or_else(|error| reason(&error), |()| Closed::Done)),
+                (Poll::Pending, Poll::Ready(Err(_))) => Poll::Ready(Closed::ClientGone),
+                (Poll::Pending, Poll::Ready(Ok(())) | Poll::Pending) => Poll::Pending,
+            }
+        });
         tokio::select! {
             biased;
-            ended = &mut connection => break ended.map_or_else(|error| reason(&error), |()| Closed::Done),
+            closed = polled => break closed,
             () = open.ordered.notified() => match open.order.get() {
                 Order::Serve => {}
                 Order::Finish(_) => connection.as_mut().graceful_shutdown(),
@@ -329,6 +343,8 @@ async fn http2<T: Transport>(gateway: Rc<Gateway>, open: &Rc<Open>, stream: Clie
     };
     // What is still under way ends here, and is recorded.
     open.client.end_streams();
+    // The last words, as GOAWAY, to whoever takes them.
+    let _ = timeout(LAST_WORDS, poll_fn(|cx| stream.poll_write_out(cx))).await;
     if open.client.is_flooding() { Closed::Flood } else { closed }
 }
 
@@ -356,6 +372,9 @@ const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// How often a client is asked whether it is still there, and how long it may take to say so.
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How long a client may take over what is said to it last.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// What waits of one response for the client to take it.
 const STREAM_BUFFER: usize = 64 * 1024;

@@ -9,6 +9,7 @@
 
 mod bind;
 mod connection;
+mod gather;
 mod stream;
 mod worker;
 
