@@ -2,14 +2,22 @@
 //!
 //! hyper is used directly because `axum::serve` bounds neither the number of connections nor any time of theirs.
 
-use std::{io, pin::pin, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    io,
+    pin::pin,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use axum::Router;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::watch,
+    sync::{Notify, watch},
     task::JoinSet,
     time::{Instant, MissedTickBehavior, interval, sleep, timeout},
 };
@@ -19,9 +27,10 @@ use super::{
     Rates, rates,
     router::{App, Audience, router},
 };
-use crate::control::Status;
+use crate::{config::plan::Bind, control::Status, net::Socket, server::Sockets};
 
-/// Connections at once; further ones wait to be accepted.
+/// Connections at once. For one more, one that is idle ends: connections that somebody keeps for nothing do not keep out a
+/// probe. While none is idle, further ones wait to be accepted.
 const MAX_CONNECTIONS: usize = 128;
 
 /// For the head of a request to arrive, from the connection's or the last response's end.
@@ -41,27 +50,24 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves the admin address until `shutdown`, then lets responses under way end.
 ///
-/// The listener is bound and non-blocking already, so that a port in use is found before anything else starts.
+/// The address is bound already, so that a port in use is found before anything else starts.
 ///
 /// # Errors
 /// The socket cannot be used by the runtime. A failing accept is none: it is tried again.
 ///
 /// # Panics
 /// Outside a tokio runtime with time and I/O.
-pub async fn serve(
-    listener: std::net::TcpListener,
-    status: Arc<Status>,
-    shutdown: impl Future<Output = ()>,
-) -> io::Result<()> {
-    let audience = match listener.local_addr()?.ip().is_loopback() {
-        true => Audience::Local,
-        false => Audience::Network,
+pub async fn serve(sockets: Sockets, status: Arc<Status>, shutdown: impl Future<Output = ()>) -> io::Result<()> {
+    let audience = match &sockets.address {
+        Bind::Tcp(address) if address.ip().is_loopback() => Audience::Local,
+        // No browser reaches a Unix socket by way of DNS.
+        Bind::Tcp(_) | Bind::Unix { .. } => Audience::Network,
     };
-    let listener = TcpListener::from_std(listener)?;
+    let listener = sockets.into_listening()?;
     let rates = Arc::new(Rates::default());
     let router = router(App { status: Arc::clone(&status), rates: Arc::clone(&rates) }, audience);
     let (stop, stopped) = watch::channel(());
-    let mut connections = JoinSet::new();
+    let (mut connections, mut visitors) = (JoinSet::new(), Visitors::default());
     let mut sampling = interval(rates::EVERY);
     sampling.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut shutdown = pin!(shutdown);
@@ -70,8 +76,14 @@ pub async fn serve(
             () = &mut shutdown => break,
             _ = sampling.tick() => rates.sample(Instant::now(), &status),
             Some(_ended) = connections.join_next() => {}
-            accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
-                Ok((socket, _peer)) => drop(connections.spawn(connection(socket, router.clone(), stopped.clone()))),
+            accepted = listener.accept(), if connections.len() <= MAX_CONNECTIONS => match accepted {
+                Ok((socket, _peer)) => {
+                    let visitor = visitors.enter();
+                    connections.spawn(connection(socket, visitor, router.clone(), stopped.clone()));
+                    if connections.len() > MAX_CONNECTIONS {
+                        visitors.send_one_away();
+                    }
+                }
                 Err(_no_descriptor) => sleep(ACCEPT_PAUSE).await,
             },
         }
@@ -81,15 +93,58 @@ pub async fn serve(
     Ok(())
 }
 
+/// Who is connected, the oldest first.
+#[derive(Debug, Default)]
+struct Visitors(VecDeque<Weak<Visitor>>);
+
+/// A connection, as far as it concerns others.
+#[derive(Debug, Default)]
+struct Visitor {
+    is_busy: AtomicBool,
+    is_leaving: AtomicBool,
+    leave: Notify,
+}
+
+impl Visitors {
+    fn enter(&mut self) -> Arc<Visitor> {
+        self.0.retain(|visitor| visitor.strong_count() > 0);
+        let visitor = Arc::default();
+        self.0.push_back(Arc::downgrade(&visitor));
+        visitor
+    }
+
+    /// Ends the oldest connection that is idle; where none is, the oldest, after its response.
+    fn send_one_away(&self) {
+        // Who has just come has had no time to ask.
+        let older = self.0.iter().take(self.0.len().saturating_sub(1)).filter_map(Weak::upgrade);
+        let mut staying = older.filter(|visitor| !visitor.is_leaving.load(Relaxed)).peekable();
+        let oldest = staying.peek().cloned();
+        let idle = staying.find(|visitor| !visitor.is_busy.load(Relaxed));
+        if let Some(visitor) = idle.or(oldest) {
+            visitor.is_leaving.store(true, Relaxed);
+            visitor.leave.notify_one();
+        }
+    }
+}
+
 /// One connection to its end.
-async fn connection(socket: TcpStream, router: Router, mut stopped: watch::Receiver<()>) {
-    let service = service_fn(move |request: hyper::Request<Incoming>| router.clone().oneshot(request));
+async fn connection(socket: Socket, visitor: Arc<Visitor>, router: Router, mut stopped: watch::Receiver<()>) {
+    let service = service_fn(|request: hyper::Request<Incoming>| {
+        let (router, visitor) = (router.clone(), Arc::clone(&visitor));
+        async move {
+            visitor.is_busy.store(true, Relaxed);
+            let response = router.oneshot(request).await;
+            visitor.is_busy.store(false, Relaxed);
+            response
+        }
+    });
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(MAX_HEAD);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(socket), service));
     tokio::select! {
         _ended = connection.as_mut() => return,
         () = sleep(LIFETIME) => {}
+        () = visitor.leave.notified() => {}
         // An error, and there is nothing but an error: the sender is gone.
         _stopped = stopped.changed() => {}
     }

@@ -94,7 +94,7 @@ pub(super) struct CheckArgs {
 
 #[derive(Args, Debug)]
 pub(super) struct StatusArgs {
-    /// The gateway's admin address
+    /// The gateway's admin address; `unix:PATH` is a Unix socket
     #[arg(long, value_name = "HOST:PORT")]
     pub(super) admin: Option<String>,
     /// The config that names the admin address

@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeMap,
     io::{self, IsTerminal as _},
-    net::SocketAddr,
     num::NonZero,
     process::ExitCode,
     sync::{Arc, atomic::AtomicU64},
@@ -27,14 +26,14 @@ use crate::{
     base::{Timestamp, open_regular},
     config::{
         Loaded, Report, Style,
-        plan::{LogFormat, Plan, Workers},
+        plan::{Bind, LogFormat, Plan, Workers},
     },
     control::{Attempt, First, Origin, Readiness, Reloader, Status, resolve},
     health::Prober,
     layers::PasswordPool,
     proxy::Fault,
     runtime::{self, Edition, ListenerId, Live, Registry, Resolved, Tokens},
-    server::{Closed, Fleet, Setup, Sockets, bind},
+    server::{CannotBind, Closed, Fleet, Setup, Sockets, bind},
     telemetry::{AccessLog, Counter, Event, EventLog, Events, events::Sink, metrics::RouteMetrics},
 };
 
@@ -67,10 +66,10 @@ pub(super) fn run(args: &RunArgs) -> Result<ExitCode, Trouble> {
     if !loaded.warnings.is_empty() {
         eprint(format_args!("{}", loaded.warnings.text(Style::Coloured)));
     }
-    raise_descriptor_limit();
+    let limited = raise_descriptor_limit();
     let control = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let control = control.map_err(|error| Trouble(format!("cannot start: {error}")))?;
-    let code = control.block_on(serve(origin, loaded, began));
+    let code = control.block_on(serve(origin, loaded, limited, began));
     // Not waited for: a look-up that nobody needs any more may take as long as the resolver likes.
     control.shutdown_background();
     code
@@ -89,10 +88,14 @@ fn origin(args: &RunArgs) -> Result<Origin, Trouble> {
     Ok(Origin { path, text: None, watch, log_format, env })
 }
 
-async fn serve(origin: Origin, loaded: Loaded, began: Instant) -> Result<ExitCode, Trouble> {
+async fn serve(origin: Origin, loaded: Loaded, limited: io::Result<()>, began: Instant) -> Result<ExitCode, Trouble> {
     let plan = Arc::clone(&loaded.plan);
     let format = origin.log_format(&plan);
     let (event_log, events) = EventLog::start(format, plan.log.level, Sink::stderr()).map_err(no_thread)?;
+    if let Err(error) = limited {
+        let detail = format!("cannot raise the limit of open files (ulimit -n) to what the system allows: {error}");
+        events.emit(Event::Warning { what: "descriptors", detail });
+    }
     let workers = worker_count(plan.workers);
     let passwords = PasswordPool::new(workers.div_ceil(2), MAX_PASSWORDS).map_err(no_thread)?;
     let registry = Registry::new(workers, Tokens { faults: &Fault::REASONS, closes: &Closed::TOKENS }, passwords);
@@ -100,7 +103,7 @@ async fn serve(origin: Origin, loaded: Loaded, began: Instant) -> Result<ExitCod
     let built = runtime::build(&registry, &plan, Edition::new(1, loaded.sha), &resolved);
 
     let sockets = bind_listeners(&built.snapshot, workers)?;
-    let admin_socket = plan.admin.as_ref().map(|admin| bind_admin(admin.bind)).transpose()?;
+    let admin_socket = plan.admin.as_ref().map(|admin| bind_admin(&admin.bind)).transpose()?;
     let access_log = plan.access_log.as_ref().map(|plan| AccessLog::start(plan, events.clone()).map(Arc::new));
     let access_log = access_log.transpose().map_err(|error| Trouble(format!("cannot open the access log: {error}")))?;
     let mut signals = Signals::new().map_err(|error| Trouble(format!("cannot listen for signals: {error}")))?;
@@ -186,56 +189,41 @@ fn first_attempt(warnings: &Report) -> Attempt {
 
 fn bind_listeners(snapshot: &runtime::Snapshot, workers: usize) -> Result<BTreeMap<ListenerId, Sockets>, Trouble> {
     let bound = snapshot.listeners.values().map(|listener| {
-        let address = listener.plan.bind;
-        let sockets = bind(address, workers);
+        let sockets = bind(&listener.plan.bind, workers, &[]);
         let sockets =
-            sockets.map_err(|error| cannot_bind(&format!("listeners.{}.bind", listener.plan.name), address, &error))?;
+            sockets.map_err(|error| cannot_bind(&format!("listeners.{}.bind", listener.plan.name), &error))?;
         Ok((listener.id, sockets))
     });
     bound.collect()
 }
 
-fn bind_admin(address: SocketAddr) -> Result<std::net::TcpListener, Trouble> {
-    let bound = std::net::TcpListener::bind(address).and_then(|socket| {
-        socket.set_nonblocking(true)?;
-        Ok(socket)
-    });
-    bound.map_err(|error| cannot_bind("admin.bind", address, &error))
+fn bind_admin(address: &Bind) -> Result<Sockets, Trouble> {
+    bind(address, 1, &[]).map_err(|error| cannot_bind("admin.bind", &error))
 }
 
-fn cannot_bind(what: &str, address: SocketAddr, error: &io::Error) -> Trouble {
-    Trouble(match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            let (port, ip) = (address.port(), address.ip());
-            format!("port {port} of {ip} is in use: stop what listens there, or change `{what}`")
-        }
-        io::ErrorKind::PermissionDenied => {
-            format!("`{what}`: not allowed to bind {address}; ports below 1024 need CAP_NET_BIND_SERVICE")
-        }
-        _ => format!("`{what}`: cannot bind {address}: {error}"),
-    })
+fn cannot_bind(field: &str, error: &CannotBind) -> Trouble {
+    Trouble(format!("`{field}`: {error}: {}", error.fix))
 }
 
 /// Connections are descriptors: as many as the system allows at all, not only those that it allows unasked.
-fn raise_descriptor_limit() {
+fn raise_descriptor_limit() -> io::Result<()> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
-    // What cannot be raised is met when connections are accepted, and said there.
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    Ok(setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?)
 }
 
 /// Where the process can be reached.
 struct Addresses {
-    listeners: BTreeMap<ListenerId, SocketAddr>,
-    admin: Option<SocketAddr>,
+    listeners: BTreeMap<ListenerId, Bind>,
+    admin: Option<Bind>,
     is_watched: bool,
 }
 
 impl Addresses {
-    fn of(sockets: &BTreeMap<ListenerId, Sockets>, admin: Option<&std::net::TcpListener>, is_watched: bool) -> Self {
+    fn of(sockets: &BTreeMap<ListenerId, Sockets>, admin: Option<&Sockets>, is_watched: bool) -> Self {
         Self {
-            listeners: sockets.iter().map(|(id, sockets)| (*id, sockets.address)).collect(),
-            admin: admin.and_then(|socket| socket.local_addr().ok()),
+            listeners: sockets.iter().map(|(id, sockets)| (*id, sockets.address.clone())).collect(),
+            admin: admin.map(|sockets| sockets.address.clone()),
             is_watched,
         }
     }
@@ -265,18 +253,16 @@ impl Addresses {
         for listener in live.listeners.values() {
             let routes = served_routes(&live.plan, &listener.plan.name);
             let address = self.listeners.get(&listener.id).unwrap_or(&listener.plan.bind);
-            lines.push(format!("  {:<10} {:<26} {}", "listen", format!("http://{address}"), counted(routes, "route")));
+            let scheme = if listener.tls.is_some() { "https" } else { "http" };
+            lines.push(format!("  {:<10} {:<26} {}", "listen", shown(scheme, address), counted(routes, "route")));
         }
         for (name, upstream) in &live.plan.upstreams {
             let backends = counted(upstream.backends.len(), "backend");
             lines.push(format!("  {:<10} {:<26} {}", "upstream", format!("{name}  {backends}"), asked(upstream)));
         }
-        if let Some(admin) = self.admin {
-            lines.push(format!(
-                "  {:<10} {:<26} /health · /metrics · /api/v1/status",
-                "admin",
-                format!("http://{admin}")
-            ));
+        if let Some(admin) = &self.admin {
+            let admin = shown("http", admin);
+            lines.push(format!("  {:<10} {admin:<26} /health · /metrics · /api/v1/status", "admin"));
         }
         let edits = match self.is_watched && live.plan.reload.watch {
             true => format!("Edits to {} apply live. ", status.file.display()),
@@ -294,10 +280,18 @@ impl Addresses {
                 say("listen", format!("{} {address}", listener.plan.name));
             }
         }
-        if let Some(admin) = self.admin {
+        if let Some(admin) = &self.admin {
             say("admin", admin.to_string());
         }
         say("ready", format!("gen {} ({}) in {} ms", live.generation, live.sha, took.as_millis()));
+    }
+}
+
+/// How a client reaches an address.
+fn shown(scheme: &str, address: &Bind) -> String {
+    match address {
+        Bind::Tcp(address) => format!("{scheme}://{address}"),
+        Bind::Unix { .. } => address.to_string(),
     }
 }
 
@@ -324,7 +318,7 @@ fn asked(upstream: &crate::config::plan::Upstream) -> String {
 }
 
 /// The admin listener, as long as the process lives: it is asked how the end goes, too.
-async fn answer_for_itself(socket: std::net::TcpListener, status: Arc<Status>) {
+async fn answer_for_itself(socket: Sockets, status: Arc<Status>) {
     let events = status.events.clone();
     if let Err(error) = admin::serve(socket, status, std::future::pending()).await {
         events.emit(Event::Warning { what: "admin", detail: format!("the admin listener is gone: {error}") });

@@ -7,9 +7,11 @@
 use std::{
     fmt::Write as _,
     io::{self, Read as _, Write},
-    net::{TcpStream, ToSocketAddrs as _},
+    net::ToSocketAddrs as _,
     time::{Duration, Instant},
 };
+
+use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::{
     admin::{BackendStatus, Recent, StatusDocument, UpstreamStatus},
@@ -20,7 +22,7 @@ use crate::{
 /// What was asked for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct StatusQuery<'a> {
-    /// The admin address, `host:port`.
+    /// The admin address, `host:port` or `unix:path`.
     pub(super) admin: &'a str,
     /// How it is shown.
     pub(super) form: Form,
@@ -52,7 +54,7 @@ pub(super) enum Exit {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum StatusError {
     /// What was named cannot be asked.
-    #[error("{admin} is not HOST:PORT")]
+    #[error("{admin} is neither HOST:PORT nor unix:PATH")]
     NotAnAddress {
         /// What was named.
         admin: String,
@@ -70,7 +72,7 @@ pub(super) enum StatusError {
     Output(#[source] io::Error),
     /// Nobody answers.
     #[error(
-        "no tidegate answers at {admin}: {}\nIs it running? Its config says where it answers (`admin:`, 127.0.0.1:9901 by default); name another address with --admin HOST:PORT.",
+        "no tidegate answers at {admin}: {}\nIs it running? Its config says where it answers (`admin:`, 127.0.0.1:9901 by default); name another address with --admin.",
         in_words(why)
     )]
     Unreachable {
@@ -86,7 +88,7 @@ pub(super) enum StatusError {
 /// # Errors
 /// [`StatusError`]: no gateway answers, something else does, or the output is gone.
 pub(super) fn status(query: &StatusQuery<'_>, out: &mut dyn Write) -> Result<u8, StatusError> {
-    if !is_host_and_port(query.admin) {
+    if !is_address(query.admin) {
         return Err(StatusError::NotAnAddress { admin: query.admin.to_owned() });
     }
     let not_tidegate = |why: String| StatusError::NotTidegate { admin: query.admin.to_owned(), why };
@@ -111,7 +113,10 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest answer that is read: the status of a hundred thousand backends.
 const LONGEST_ANSWER: u64 = 64 * 1024 * 1024;
 
-fn is_host_and_port(admin: &str) -> bool {
+fn is_address(admin: &str) -> bool {
+    if let Some(path) = admin.strip_prefix("unix:") {
+        return !path.is_empty();
+    }
     let parts = admin.rsplit_once(':');
     parts.is_some_and(|(host, port)| !host.is_empty() && !host.contains('/') && port.parse::<u16>().is_ok())
 }
@@ -129,7 +134,7 @@ fn fetch(admin: &str, path: &str) -> io::Result<Vec<u8>> {
     let mut socket = connect(admin)?;
     let deadline = Instant::now() + ANSWER_TIMEOUT;
     socket.set_write_timeout(Some(ANSWER_TIMEOUT))?;
-    write!(socket, "GET {path} HTTP/1.0\r\nHost: {}\r\nAccept: application/json\r\n\r\n", host_of(admin, &socket))?;
+    write!(socket, "GET {path} HTTP/1.0\r\nHost: {}\r\nAccept: application/json\r\n\r\n", host_of(&socket))?;
     let (mut answer, mut piece) = (Vec::new(), [0; 16 * 1024]);
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -150,10 +155,13 @@ fn fetch(admin: &str, path: &str) -> io::Result<Vec<u8>> {
     }
 }
 
-fn connect(admin: &str) -> io::Result<TcpStream> {
+fn connect(admin: &str) -> io::Result<Socket> {
+    if let Some(path) = admin.strip_prefix("unix:") {
+        return connect_to(&SockAddr::unix(path)?);
+    }
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for address in admin.to_socket_addrs()? {
-        match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
+        match connect_to(&address.into()) {
             Ok(socket) => return Ok(socket),
             Err(error) => last = error,
         }
@@ -161,9 +169,20 @@ fn connect(admin: &str) -> io::Result<TcpStream> {
     Err(last)
 }
 
+fn connect_to(address: &SockAddr) -> io::Result<Socket> {
+    let socket = Socket::new(address.domain(), Type::STREAM, None)?;
+    match address.domain() {
+        // A Unix socket connects at once, or never.
+        Domain::UNIX => socket.connect(address)?,
+        _ => socket.connect_timeout(address, CONNECT_TIMEOUT)?,
+    }
+    Ok(socket)
+}
+
 /// The address that was reached, whatever name led there: a name is what the gateway refuses on loopback.
-fn host_of(admin: &str, socket: &TcpStream) -> String {
-    socket.peer_addr().map_or_else(|_| admin.to_owned(), |address| address.to_string())
+fn host_of(socket: &Socket) -> String {
+    let address = socket.peer_addr().ok().and_then(|address| address.as_socket());
+    address.map_or_else(|| "localhost".to_owned(), |address| address.to_string())
 }
 
 /// The body of a whole answer with status 200.
@@ -512,12 +531,12 @@ mod tests {
     }
 
     #[test]
-    fn an_admin_address_is_a_host_and_a_port() {
-        for good in ["127.0.0.1:9901", "[::1]:9901", "gateway.internal:9901"] {
-            assert!(is_host_and_port(good), "{good}");
+    fn an_admin_address_is_a_host_and_a_port_or_a_path() {
+        for good in ["unix:/run/admin.sock", "127.0.0.1:9901", "[::1]:9901", "gateway.internal:9901"] {
+            assert!(is_address(good), "{good}");
         }
-        for bad in ["foo", ":9901", "foo:", "foo:99010", "http://127.0.0.1:9901", "127.0.0.1:9901/", ""] {
-            assert!(!is_host_and_port(bad), "{bad}");
+        for bad in ["foo", ":9901", "foo:", "foo:99010", "http://127.0.0.1:9901", "127.0.0.1:9901/", "unix:", ""] {
+            assert!(!is_address(bad), "{bad}");
         }
     }
 
@@ -581,6 +600,6 @@ mod tests {
         assert_eq!(message.lines().next(), Some(first.as_str()), "{message}");
         assert!(message.contains("--admin") && out.is_empty(), "{message}");
         let (nonsense, _) = ask("nonsense".to_owned(), Form::Table, Exit::Answered).await;
-        assert_eq!(nonsense.unwrap_err().to_string(), "nonsense is not HOST:PORT");
+        assert_eq!(nonsense.unwrap_err().to_string(), "nonsense is neither HOST:PORT nor unix:PATH");
     }
 }

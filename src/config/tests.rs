@@ -49,6 +49,10 @@ fn short_and_long_forms_mean_the_same() {
     let pairs = [
         ("listen: 8080", "listeners: { main: { bind: '0.0.0.0:8080' } }"),
         ("listen: '127.0.0.1:8080'", "listeners: { main: { bind: 'localhost:8080' } }"),
+        (
+            "listen: 'unix:a.sock'",
+            "listeners: { main: { bind: 'unix:a.sock', socket_mode: '0660', proxy_protocol: none } }",
+        ),
         ("admin: {}\nlisten: 1", "listen: 1\nadmin: { bind: '127.0.0.1:9901' }"),
     ];
     for (short, long) in pairs {
@@ -144,7 +148,7 @@ routes:
       active: { expect: { body: \"${INJECT}|${LITERAL}|$${PORT}|${EMPTY:-d}|${EMPTY}\" }, port: \"${PORT}\" }
 ",
     );
-    assert_eq!(loaded.plan.listeners["main"].bind.port(), 80);
+    assert_eq!(loaded.plan.listeners["main"].bind.port(), Some(80));
     let upstream = &loaded.plan.upstreams["/*"];
     assert_eq!(upstream.backends[0].authority(), "127.0.0.1:8080");
     let check = upstream.health.as_ref().unwrap();

@@ -4,7 +4,7 @@
 //! before the swap; a refused edit has had no effect but to be told.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     io,
     path::PathBuf,
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -18,11 +18,11 @@ use crate::{
     base::{Name, Timestamp},
     config::{
         self, Changes, Code, Diagnostic, Loaded, Report, Sha, Source,
-        plan::{LogFormat, Plan},
+        plan::{Bind, LogFormat, Plan},
     },
     health::{self, Monitor, Prober},
     runtime::{self, Built, Edition, ListenerId, Registry, Resolved, UpstreamId},
-    server::{Fleet, Sockets, bind},
+    server::{Fleet, Sockets, bind, set_mode},
     telemetry::{AccessLog, Event},
 };
 
@@ -173,14 +173,13 @@ impl Reloader {
         };
 
         let generation = built.snapshot.generation;
-        let before = listener_ids(&live);
         self.swap(built, resolved);
         self.watch.obey(&loaded.plan.reload);
         // Whoever is told that a backend is gone may stop it.
         for applied in self.monitors.values().map(|monitor| monitor.applied()).collect::<Vec<_>>() {
             applied.await;
         }
-        self.switch_sockets(opened.sockets, &before, &changes).await;
+        self.switch_sockets(opened.sockets, &live, &changes).await;
         self.switch_logs(opened.access_log, &loaded.plan).await;
         self.tell(generation, summary(&changes), loaded.warnings, by);
     }
@@ -197,14 +196,13 @@ impl Reloader {
 
     /// Binds and opens what is new. Sockets that are then dropped have had no effect.
     fn open(&self, built: &Built, old: &Plan, new: &Plan) -> Result<Opened, Box<Diagnostic>> {
-        let before: BTreeSet<ListenerId> = listener_ids(&self.status.live.load());
-        let added = built.snapshot.listeners.values().filter(|listener| !before.contains(&listener.id));
-        let bound = added.map(|listener| {
-            let address = listener.plan.bind;
-            let sockets = bind(address, self.fleet.len());
+        let live = self.status.live.load();
+        let leaving: Vec<Bind> = only_in(&live, &built.snapshot).map(|listener| listener.plan.bind.clone()).collect();
+        let bound = only_in(&built.snapshot, &live).map(|listener| {
+            let sockets = bind(&listener.plan.bind, self.fleet.len(), &leaving);
             let sockets = sockets.map_err(|error| {
-                let what = format!("listener `{}` cannot bind {address}: {error}", listener.plan.name);
-                Box::new(Diagnostic::new(Code::SameBind, 0..0, what))
+                let what = format!("listener `{}`: {error}", listener.plan.name);
+                Box::new(Diagnostic::new(Code::SameBind, 0..0, what).label(error.fix))
             });
             Ok((listener.id, sockets?))
         });
@@ -263,13 +261,10 @@ impl Reloader {
         self.status.monitors.store(Arc::new(by_name));
     }
 
-    async fn switch_sockets(
-        &self,
-        opened: Vec<(ListenerId, Sockets)>,
-        before: &BTreeSet<ListenerId>,
-        changes: &Changes,
-    ) {
+    async fn switch_sockets(&self, opened: Vec<(ListenerId, Sockets)>, before: &runtime::Snapshot, changes: &Changes) {
         let live = self.status.live.load();
+        let addresses: Vec<(ListenerId, Bind)> =
+            opened.iter().map(|(id, sockets)| (*id, sockets.address.clone())).collect();
         for (id, sockets) in opened {
             if let Some(served) = live.served(id) {
                 let detail = format!("{} {}", served.listener.plan.name, sockets.address);
@@ -278,12 +273,25 @@ impl Reloader {
             self.fleet.accept(id, sockets).await;
         }
         let deadline = Instant::now() + live.plan.shutdown.timeout;
-        for id in before.difference(&listener_ids(&live)) {
-            self.fleet.close(*id, deadline).await;
+        for gone in only_in(before, &live) {
+            match addresses.iter().find(|(_, address)| address.covers(&gone.plan.bind)) {
+                Some((heir, _)) => self.fleet.hand_over(gone.id, *heir, deadline).await,
+                None => self.fleet.close(gone.id, deadline).await,
+            }
         }
         let changed = changes.listeners.changed.iter().filter_map(|name| live.listeners.get(name));
-        for listener in changed.filter(|listener| before.contains(&listener.id)) {
+        for listener in changed.filter(|listener| before.served(listener.id).is_some()) {
+            self.renew_mode(&listener.plan.bind);
             self.fleet.renew(listener.id, deadline).await;
+        }
+    }
+
+    fn renew_mode(&self, bind: &Bind) {
+        if let Bind::Unix { path, mode } = bind
+            && let Err(error) = set_mode(path, *mode)
+        {
+            let detail = format!("{bind} keeps its permissions: {error}");
+            self.status.events.emit(Event::Warning { what: "socket_mode", detail });
         }
     }
 
@@ -354,8 +362,12 @@ enum LogChange {
     Stop,
 }
 
-fn listener_ids(snapshot: &runtime::Snapshot) -> BTreeSet<ListenerId> {
-    snapshot.listeners.values().map(|listener| listener.id).collect()
+/// The listeners of one snapshot that another has not.
+fn only_in<'a>(
+    snapshot: &'a runtime::Snapshot,
+    other: &'a runtime::Snapshot,
+) -> impl Iterator<Item = &'a Arc<runtime::Listener>> {
+    snapshot.listeners.values().filter(|listener| other.served(listener.id).is_none())
 }
 
 /// A finding with its fix, and where it is.

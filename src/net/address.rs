@@ -22,10 +22,14 @@ impl Address {
         match self {
             Self::Tcp(address) => {
                 let socket = TcpStream::connect(address).await?;
+                // A loopback connect to a free port of the ephemeral range may meet itself: nobody listens there.
+                if socket.local_addr().is_ok_and(|own| own == *address) {
+                    return Err(io::ErrorKind::ConnectionRefused.into());
+                }
                 socket.set_nodelay(true)?;
-                Ok(Socket::Tcp(socket))
+                Ok(socket.into())
             }
-            Self::Unix(path) => UnixStream::connect(path).await.map(Socket::Unix),
+            Self::Unix(path) => UnixStream::connect(path).await.map(Socket::from),
         }
     }
 

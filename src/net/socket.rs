@@ -5,25 +5,70 @@ use std::{
     time::Duration,
 };
 
+use bytes::{Buf as _, BytesMut};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, Interest, ReadBuf},
     net::{TcpStream, UnixStream},
     time::timeout,
 };
 
-/// A connected socket.
+/// A connected socket. Bytes may be read ahead of whoever reads it; they come first.
 #[derive(Debug)]
-pub enum Socket {
-    /// Over IP.
+pub struct Socket {
+    stream: Stream,
+    ahead: BytesMut,
+}
+
+#[derive(Debug)]
+enum Stream {
     Tcp(TcpStream),
-    /// On this machine.
     Unix(UnixStream),
 }
 
+impl From<TcpStream> for Socket {
+    fn from(stream: TcpStream) -> Self {
+        Self { stream: Stream::Tcp(stream), ahead: BytesMut::new() }
+    }
+}
+
+impl From<UnixStream> for Socket {
+    fn from(stream: UnixStream) -> Self {
+        Self { stream: Stream::Unix(stream), ahead: BytesMut::new() }
+    }
+}
+
+/// Room for the head of an ordinary request: it is read at once, and one system call is all that it takes.
+const READ_AHEAD: usize = 4096;
+
 impl Socket {
+    /// Reads ahead what is there, at least a byte; returns how many, 0 at the end.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub async fn read_ahead(&mut self) -> io::Result<usize> {
+        if self.ahead.is_empty() {
+            self.ahead.reserve(READ_AHEAD);
+        }
+        match &mut self.stream {
+            Stream::Tcp(stream) => stream.read_buf(&mut self.ahead).await,
+            Stream::Unix(stream) => stream.read_buf(&mut self.ahead).await,
+        }
+    }
+
+    /// What was read ahead.
+    #[must_use]
+    pub fn ahead(&self) -> &[u8] {
+        &self.ahead
+    }
+
+    /// Drops so many of those bytes.
+    pub fn skip(&mut self, bytes: usize) {
+        self.ahead.advance(bytes);
+    }
+
     /// Makes the close to come a reset. (A Unix socket has none: its other end sees an early end.)
     pub fn reset(&self) {
-        if let Self::Tcp(socket) = self {
+        if let Stream::Tcp(socket) = &self.stream {
             // Closing a socket that does not linger resets the connection. One that is gone already needs no reset.
             let _ = socket2::SockRef::from(socket).set_linger(Some(Duration::ZERO));
         }
@@ -51,46 +96,54 @@ impl Socket {
     }
 
     async fn readable(&self) -> io::Result<()> {
-        match self {
-            Self::Tcp(socket) => socket.ready(Interest::READABLE).await,
-            Self::Unix(socket) => socket.ready(Interest::READABLE).await,
+        match &self.stream {
+            Stream::Tcp(socket) => socket.ready(Interest::READABLE).await,
+            Stream::Unix(socket) => socket.ready(Interest::READABLE).await,
         }
         .map(drop)
     }
 
     fn try_read(&self, buf: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(socket) => socket.try_read(buf),
-            Self::Unix(socket) => socket.try_read(buf),
+        match &self.stream {
+            Stream::Tcp(socket) => socket.try_read(buf),
+            Stream::Unix(socket) => socket.try_read(buf),
         }
     }
 }
 
 impl AsyncRead for Socket {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(socket) => Pin::new(socket).poll_read(cx, buf),
-            Self::Unix(socket) => Pin::new(socket).poll_read(cx, buf),
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.ahead.is_empty() {
+            let ready = self.ahead.len().min(buf.remaining());
+            buf.put_slice(&self.ahead.split_to(ready));
+            if self.ahead.is_empty() {
+                self.ahead = BytesMut::new();
+            }
+            return Poll::Ready(Ok(()));
+        }
+        match &mut self.stream {
+            Stream::Tcp(socket) => Pin::new(socket).poll_read(cx, buf),
+            Stream::Unix(socket) => Pin::new(socket).poll_read(cx, buf),
         }
     }
 }
 
 impl AsyncWrite for Socket {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Tcp(socket) => Pin::new(socket).poll_write(cx, buf),
-            Self::Unix(socket) => Pin::new(socket).poll_write(cx, buf),
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.stream {
+            Stream::Tcp(socket) => Pin::new(socket).poll_write(cx, buf),
+            Stream::Unix(socket) => Pin::new(socket).poll_write(cx, buf),
         }
     }
 
     fn poll_write_vectored(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Tcp(socket) => Pin::new(socket).poll_write_vectored(cx, bufs),
-            Self::Unix(socket) => Pin::new(socket).poll_write_vectored(cx, bufs),
+        match &mut self.stream {
+            Stream::Tcp(socket) => Pin::new(socket).poll_write_vectored(cx, bufs),
+            Stream::Unix(socket) => Pin::new(socket).poll_write_vectored(cx, bufs),
         }
     }
 
@@ -103,10 +156,10 @@ impl AsyncWrite for Socket {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(socket) => Pin::new(socket).poll_shutdown(cx),
-            Self::Unix(socket) => Pin::new(socket).poll_shutdown(cx),
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.stream {
+            Stream::Tcp(socket) => Pin::new(socket).poll_shutdown(cx),
+            Stream::Unix(socket) => Pin::new(socket).poll_shutdown(cx),
         }
     }
 }

@@ -26,10 +26,10 @@ use crate::{
 pub struct Client {
     /// The listener's settings when it was accepted, which it keeps.
     pub listener: Arc<Listener>,
-    /// The other end.
-    pub peer: SocketAddr,
-    /// The other end's address, ready to be sent on.
-    pub peer_text: HeaderValue,
+    // The other end, or who is behind it, as a PROXY header says.
+    peer: Cell<SocketAddr>,
+    // Its address, ready to be sent on.
+    peer_text: OnceCell<HeaderValue>,
     // The subject of its certificate, as backends are told.
     subject: OnceCell<HeaderValue>,
     // The last snapshot that had its listener: what it falls back to when that is gone.
@@ -86,18 +86,19 @@ pub enum Phase {
     Head,
     /// Nothing, between requests.
     Idle,
+    /// A PROXY header is awaited, before all else.
+    ProxyHeader,
 }
 
 impl Client {
-    /// A connection that was just accepted; the head of its first request is due.
+    /// A connection that was just accepted.
     #[must_use]
     pub fn new(listener: Arc<Listener>, accepted: Rc<Pinned>, peer: SocketAddr) -> Self {
-        let text = peer.ip().to_canonical().to_string();
-        let phase = if listener.tls.is_some() { Phase::Handshake } else { Phase::Head };
+        let phase = if listener.plan.proxy_protocol.is_some() { Phase::ProxyHeader } else { first_phase(&listener) };
         Self {
             listener,
-            peer,
-            peer_text: HeaderValue::from_str(&text).expect("an address is a header value"),
+            peer: Cell::new(canonical(peer)),
+            peer_text: OnceCell::new(),
             subject: OnceCell::new(),
             last_served: RefCell::new(accepted),
             requests: Cell::default(),
@@ -119,7 +120,33 @@ impl Client {
     pub(super) fn origin(&self) -> Origin<'_> {
         let scheme = if self.listener.tls.is_some() { "https" } else { "http" };
         let trusted = &self.listener.plan.trusted_proxies;
-        Origin { peer: self.peer.ip(), text: &self.peer_text, scheme, trusted }
+        Origin { peer: self.peer().ip(), text: self.peer_text(), scheme, trusted }
+    }
+
+    /// The other end, or who is behind it, as a PROXY header says. An IPv4 address is one, however it came.
+    #[must_use]
+    pub fn peer(&self) -> SocketAddr {
+        self.peer.get()
+    }
+
+    fn peer_text(&self) -> &HeaderValue {
+        let text = || HeaderValue::from_str(&self.peer().ip().to_string()).expect("an address is a header value");
+        self.peer_text.get_or_init(text)
+    }
+
+    /// Whether its listener trusts the peer to say whom it speaks for.
+    #[must_use]
+    pub fn is_trusted(&self) -> bool {
+        let ip = self.peer().ip();
+        self.listener.plan.trusted_proxies.iter().any(|network| network.contains(&ip))
+    }
+
+    /// Its proxy has said who is behind it; `None` where it speaks for itself.
+    pub fn introduced(&self, source: Option<SocketAddr>) {
+        if let Some(source) = source {
+            self.peer.set(canonical(source));
+        }
+        self.enter(first_phase(&self.listener), Instant::now());
     }
 
     /// What it is doing.
@@ -313,7 +340,7 @@ impl Client {
                 let is_overdue = self.deadline.get().is_some_and(|deadline| deadline + GRACE <= now);
                 return is_overdue.then_some(Phase::Busy);
             }
-            Phase::Handshake | Phase::Head => self.listener.plan.client_header,
+            Phase::Handshake | Phase::Head | Phase::ProxyHeader => self.listener.plan.client_header,
             Phase::Idle => self.listener.plan.client_idle,
         };
         (!limit.is_zero() && self.phase_lasts(now) >= limit).then(|| self.phase.get())
@@ -329,6 +356,15 @@ impl Client {
         self.phase.set(phase);
         self.since.set(now);
     }
+}
+
+/// What comes first on a connection once it is known whose it is.
+fn first_phase(listener: &Listener) -> Phase {
+    if listener.tls.is_some() { Phase::Handshake } else { Phase::Head }
+}
+
+fn canonical(peer: SocketAddr) -> SocketAddr {
+    SocketAddr::new(peer.ip().to_canonical(), peer.port())
 }
 
 impl Multiplexed {

@@ -92,7 +92,7 @@ impl Exchange {
     ) -> Rc<Self> {
         let (headers, has_body) = (request.headers(), !request.body().is_end_stream());
         let trusted = &client.listener.plan.trusted_proxies;
-        let peer = client.peer.ip();
+        let peer = client.peer().ip();
         let id = trusted_request_id(headers, peer, trusted).unwrap_or_else(|| gateway.new_request_id());
         let form = Form::of(request);
         let started = Clock::now();
@@ -382,7 +382,7 @@ impl Exchange {
             at: facts.at,
             request_id: self.id.to_str().unwrap_or_default(),
             listener: &self.client.listener.plan.name,
-            client: SocketAddr::new(self.client_ip, self.client.peer.port()),
+            client: SocketAddr::new(self.client_ip, self.client.peer().port()),
             method: self.method.as_str(),
             host: facts.host.as_ref().map(HeaderValue::as_bytes),
             path: facts.uri.path().as_bytes(),

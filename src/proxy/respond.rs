@@ -143,7 +143,7 @@ pub(super) fn redirect(exchange: &Rc<Exchange>, host: &str, uri: &Uri, port: u16
 /// Which backends are out, for a client on the same machine only: whoever else asks learns nothing of them.
 fn backends_detail(exchange: &Exchange, fault: Fault) -> Option<Cow<'static, str>> {
     let route = exchange.route()?;
-    let is_local = exchange.client().peer.ip().is_loopback() && exchange.client_ip().is_loopback();
+    let is_local = exchange.client().peer().ip().is_loopback() && exchange.client_ip().is_loopback();
     if fault != Fault::NoHealthyBackend || !is_local || !forward::is_everybody_out(route) {
         return None;
     }

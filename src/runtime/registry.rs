@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     net::SocketAddr,
+    path::PathBuf,
     sync::{Arc, Weak, atomic::AtomicU32},
 };
 
@@ -95,11 +96,19 @@ pub(super) struct KeptListener {
 
 /// A listener is its address; one that asks the system for a port is its name as well.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
-pub(super) struct ListenerKey(SocketAddr, Option<Name>);
+pub(super) enum ListenerKey {
+    Tcp(SocketAddr),
+    TcpAnyPort(SocketAddr, Name),
+    Unix(PathBuf),
+}
 
 impl ListenerKey {
     pub(super) fn of(plan: &plan::Listener) -> Self {
-        Self(plan.bind, (plan.bind.port() == 0).then(|| plan.name.clone()))
+        match &plan.bind {
+            plan::Bind::Tcp(address) if address.port() == 0 => Self::TcpAnyPort(*address, plan.name.clone()),
+            plan::Bind::Tcp(address) => Self::Tcp(*address),
+            plan::Bind::Unix { path, .. } => Self::Unix(path.clone()),
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{
     cell::Cell,
     future::{Future, poll_fn},
+    net::SocketAddr,
     panic::AssertUnwindSafe,
     pin::pin,
     rc::Rc,
@@ -23,9 +24,11 @@ use tokio::{io::AsyncWriteExt as _, sync::Notify, task::spawn_local, time::timeo
 
 use super::{
     gather::Gathered,
+    proxy_protocol,
     stream::{ClientStream, Opening, Transport},
 };
 use crate::{
+    config::plan::ProxyProtocol,
     net::Socket,
     proxy::{Client, Gateway, Phase},
     tls::Protocol,
@@ -54,6 +57,9 @@ pub enum Closed {
     Idle,
     /// The code that served it panicked.
     Panic,
+    /// It should have started with a PROXY header, and did not within `client_header`, or came from a peer that is not
+    /// trusted to send one.
+    ProxyHeader,
     /// The TLS handshake failed.
     TlsHandshake,
     /// The listener has `max_connections`.
@@ -62,7 +68,7 @@ pub enum Closed {
 
 impl Closed {
     /// Their tokens, in the order of their numbers.
-    pub const TOKENS: [&'static str; 12] = [
+    pub const TOKENS: [&'static str; 13] = [
         "bad_request",
         "client_gone",
         "cut",
@@ -73,6 +79,7 @@ impl Closed {
         "header_timeout",
         "idle",
         "panic",
+        "proxy_header",
         "tls_handshake",
         "too_many",
     ];
@@ -135,6 +142,7 @@ impl Open {
                 Phase::Handshake => Closed::HandshakeTimeout,
                 Phase::Head => Closed::HeaderTimeout,
                 Phase::Idle => Closed::Idle,
+                Phase::ProxyHeader => Closed::ProxyHeader,
             }),
         };
         if let Some(reason) = missed {
@@ -174,8 +182,13 @@ pub(super) async fn serve(gateway: Rc<Gateway>, open: &Rc<Open>, socket: Socket)
     served.unwrap_or(Closed::Panic)
 }
 
-async fn drive(gateway: Rc<Gateway>, open: &Rc<Open>, socket: Socket) -> Closed {
+async fn drive(gateway: Rc<Gateway>, open: &Rc<Open>, mut socket: Socket) -> Closed {
     let listener = &open.client.listener;
+    if let Some(spoken) = listener.plan.proxy_protocol
+        && let Err(reason) = Box::pin(introduce(open, &mut socket, spoken)).await
+    {
+        return reason;
+    }
     let Some(acceptor) = &listener.tls else {
         return greet(gateway, open, socket).await;
     };
@@ -203,23 +216,65 @@ async fn drive(gateway: Rc<Gateway>, open: &Rc<Open>, socket: Socket) -> Closed 
     }
 }
 
+/// Hears from a trusted proxy whose connection it is.
+async fn introduce(open: &Open, socket: &mut Socket, spoken: ProxyProtocol) -> Result<(), Closed> {
+    if !open.client.is_trusted() {
+        return Err(Closed::ProxyHeader);
+    }
+    let source = within_a_moment(open, pin!(proxy_header(socket, spoken))).await??;
+    open.client.introduced(source);
+    Ok(())
+}
+
+async fn proxy_header(socket: &mut Socket, spoken: ProxyProtocol) -> Result<Option<SocketAddr>, Closed> {
+    loop {
+        if let Some(header) = proxy_protocol::parse(socket.ahead(), spoken).map_err(|_no_header| Closed::ProxyHeader)? {
+            socket.skip(header.length);
+            return Ok(header.source);
+        }
+        match socket.read_ahead().await {
+            // A proxy that only looks whether somebody listens.
+            Ok(0) if socket.ahead().is_empty() => return Err(Closed::Done),
+            Ok(0) => return Err(Closed::ProxyHeader),
+            Ok(_) => {}
+            Err(_) => return Err(Closed::ClientGone),
+        }
+    }
+}
+
 /// On a listener without TLS, the first bytes tell what the client speaks.
 async fn greet(gateway: Rc<Gateway>, open: &Rc<Open>, socket: Socket) -> Closed {
     let mut stream = ClientStream::new(socket, Rc::clone(&open.client));
-    if !open.client.listener.plan.http2 {
-        return http1(gateway, open, stream).await;
-    }
-    let opening = match unless_ordered(open, pin!(stream.opening())).await {
-        Ok(opening) => opening,
-        // It has asked for nothing yet.
-        Err(Order::Finish(_) | Order::Serve) => return Closed::Done,
-        Err(Order::Cut(reason)) => return reason,
-    };
+    let opening = within_a_moment(open, pin!(stream.opening())).await;
     match opening {
-        Ok(Opening::Http1) => http1(gateway, open, stream).await,
-        Ok(Opening::Http2) => Box::pin(http2(gateway, open, stream)).await,
-        Ok(Opening::Nothing) => Closed::Done,
-        Err(_) => Closed::ClientGone,
+        Ok(Ok(Opening::Http2)) if open.client.listener.plan.http2 => Box::pin(http2(gateway, open, stream)).await,
+        Ok(Ok(Opening::Http1 | Opening::Http2)) => http1(gateway, open, stream).await,
+        Ok(Ok(Opening::Nothing)) => Closed::Done,
+        Ok(Err(_)) => Closed::ClientGone,
+        Err(reason) => reason,
+    }
+}
+
+/// What a client that was only just accepted still has to be heard, once it is to finish: its request may be under way.
+const MOMENT: Duration = Duration::from_secs(1);
+
+/// Waits for a step before the first request. Ordered to finish meanwhile, it is over in a moment, and what comes after it
+/// hears of the order, too.
+async fn within_a_moment<T>(open: &Open, mut step: impl Future<Output = T> + Unpin) -> Result<T, Closed> {
+    match unless_ordered(open, &mut step).await {
+        Ok(done) => return Ok(done),
+        Err(Order::Cut(reason)) => return Err(reason),
+        Err(Order::Finish(_) | Order::Serve) => {}
+    }
+    // Boxed: it is rare, and its timer would be part of every connection.
+    let last = Box::pin(timeout(MOMENT, unless_ordered(open, &mut step))).await;
+    match last {
+        Ok(Ok(done)) => {
+            open.ordered.notify_one();
+            Ok(done)
+        }
+        Ok(Err(Order::Cut(reason))) => Err(reason),
+        Ok(Err(Order::Finish(_) | Order::Serve)) | Err(_) => Err(Closed::Done),
     }
 }
 

@@ -1,4 +1,4 @@
-//! A client's stream as hyper reads and writes it: watched, and with what was read ahead of hyper put back.
+//! A client's stream as hyper reads and writes it: watched.
 
 use std::{
     io,
@@ -7,8 +7,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::{Buf as _, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{net::Socket, proxy::Client, tls::ServerStream};
 
@@ -34,7 +33,6 @@ impl Transport for ServerStream<Socket> {
 /// first byte, and so that an HTTP/2 client that sends and sends and asks for nothing is found out.
 pub(super) struct ClientStream<T> {
     transport: T,
-    ahead: BytesMut,
     client: Rc<Client>,
 }
 
@@ -49,31 +47,11 @@ pub(super) enum Opening {
     Http2,
 }
 
-/// Room for the head of an ordinary request: it is read at once, and one system call is all that it takes.
-const READ_AHEAD: usize = 4096;
-
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 impl<T: Transport> ClientStream<T> {
     pub(super) fn new(transport: T, client: Rc<Client>) -> Self {
-        Self { transport, ahead: BytesMut::new(), client }
-    }
-
-    /// Reads ahead until it is clear which protocol the client speaks.
-    pub(super) async fn opening(&mut self) -> io::Result<Opening> {
-        self.ahead.reserve(READ_AHEAD);
-        loop {
-            if self.transport.read_buf(&mut self.ahead).await? == 0 {
-                let is_silent = self.ahead.is_empty();
-                return Ok(if is_silent { Opening::Nothing } else { Opening::Http1 });
-            }
-            let common = self.ahead.len().min(PREFACE.len());
-            match (self.ahead.get(..common) == PREFACE.get(..common), common == PREFACE.len()) {
-                (false, _) => return Ok(Opening::Http1),
-                (true, true) => return Ok(Opening::Http2),
-                (true, false) => {}
-            }
-        }
+        Self { transport, client }
     }
 
     pub(super) fn socket(&self) -> &Socket {
@@ -81,18 +59,29 @@ impl<T: Transport> ClientStream<T> {
     }
 }
 
+impl ClientStream<Socket> {
+    /// Reads ahead until it is clear which protocol the client speaks.
+    pub(super) async fn opening(&mut self) -> io::Result<Opening> {
+        loop {
+            let ahead = self.transport.ahead();
+            let common = ahead.len().min(PREFACE.len());
+            match (ahead.get(..common) == PREFACE.get(..common), common == PREFACE.len()) {
+                (false, _) => return Ok(Opening::Http1),
+                (true, true) => return Ok(Opening::Http2),
+                (true, false) => {}
+            }
+            if self.transport.read_ahead().await? == 0 {
+                let is_silent = self.transport.ahead().is_empty();
+                return Ok(if is_silent { Opening::Nothing } else { Opening::Http1 });
+            }
+        }
+    }
+}
+
 impl<T: Transport> AsyncRead for ClientStream<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        if self.ahead.has_remaining() {
-            let ready = self.ahead.len().min(buf.remaining());
-            buf.put_slice(&self.ahead.split_to(ready));
-            if self.ahead.is_empty() {
-                self.ahead = BytesMut::new();
-            }
-        } else {
-            ready!(Pin::new(&mut self.transport).poll_read(cx, buf))?;
-        }
+        ready!(Pin::new(&mut self.transport).poll_read(cx, buf))?;
         let read = buf.filled().len() - before;
         if read > 0 && !self.client.received(read) {
             return Poll::Ready(Err(io::ErrorKind::QuotaExceeded.into()));

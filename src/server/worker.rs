@@ -18,7 +18,6 @@ use std::{
 };
 
 use tokio::{
-    net::{TcpListener, TcpStream},
     runtime::{Builder, LocalOptions},
     sync::{Notify, mpsc, oneshot},
     task::spawn_local,
@@ -27,7 +26,9 @@ use tokio::{
 
 use super::{
     Sockets,
+    bind::Listener,
     connection::{self, Closed, Open},
+    listening::Listening,
 };
 use crate::{
     net::Socket,
@@ -64,8 +65,9 @@ struct Handle {
 
 // What the control plane asks of a worker.
 enum Command {
-    Accept(ListenerId, std::net::TcpListener),
+    Accept(ListenerId, Listener),
     Close(ListenerId, Instant),
+    HandOver(ListenerId, ListenerId, Instant),
     Renew(ListenerId, Instant),
     LogTo(Option<Arc<AccessLog>>),
     Drain(Instant, oneshot::Sender<usize>),
@@ -80,7 +82,7 @@ const SWEEP: Duration = Duration::from_millis(250);
 /// How long a handshake may take while others wait for room.
 const PATIENCE_WHEN_CROWDED: Duration = Duration::from_secs(1);
 
-/// How often a worker says that it cannot accept, while it cannot.
+/// How often a worker says that it cannot accept, or may not, while it is so.
 const COMPLAINT: Duration = Duration::from_secs(10);
 
 impl Fleet {
@@ -132,6 +134,15 @@ impl Fleet {
     pub async fn close(&self, listener: ListenerId, deadline: Instant) {
         for worker in &self.workers {
             worker.tell(Command::Close(listener, deadline)).await;
+        }
+    }
+
+    /// Serves clients that come to a listener that was removed as clients of another, which takes over its address. The sockets
+    /// stay: one that is closed may lose a client who comes at this moment. Who is connected may finish, at the latest at
+    /// `deadline`.
+    pub async fn hand_over(&self, removed: ListenerId, to: ListenerId, deadline: Instant) {
+        for worker in &self.workers {
+            worker.tell(Command::HandOver(removed, to, deadline)).await;
         }
     }
 
@@ -187,15 +198,17 @@ struct Worker {
     setup: Setup,
     open: RefCell<HashMap<u64, Rc<Open>, foldhash::fast::RandomState>>,
     next: Cell<u64>,
-    accepting: RefCell<HashMap<ListenerId, Rc<Accepting>>>,
+    accepting: RefCell<HashMap<ListenerId, Vec<Rc<Accepting>>>>,
     all_closed: Notify,
     lost_requests: Cell<usize>,
     last_complaint: Cell<Option<Instant>>,
+    last_refusal: Cell<Option<Instant>>,
 }
 
 /// An accept loop, and the handle by which the worker ends it.
-#[derive(Default)]
 struct Accepting {
+    // Whose clients they are.
+    listener: Cell<ListenerId>,
     // Set once it shall end: when the connections that it still accepts are cut.
     deadline: Cell<Option<Instant>>,
     stop: Notify,
@@ -240,6 +253,7 @@ async fn run(id: WorkerId, setup: Setup, bells: Arc<Bells>, mut commands: mpsc::
         all_closed: Notify::new(),
         lost_requests: Cell::default(),
         last_complaint: Cell::default(),
+        last_refusal: Cell::default(),
     });
     let answering = Rc::clone(&worker.gateway);
     spawn_local(async move { answering.pools().answer_bell().await });
@@ -273,10 +287,16 @@ impl Worker {
         match command {
             Command::Accept(listener, socket) => self.accept_clients(listener, socket),
             Command::Close(listener, deadline) => {
-                if let Some(accepting) = self.accepting.borrow_mut().remove(&listener) {
-                    accepting.stop(deadline);
-                }
+                let accepting = self.accepting.borrow_mut().remove(&listener);
+                accepting.into_iter().flatten().for_each(|accepting| accepting.stop(deadline));
                 self.finish(deadline, |client| client.listener.id == listener);
+            }
+            Command::HandOver(removed, to, deadline) => {
+                let mut all = self.accepting.borrow_mut();
+                let handed = all.remove(&removed).unwrap_or_default();
+                handed.iter().for_each(|accepting| accepting.listener.set(to));
+                all.entry(to).or_default().extend(handed);
+                self.finish(deadline, |client| client.listener.id == removed);
             }
             Command::Renew(listener, deadline) => {
                 let pinned = self.gateway.pin();
@@ -287,18 +307,25 @@ impl Worker {
             }
             Command::LogTo(log) => self.gateway.log_to(log.as_deref()),
             Command::Drain(deadline, done) => {
-                self.accepting.borrow_mut().drain().for_each(|(_, accepting)| accepting.stop(deadline));
+                let all = self.accepting.take();
+                all.into_values().flatten().for_each(|accepting| accepting.stop(deadline));
                 spawn_local(Rc::clone(self).drain(deadline, done));
             }
         }
     }
 
-    fn accept_clients(self: &Rc<Self>, listener: ListenerId, socket: std::net::TcpListener) {
-        let accepting = Rc::<Accepting>::default();
-        match TcpListener::from_std(socket) {
+    fn accept_clients(self: &Rc<Self>, listener: ListenerId, socket: Listener) {
+        let accepting = Accepting {
+            listener: Cell::new(listener),
+            deadline: Cell::default(),
+            stop: Notify::new(),
+            handshakes: RefCell::default(),
+        };
+        let accepting = Rc::new(accepting);
+        match Listening::new(socket) {
             Ok(socket) => {
-                spawn_local(Rc::clone(self).accept_loop(listener, socket, Rc::clone(&accepting)));
-                self.accepting.borrow_mut().insert(listener, accepting);
+                spawn_local(Rc::clone(self).accept_loop(socket, Rc::clone(&accepting)));
+                self.accepting.borrow_mut().entry(listener).or_default().push(accepting);
             }
             Err(error) => self.warn("accept_failed", format!("a listening socket is unusable: {error}")),
         }
@@ -310,11 +337,11 @@ impl Worker {
         open.values().filter(|open| which(&open.client)).for_each(|open| open.finish(deadline));
     }
 
-    async fn accept_loop(self: Rc<Self>, id: ListenerId, socket: TcpListener, accepting: Rc<Accepting>) {
+    async fn accept_loop(self: Rc<Self>, socket: Listening, accepting: Rc<Accepting>) {
         // The last snapshot that has the listener: clients in the queue of one that was removed are served by that.
         let mut last = self.gateway.pin();
         loop {
-            let served = last.snapshot.served(id);
+            let served = last.snapshot.served(accepting.listener.get());
             let most =
                 served.and_then(|served| served.listener.plan.tls.as_ref()).map(|tls| tls.max_handshakes as usize);
             let next = async {
@@ -325,13 +352,13 @@ impl Worker {
             };
             tokio::select! {
                 accepted = next => {
-                    let now = self.gateway.pin();
+                    let (id, now) = (accepting.listener.get(), self.gateway.pin());
                     if now.snapshot.served(id).is_some() {
                         last = now;
                     }
                     match accepted {
-                        Ok((stream, peer)) => {
-                            let open = self.accepted(id, &last, stream, peer, None);
+                        Ok((socket, peer)) => {
+                            let open = self.accepted(id, &last, socket, peer, None);
                             if let Some(open) = open.filter(|_| most.is_some()) {
                                 accepting.handshakes.borrow_mut().push_back(open);
                             }
@@ -342,16 +369,12 @@ impl Worker {
                 () = accepting.stop.notified() => break,
             }
         }
-        // Clients in the queue believe that they are connected. Taken with the plain socket, because the runtime's would
-        // make a pause after so many.
-        let (Ok(socket), deadline) = (socket.into_std(), accepting.deadline.get()) else { return };
+        // Clients in the queue believe that they are connected.
+        let (Ok(queue), deadline) = (socket.into_queue(), accepting.deadline.get()) else { return };
         loop {
-            match socket.accept() {
-                Ok((stream, peer)) => {
-                    let _ = stream.set_nonblocking(true);
-                    if let Ok(stream) = TcpStream::from_std(stream) {
-                        let _ = self.accepted(id, &last, stream, peer, deadline);
-                    }
+            match queue.next() {
+                Ok((socket, peer)) => {
+                    let _ = self.accepted(accepting.listener.get(), &last, socket, peer, deadline);
                 }
                 Err(error) if is_the_clients(&error) => {}
                 Err(_) => return,
@@ -364,9 +387,7 @@ impl Worker {
             return;
         }
         // No descriptors above all: it will be so again at once, and without a pause this loop would spin.
-        let now = Instant::now();
-        if self.last_complaint.get().is_none_or(|last| now - last >= COMPLAINT) {
-            self.last_complaint.set(Some(now));
+        if is_due(&self.last_complaint) {
             self.warn("accept_failed", format!("cannot accept a connection: {error}"));
         }
         sleep(Duration::from_millis(200)).await;
@@ -376,7 +397,7 @@ impl Worker {
         self: &Rc<Self>,
         id: ListenerId,
         pinned: &Rc<Pinned>,
-        socket: TcpStream,
+        socket: Socket,
         peer: SocketAddr,
         deadline: Option<Instant>,
     ) -> Option<Weak<Open>> {
@@ -396,7 +417,7 @@ impl Worker {
         let number = self.next.replace(self.next.get() + 1);
         let weak = Rc::downgrade(&open);
         self.open.borrow_mut().insert(number, Rc::clone(&open));
-        spawn_local(Rc::clone(self).serve(number, open, Socket::Tcp(socket)));
+        spawn_local(Rc::clone(self).serve(number, open, socket));
         Some(weak)
     }
 
@@ -404,7 +425,13 @@ impl Worker {
         let closed = connection::serve(Rc::clone(&self.gateway), &open, socket).await;
         if closed == Closed::Panic {
             self.setup.panics.add(self.gateway.worker(), 1);
-            self.warn("panic", format!("the code that served {} panicked; its connection is closed", open.client.peer));
+            self.warn(
+                "panic",
+                format!("the code that served {} panicked; its connection is closed", open.client.peer()),
+            );
+        }
+        if closed == Closed::ProxyHeader && is_due(&self.last_refusal) {
+            self.warn("proxy_header", unheard(&open.client));
         }
         if closed == Closed::DrainTimeout && open.lost_request() {
             self.lost_requests.set(self.lost_requests.get() + 1);
@@ -448,6 +475,25 @@ impl Worker {
 
     fn warn(&self, what: &'static str, detail: String) {
         self.setup.events.emit(Event::Warning { what, detail });
+    }
+}
+
+/// Whether something may be said again, after it was said last.
+fn is_due(last: &Cell<Option<Instant>>) -> bool {
+    let now = Instant::now();
+    let is_due = last.get().is_none_or(|last| now - last >= COMPLAINT);
+    if is_due {
+        last.set(Some(now));
+    }
+    is_due
+}
+
+/// Why a connection ended before it was known whose it is.
+fn unheard(client: &Client) -> String {
+    let (listener, peer) = (&client.listener.plan.name, client.peer().ip());
+    match client.is_trusted() {
+        true => format!("{peer} sent no PROXY header to listener `{listener}`: its connection is closed"),
+        false => format!("{peer} is not in `trusted_proxies` of listener `{listener}`: its connection is closed"),
     }
 }
 

@@ -94,7 +94,7 @@ fn cannot_write(path: &Path, why: &std::io::Error) -> Trouble {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Source, load};
+    use crate::config::{Source, load, plan::Bind};
 
     #[test]
     fn the_config_loads_without_a_finding() {
@@ -108,7 +108,7 @@ mod tests {
         let upstream = loaded.plan.upstreams.values().next().unwrap();
         let names: Vec<&str> = upstream.backends.iter().map(|backend| backend.name.as_str()).collect();
         assert_eq!(names, ["steady", "slow", "flaky"]);
-        assert_eq!(loaded.plan.admin.as_ref().map(|admin| admin.bind), Some(at(9901)));
+        assert_eq!(loaded.plan.admin.as_ref().map(|admin| &admin.bind), Some(&Bind::Tcp(at(9901))));
     }
 
     #[test]

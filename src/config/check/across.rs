@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
-    net::{IpAddr, Ipv6Addr, SocketAddr},
+    net::IpAddr,
     sync::Arc,
 };
 
@@ -11,7 +11,7 @@ use crate::{
     base::Name,
     config::{
         diagnostics::{Code, Diagnostic, Severity},
-        plan::{Admin, Host, HostPattern, PathPattern, Route},
+        plan::{Admin, Bind, Host, HostPattern, PathPattern, Route},
         yaml::At,
     },
 };
@@ -38,23 +38,30 @@ impl<'a> Check<'a> {
         let place = |at: At<'a>| if at.has("bind") { at.key("bind") } else { at };
         let mut bounds: Vec<Bound<'_, 'a>> = listeners
             .iter()
-            .map(|placed| Bound { listener: Some(&placed.value.name), bind: placed.value.bind, at: place(placed.at) })
-            .chain(admin.map(|admin| Bound { listener: None, bind: admin.value.bind, at: admin.at }))
+            .map(|placed| Bound { listener: Some(&placed.value.name), bind: &placed.value.bind, at: place(placed.at) })
+            .chain(admin.map(|admin| Bound { listener: None, bind: &admin.value.bind, at: admin.at }))
             .collect();
         // The default of `admin` is written nowhere and sorts first: what is written gives way to it.
         bounds.sort_by_key(|bound| bound.at.span().start);
-        for (i, second) in bounds.iter().enumerate().filter(|(_, bound)| bound.bind.port() != 0) {
-            let Some(first) = bounds[..i].iter().find(|first| overlap(first.bind, second.bind)) else { continue };
+        for (i, second) in bounds.iter().enumerate().filter(|(_, bound)| bound.bind.port() != Some(0)) {
+            let Some(first) =
+                bounds[..i].iter().find(|first| first.bind.covers(second.bind) || second.bind.covers(first.bind))
+            else {
+                continue;
+            };
             let who = match (first.listener, second.listener) {
                 (Some(a), Some(b)) => format!("listeners `{a}` and `{b}`"),
                 (Some(one), None) | (None, Some(one)) => format!("admin and listener `{one}`"),
                 (None, None) => continue,
             };
-            let message = match first.bind == second.bind {
+            let message = match first.bind.is_at(second.bind) {
                 true => format!("{who} both bind {}", first.bind),
                 false => format!("{who} bind the same port: {} and {}", first.bind, second.bind),
             };
-            let finding = self.finding(Code::SameBind, second.at, message).label("take another port");
+            let finding = self.finding(Code::SameBind, second.at, message).label(match second.bind {
+                Bind::Tcp(_) => "take another port",
+                Bind::Unix { .. } => "take another path",
+            });
             self.report(match first.listener.is_none() && !self.root.has("admin") {
                 true => finding.note(format!("admin binds {} unless it says otherwise", first.bind)),
                 false => finding.related(first.at.span(), "first here"),
@@ -123,8 +130,9 @@ impl<'a> Check<'a> {
     /// Backends that are one of our own listeners.
     fn loops(&mut self, listeners: &Listeners<'a>, routes: &Routes<'a>) {
         let ours: HashMap<u16, Vec<(IpAddr, &Name)>> = listeners.iter().fold(HashMap::new(), |mut ours, placed| {
-            let bind = placed.value.bind;
-            ours.entry(bind.port()).or_insert_with(Vec::new).push((bind.ip(), &placed.value.name));
+            if let Bind::Tcp(bind) = placed.value.bind {
+                ours.entry(bind.port()).or_insert_with(Vec::new).push((bind.ip(), &placed.value.name));
+            }
             ours
         });
         for upstream in &routes.upstreams {
@@ -168,17 +176,8 @@ impl<'a> Check<'a> {
 /// An address that a listener binds, or admin.
 struct Bound<'p, 'a> {
     listener: Option<&'p Name>,
-    bind: SocketAddr,
+    bind: &'p Bind,
     at: At<'a>,
-}
-
-/// Whether a connection to the first could mean the second.
-fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
-    let takes_all = |one: IpAddr, other: IpAddr| match one {
-        IpAddr::V4(ip) => ip.is_unspecified() && other.is_ipv4(),
-        IpAddr::V6(ip) => ip == Ipv6Addr::UNSPECIFIED,
-    };
-    a.port() == b.port() && (a.ip() == b.ip() || takes_all(a.ip(), b.ip()) || takes_all(b.ip(), a.ip()))
 }
 
 /// Whether connecting to `ip` ends at a listener bound to `bind`, as far as can be said without asking the machine.

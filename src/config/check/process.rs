@@ -1,8 +1,9 @@
 //! Listeners, workers, admin, logs, stop and reload.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     num::NonZeroU16,
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -15,14 +16,21 @@ use crate::{
     config::{
         diagnostics::Code,
         plan::{
-            AccessLog, Admin, ClientLimits, Destination, Listener, Log, LogFormat, LogLevel, Reload, Shutdown, Workers,
+            AccessLog, Admin, Bind, ClientLimits, Destination, Listener, Log, LogFormat, LogLevel, ProxyProtocol,
+            Reload, Shutdown, Workers,
         },
-        spec::{ListenerSpec, ShortOr, Spec},
+        spec::{ListenerSpec, ShortOr, SocketMode, Spec, Written},
         yaml::At,
     },
 };
 
 const DAY: Duration = Duration::from_secs(86_400);
+
+/// The owner and the group may connect, as to files that others must not touch.
+const SOCKET_MODE: u32 = 0o660;
+
+/// What fits into the system's address of a Unix socket, in bytes.
+const LONGEST_SOCKET_PATH: usize = 107;
 
 /// Requests at once on one HTTP/2 connection, where the file does not say.
 const STREAMS: u32 = 128;
@@ -48,6 +56,7 @@ impl<'a> Check<'a> {
                 let listener = Listener {
                     name,
                     bind,
+                    proxy_protocol: None,
                     max_connections: 65_536,
                     limits: ClientLimits::default(),
                     http2: true,
@@ -75,7 +84,8 @@ impl<'a> Check<'a> {
                 );
                 continue;
             }
-            let Some(bind) = self.bind_of(at, written) else { continue };
+            let Some(bind) = self.listener_bind(at, written) else { continue };
+            let trusted_proxies = self.trusted_proxies(at, written);
             let max_connections = self.count(at, "max_connections", written.max_connections.as_ref(), 1..=10_000_000);
             let streams = written.max_concurrent_streams.as_ref();
             let streams = self.count(at, "max_concurrent_streams", streams, 1..=10_000);
@@ -84,11 +94,12 @@ impl<'a> Check<'a> {
             let listener = Listener {
                 name,
                 bind,
+                proxy_protocol: self.proxy_protocol(at, written),
                 max_connections: max_connections.unwrap_or(65_536),
                 limits: self.client_limits(at, written),
                 http2,
                 max_concurrent_streams: streams.unwrap_or(STREAMS),
-                trusted_proxies: self.trusted_proxies(at, written),
+                trusted_proxies,
                 tls: tls.flatten(),
                 redirect_to: None,
                 client_header,
@@ -137,7 +148,8 @@ impl<'a> Check<'a> {
                 continue;
             };
             let from_at = at.key("redirect_from");
-            let bind = listeners.iter().find(|placed| *placed.value.name == **name).map(|placed| placed.value.bind);
+            let own = listeners.iter().find(|placed| *placed.value.name == **name);
+            let own_port = own.map(|placed| placed.value.bind.port());
             let known = listeners.iter_mut().find(|placed| *placed.value.name == *from.text);
             let problem = match (&known, &written.tls) {
                 (_, None) => Some("this listener has no `tls` to send clients to".to_owned()),
@@ -155,12 +167,15 @@ impl<'a> Check<'a> {
                     continue;
                 }
             };
-            match (problem, known, port.or(bind.map(|bind| bind.port()))) {
+            match (problem, known, port.or(own_port.flatten())) {
                 (Some(problem), ..) => {
                     let finding = self.finding(Code::Contradiction, from_at, problem);
                     self.report(finding.label("the name of a listener that speaks plain HTTP"));
                 }
                 (None, Some(other), Some(port)) => Arc::make_mut(&mut other.value).redirect_to = Some(port),
+                (None, Some(_), None) if own_port.is_some() => {
+                    self.missing(at, "redirect_port", "a redirect to a Unix socket", "add redirect_port: 443");
+                }
                 (None, ..) => {}
             }
         }
@@ -177,9 +192,12 @@ impl<'a> Check<'a> {
         (header.unwrap_or(Duration::from_secs(10)), idle.unwrap_or(Duration::from_secs(75)))
     }
 
-    fn bind_of(&mut self, at: At<'a>, written: &ListenerSpec) -> Option<SocketAddr> {
+    fn listener_bind(&mut self, at: At<'a>, written: &ListenerSpec) -> Option<Bind> {
         match &written.bind {
-            Some(bind) => self.bind(at.key("bind"), &bind.text),
+            Some(bind) => {
+                let bind = self.bind(at.key("bind"), &bind.text)?;
+                Some(self.with_mode(at, written.socket_mode.as_ref(), bind))
+            }
             None => {
                 self.missing(at, "bind", "this listener", "add bind: \"0.0.0.0:8080\"");
                 None
@@ -187,11 +205,55 @@ impl<'a> Check<'a> {
         }
     }
 
-    fn listen(&mut self, at: At<'a>, text: &str) -> Option<SocketAddr> {
+    fn listen(&mut self, at: At<'a>, text: &str) -> Option<Bind> {
         match text.bytes().all(|byte| byte.is_ascii_digit()) && !text.is_empty() {
-            true => Some(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), self.port(at, text)?)),
+            true => Some(Bind::Tcp(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), self.port(at, text)?))),
             false => self.bind(at, text),
         }
+    }
+
+    /// Gives a Unix socket the `socket_mode` of its block.
+    fn with_mode(&mut self, block: At<'a>, written: Option<&Written<SocketMode>>, bind: Bind) -> Bind {
+        let Some(written) = written else { return bind };
+        let at = block.key("socket_mode");
+        match bind {
+            Bind::Tcp(_) => {
+                let finding =
+                    self.finding(Code::Contradiction, at, format!("{bind} is no file: it has no permissions"));
+                self.report(finding.label("delete it, or bind \"unix:PATH\""));
+                bind
+            }
+            Bind::Unix { path, .. } => Bind::Unix { path, mode: self.mode(at, &written.text).unwrap_or(SOCKET_MODE) },
+        }
+    }
+
+    fn mode(&mut self, at: At<'a>, text: &str) -> Option<u32> {
+        let digits = text.strip_prefix('0').filter(|digits| digits.len() == 3);
+        let is_octal = |digits: &&str| digits.bytes().all(|byte| (b'0'..=b'7').contains(&byte));
+        let mode = digits.filter(is_octal).and_then(|digits| u32::from_str_radix(digits, 8).ok());
+        if mode.is_none() {
+            let finding = self.finding(Code::Invalid, at, format!("`{}` are no permissions", at.shown()));
+            self.report(finding.label("write a zero and three octal digits, in quotes: \"0660\""));
+        }
+        mode
+    }
+
+    fn proxy_protocol(&mut self, at: At<'a>, written: &ListenerSpec) -> Option<ProxyProtocol> {
+        let choices = [
+            ("none", None),
+            ("v1", Some(ProxyProtocol::V1)),
+            ("v2", Some(ProxyProtocol::V2)),
+            ("any", Some(ProxyProtocol::Any)),
+        ];
+        let spoken =
+            self.choice(at, "proxy_protocol", written.proxy_protocol.as_ref(), "a PROXY protocol", &choices)??;
+        let trusts_nobody = written.trusted_proxies.as_ref().is_none_or(|list| list.0.is_empty());
+        if trusts_nobody && !self.has_stray_field(at) {
+            let message = "nobody is trusted to send the PROXY header";
+            let finding = self.finding(Code::Missing, at.key("proxy_protocol"), message);
+            self.report(finding.label("add trusted_proxies: [10.0.0.0/8], the addresses of those who send it"));
+        }
+        Some(spoken)
     }
 
     /// The number after the last colon, 0 to 65,535.
@@ -212,11 +274,9 @@ impl<'a> Check<'a> {
         port
     }
 
-    pub(super) fn bind(&mut self, at: At<'a>, text: &str) -> Option<SocketAddr> {
-        if text.starts_with("unix:") {
-            let finding = self.finding(Code::Unsupported, at, "listening on a unix socket is not supported yet");
-            self.report(finding.label("write an address like 127.0.0.1:8080"));
-            return None;
+    fn bind(&mut self, at: At<'a>, text: &str) -> Option<Bind> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return self.socket_path(at, path).map(|path| Bind::Unix { path, mode: SOCKET_MODE });
         }
         let Some((host, port)) = text.rsplit_once(':') else {
             let finding =
@@ -235,7 +295,7 @@ impl<'a> Check<'a> {
             "" => Some(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
             host => host.parse::<Ipv4Addr>().map(IpAddr::V4).ok().or_else(|| {
                 let inside = host.strip_prefix('[')?.strip_suffix(']')?;
-                inside.parse().map(IpAddr::V6).ok()
+                inside.parse().map(|ip: Ipv6Addr| ip.to_canonical()).ok()
             }),
         };
         let Some(ip) = ip else {
@@ -248,7 +308,22 @@ impl<'a> Check<'a> {
             self.report(finding.label(label));
             return None;
         };
-        Some(SocketAddr::new(ip, self.port(at, port)?))
+        Some(Bind::Tcp(SocketAddr::new(ip, self.port(at, port)?)))
+    }
+
+    fn socket_path(&mut self, at: At<'a>, text: &str) -> Option<PathBuf> {
+        let path = self.folder.join(text);
+        let finding = if text.is_empty() || text.ends_with('/') {
+            let finding = self.finding(Code::NotAnAddress, at, format!("`{}` names no socket", at.shown()));
+            finding.label("write \"unix:/run/tidegate/http.sock\"")
+        } else if path.as_os_str().len() > LONGEST_SOCKET_PATH {
+            let message = format!("the path {} is too long for a socket", path.display());
+            self.finding(Code::OutOfRange, at, message).label(format!("at most {LONGEST_SOCKET_PATH} bytes"))
+        } else {
+            return Some(path);
+        };
+        self.report(finding);
+        None
     }
 
     fn trusted_proxies(&mut self, at: At<'a>, written: &ListenerSpec) -> Vec<IpNet> {
@@ -291,7 +366,7 @@ impl<'a> Check<'a> {
     }
 
     pub(super) fn admin(&mut self, spec: &Spec, at: At<'a>) -> Option<Placed<'a, Admin>> {
-        let default = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 9901);
+        let default = Bind::Tcp(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 9901));
         let block = at.key("admin");
         let (bind, at) = match &spec.admin {
             None => (default, block),
@@ -304,13 +379,20 @@ impl<'a> Check<'a> {
                 return None;
             }
             Some(ShortOr::Fields(fields)) => match &fields.bind {
-                None => (default, block),
-                Some(bind) => (self.bind(block.key("bind"), &bind.text).unwrap_or(default), block.key("bind")),
+                None => (self.with_mode(block, fields.socket_mode.as_ref(), default), block),
+                Some(bind) => {
+                    let at = block.key("bind");
+                    let bind = self.bind(at, &bind.text);
+                    let bind = bind.map(|bind| self.with_mode(block, fields.socket_mode.as_ref(), bind));
+                    (bind.unwrap_or(default), at)
+                }
             },
         };
-        if !bind.ip().is_loopback() {
+        if let Bind::Tcp(address) = &bind
+            && !address.ip().is_loopback()
+        {
             let finding = self.finding(Code::OpenAdmin, at, "admin would be open to the network without auth");
-            self.report(finding.label(format!("bind 127.0.0.1:{}", bind.port())));
+            self.report(finding.label(format!("bind 127.0.0.1:{}, or a Unix socket", address.port())));
         }
         Some(Placed { value: Admin { bind }, at })
     }

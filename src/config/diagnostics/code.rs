@@ -559,7 +559,7 @@ routes:
 ",
 }
 OpenAdmin "E0406" "The admin address is open to the network." {
-why: "Whoever reaches it can drain backends. This version has no auth for it: bind a loopback address.",
+why: "Whoever reaches it can drain backends. This version has no auth for it: bind a loopback address or a Unix socket.",
 bad: "listen: 8080
 admin: { bind: \"0.0.0.0:9901\" }
 routes:

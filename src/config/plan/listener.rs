@@ -1,4 +1,9 @@
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use http::HeaderName;
 use ipnet::IpNet;
@@ -10,8 +15,10 @@ use crate::{base::Name, tls};
 pub struct Listener {
     /// Its name in routes, logs and metrics.
     pub name: Name,
-    /// The address to listen on. Port 0 asks the system for a free one.
-    pub bind: SocketAddr,
+    /// Where it listens.
+    pub bind: Bind,
+    /// The PROXY header that every connection starts with; `None` expects none. Default none.
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// Connections open at once; those above are closed as they are accepted. Default 65,536.
     pub max_connections: u32,
     /// What one connection and one request may be.
@@ -51,6 +58,74 @@ impl Default for ClientLimits {
     }
 }
 
+/// Where a listener listens.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub enum Bind {
+    /// A TCP port. Port 0 asks the system for a free one; `[::]` takes IPv4 as well.
+    Tcp(SocketAddr),
+    /// A socket in the file system.
+    Unix {
+        /// Where it is.
+        path: PathBuf,
+        /// Who may connect, as the permissions of a file. Default 0660.
+        mode: u32,
+    },
+}
+
+impl Bind {
+    /// The TCP port, where there is one.
+    #[must_use]
+    pub const fn port(&self) -> Option<u16> {
+        match self {
+            Self::Tcp(address) => Some(address.port()),
+            Self::Unix { .. } => None,
+        }
+    }
+
+    /// Whether both are the same place, whoever may connect there.
+    #[must_use]
+    pub fn is_at(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Tcp(one), Self::Tcp(other)) => one == other,
+            (Self::Unix { path: one, .. }, Self::Unix { path: other, .. }) => one == other,
+            (Self::Tcp(_), Self::Unix { .. }) | (Self::Unix { .. }, Self::Tcp(_)) => false,
+        }
+    }
+
+    /// Whether it takes every client that the other would take: it is at the same place, or stands for every address of the
+    /// machine.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        let (Self::Tcp(one), Self::Tcp(other)) = (self, other) else { return self.is_at(other) };
+        let is_any = match one.ip() {
+            IpAddr::V4(ip) => ip.is_unspecified() && other.is_ipv4(),
+            IpAddr::V6(ip) => ip == Ipv6Addr::UNSPECIFIED,
+        };
+        one.port() == other.port() && (is_any || one.ip() == other.ip())
+    }
+}
+
+/// As it is written in the config: `0.0.0.0:8080`, `unix:/run/tidegate/http.sock`.
+impl fmt::Display for Bind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix { path, .. } => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// Versions of the PROXY protocol (HAProxy's `doc/proxy-protocol.txt`).
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum ProxyProtocol {
+    /// Either.
+    Any,
+    /// A line of text.
+    V1,
+    /// Binary.
+    V2,
+}
+
 /// TLS on a listener.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Tls {
@@ -68,6 +143,8 @@ impl Listener {
     #[must_use]
     pub fn is_same_to_connected(&self, other: &Self) -> bool {
         let mut other = other.clone();
+        // It is the same listener: at most, somebody else may connect from now on.
+        other.bind.clone_from(&self.bind);
         if let (Some(ours), Some(others)) = (&self.tls, &mut other.tls) {
             others.shown.certificates.clone_from(&ours.shown.certificates);
         }

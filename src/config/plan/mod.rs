@@ -13,7 +13,7 @@ mod upstream;
 use std::{collections::BTreeMap, sync::Arc};
 
 pub use layer::{ApiKeys, Auth, AuthMethod, BasicUser, BasicUsers, Consumer, KeySource, Limit, LimitKey};
-pub use listener::{ClientLimits, Listener, Tls};
+pub use listener::{Bind, ClientLimits, Listener, ProxyProtocol, Tls};
 pub use process::{AccessLog, Admin, Destination, Log, LogFormat, LogLevel, Reload, Shutdown, Workers};
 pub use route::{Coding, Compression, HostPattern, PathPattern, Retries, RetryOn, Route, Timeouts};
 pub use upstream::{

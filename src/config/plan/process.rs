@@ -1,4 +1,6 @@
-use std::{net::SocketAddr, num::NonZeroU16, path::PathBuf, time::Duration};
+use std::{num::NonZeroU16, path::PathBuf, time::Duration};
+
+use super::Bind;
 
 /// Threads that carry traffic.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
@@ -13,8 +15,8 @@ pub enum Workers {
 /// Where the gateway answers for itself.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Admin {
-    /// Loopback only, until the admin API has auth of its own. Default 127.0.0.1:9901.
-    pub bind: SocketAddr,
+    /// A loopback address or a Unix socket, until the admin API has auth of its own. Default 127.0.0.1:9901.
+    pub bind: Bind,
 }
 
 /// One line of JSON per request.

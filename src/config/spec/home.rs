@@ -35,7 +35,7 @@ const HOMES: &[(&str, &[&str], &str)] = &[
     ("", &["timeouts", "retries", "max_body"], "defaults"),
     ("", &["path", "to"], "routes"),
     ("", &["access_log", "log"], "telemetry"),
-    ("", &["bind", "trusted_proxies"], "listeners"),
+    ("", &["bind", "proxy_protocol", "socket_mode", "trusted_proxies"], "listeners"),
     ("", &["tls", "certs"], "listeners"),
     ("listeners", &["cert", "key", "certs", "min_version", "client_ca", "client_auth"], "tls"),
     ("tls", &["cert", "key"], "certs: [{ cert: …, key: … }]"),

@@ -22,8 +22,8 @@ pub(super) use upstream::{ActiveSpec, BackendSpec, HealthSpec, UpstreamSpec, Ups
 pub(super) use written::{
     AccessFormat, Address, AdminShort, Any, Balance, Bind, By, Cidr, ClientAuth, Coding, Count, Duration, File, Flag,
     Form, HealthShort, HostHeader, HostPattern, KeyHash, LimitRef, List, Listen, LogFormat, LogLevel, Method, Name,
-    Named, OneOrMany, PasswordHash, PathPattern, Percent, ProbeType, Protocol, Rate, RetryOn, ShortOr, SizeOrNone,
-    Status, TlsVersion, Upgrade, Version, WhenAllDown, Workers, Written,
+    Named, OneOrMany, PasswordHash, PathPattern, Percent, ProbeType, Protocol, ProxyProtocol, Rate, RetryOn, ShortOr,
+    SizeOrNone, SocketMode, Status, TlsVersion, Upgrade, Version, WhenAllDown, Workers, Written,
 };
 
 /// A Tidegate config. Keys that start with `x-` are free space for YAML anchors.

@@ -2,8 +2,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
-    AccessFormat, Any, Bind, Cidr, ClientAuth, Count, Duration, Flag, List, LogFormat, LogLevel, Name, SizeOrNone,
-    TlsVersion, Written,
+    AccessFormat, Any, Bind, Cidr, ClientAuth, Count, Duration, Flag, List, LogFormat, LogLevel, Name, ProxyProtocol,
+    SizeOrNone, SocketMode, TlsVersion, Written,
 };
 
 /// An address that accepts clients.
@@ -11,8 +11,16 @@ use super::{
 #[serde(deny_unknown_fields, default, expecting = "the fields of a listener")]
 #[schemars(rename = "Listener")]
 pub(in crate::config) struct ListenerSpec {
-    /// Required. The address to listen on: `0.0.0.0:8080`, `[::]:8080`, `127.0.0.1:8080`. Port 0 takes a free one.
+    /// Required. The address to listen on: `0.0.0.0:8080`, `127.0.0.1:8080`, `[::]:8080`, which takes IPv4 clients as well; or
+    /// a Unix socket: `unix:http.sock`, from the folder of this file. Port 0 takes a free one. Clients of a Unix socket count
+    /// as 127.0.0.1.
     pub(in crate::config) bind: Option<Written<Bind>>,
+    /// Who may connect to a Unix socket, as the permissions of a file; as a rule this user and its group. Default `"0660"`.
+    pub(in crate::config) socket_mode: Option<Written<SocketMode>>,
+    /// The header of the PROXY protocol that connections start with: `none`, `v1`, `v2` or `any`. It needs `trusted_proxies`:
+    /// those must send the header, and everybody else's connection is closed. The address in it is the client's from then
+    /// on, for `trusted_proxies` and `X-Forwarded-For` too. Default `none`.
+    pub(in crate::config) proxy_protocol: Option<Written<ProxyProtocol>>,
     /// Connections open at once; those above are closed as they are accepted. 1 to 10000000. Default `65536`.
     pub(in crate::config) max_connections: Option<Written<Count>>,
     /// Requests on one connection, after which it ends in order, 1 to 1000000. Default `10000`.
@@ -27,7 +35,8 @@ pub(in crate::config) struct ListenerSpec {
     pub(in crate::config) http2: Option<Written<Flag>>,
     /// Requests at once on one HTTP/2 connection, 1 to 10000. Default `128`.
     pub(in crate::config) max_concurrent_streams: Option<Written<Count>>,
-    /// Networks or addresses of proxies whose `X-Forwarded-*` headers are believed. Default: nobody's.
+    /// Networks or addresses of proxies whose `X-Forwarded-*` headers are believed. Those of IPv4 match clients of `[::]`,
+    /// too. Default: nobody's.
     pub(in crate::config) trusted_proxies: Option<List<Written<Cidr>>>,
     /// Speaks TLS. Absent: plain HTTP.
     pub(in crate::config) tls: Option<ListenerTlsSpec>,
@@ -74,8 +83,10 @@ pub(in crate::config) struct CertSpec {
 #[serde(deny_unknown_fields, default, expecting = "the fields of admin")]
 #[schemars(rename = "Admin")]
 pub(in crate::config) struct AdminSpec {
-    /// A loopback address. Default `127.0.0.1:9901`.
+    /// A loopback address, or a Unix socket: `unix:admin.sock`, from the folder of this file. Default `127.0.0.1:9901`.
     pub(in crate::config) bind: Option<Written<Bind>>,
+    /// Who may connect to a Unix socket, as the permissions of a file; as a rule this user and its group. Default `"0660"`.
+    pub(in crate::config) socket_mode: Option<Written<SocketMode>>,
 }
 
 /// Logs.

@@ -117,10 +117,14 @@ forms! {
     PathPattern: "a path like `/orders/*`", { "type": "string", "pattern": r"^/|\$\{" };
     /// A share.
     Percent: "a percentage like `10%`", { "type": "string", "pattern": r"^[0-9]+(\.[0-9]{1,2})?%$|\$\{" };
+    /// `none`, or versions of the PROXY protocol.
+    ProxyProtocol: "`none`, `v1`, `v2` or `any`", { "enum": ["none", "v1", "v2", "any"] };
     /// How many per period.
     Rate: "a rate like `10/s`", { "type": "string", "pattern": r"^[0-9]+/(s|min|h|d)$|\$\{" };
     /// A number of bytes, or none.
     SizeOrNone: "a size like `10MiB`, or none", { "type": "string", "pattern": r"^([0-9]+(B|kB|KB|KiB|MB|MiB|GB|GiB)|none)$|\$\{" };
+    /// Permissions of a socket's file.
+    SocketMode: "permissions like `\"0660\"`", { "type": "string", "pattern": r"^0[0-7]{3}$|\$\{" };
     /// A status or a range.
     Status: "a status or range like `200-399`", { "anyOf": [{ "type": "integer", "minimum": 200, "maximum": 599 }, { "type": "string" }] };
     /// Anything.

@@ -99,12 +99,6 @@ impl Attempt {
     async fn connect(&mut self, address: &Address) -> Result<Socket, Failure> {
         let connected = self.within("connect_timeout", "connection", address.connect()).await?;
         let socket = connected.map_err(|error| not_connected(&error))?;
-        // A loopback connect to a free port of the ephemeral range may meet itself: nobody listens there.
-        if let Socket::Tcp(socket) = &socket
-            && socket.local_addr().ok() == address.tcp()
-        {
-            return Err(Failure::new("connect_refused", "connect refused"));
-        }
         self.connect = Some(self.started.elapsed());
         Ok(socket)
     }

@@ -1,6 +1,8 @@
 use std::{
     io::{self, Read, Write},
     net::{Shutdown, SocketAddr, TcpStream},
+    os::{fd::OwnedFd, unix::net::UnixStream},
+    path::Path,
 };
 
 use serde_json::Value;
@@ -31,6 +33,14 @@ impl Client {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
+        Self { stream }
+    }
+
+    /// Connects to a Unix socket.
+    #[track_caller]
+    pub fn unix(path: &Path) -> Self {
+        let stream = TcpStream::from(OwnedFd::from(UnixStream::connect(path).unwrap()));
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
         Self { stream }
     }
 

@@ -27,6 +27,7 @@ pub struct Gateway {
 pub struct Launch {
     folder: TempDir,
     reads_stdout: bool,
+    under: Vec<String>,
 }
 
 impl Gateway {
@@ -161,6 +162,17 @@ impl Gateway {
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The time that it has computed for, in hundredths of a second.
+    pub fn cpu_ticks(&self) -> u64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    }
+
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
@@ -179,6 +191,12 @@ impl Gateway {
         self.child.wait().unwrap().code().expect("an exit code, not a signal")
     }
 
+    /// Waits for the end that a signal made.
+    #[track_caller]
+    pub fn await_end(&mut self) {
+        eventually("the process ends", || self.child.try_wait().unwrap().is_some());
+    }
+
     fn process_details(&self, stage: &str) -> Vec<String> {
         let events = self.events(|event| event["event"] == "process" && event["stage"] == stage);
         events.iter().filter_map(|event| event["detail"].as_str().map(str::to_owned)).collect()
@@ -187,7 +205,7 @@ impl Gateway {
 
 impl Default for Launch {
     fn default() -> Self {
-        Self { folder: tempfile::tempdir().unwrap(), reads_stdout: true }
+        Self { folder: tempfile::tempdir().unwrap(), reads_stdout: true, under: Vec::new() }
     }
 }
 
@@ -206,6 +224,29 @@ impl Launch {
         self
     }
 
+    /// Starts it by way of another program, which becomes it.
+    pub fn under(mut self, command: &[&str]) -> Self {
+        self.under = command.iter().map(ToString::to_string).collect();
+        self
+    }
+
+    /// Starts a gateway that does not come up, and returns its exit code and what it said.
+    #[track_caller]
+    pub fn refused(self, yaml: impl AsRef<str>) -> (i32, String) {
+        replace(&self.folder.path().join("tidegate.yaml"), &completed(yaml.as_ref()));
+        let output = self.command().output().unwrap();
+        (output.status.code().expect("an exit code, not a signal"), String::from_utf8(output.stderr).unwrap())
+    }
+
+    fn command(&self) -> Command {
+        let program = env!("CARGO_BIN_EXE_tidegate");
+        let words: Vec<&str> = self.under.iter().map(String::as_str).chain([program]).collect();
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]).args(["run", "--log-format", "json", "-c"]);
+        command.arg(self.folder.path().join("tidegate.yaml")).stdin(Stdio::null());
+        command
+    }
+
     #[track_caller]
     pub fn start(self, yaml: impl AsRef<str>) -> Gateway {
         replace(&self.folder.path().join("tidegate.yaml"), &completed(yaml.as_ref()));
@@ -215,14 +256,7 @@ impl Launch {
     /// Starts on a config that [`Launch::file`] or the test put there.
     #[track_caller]
     pub fn start_on_what_is_there(self) -> Gateway {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_tidegate"))
-            .args(["run", "--log-format", "json", "-c"])
-            .arg(self.folder.path().join("tidegate.yaml"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut child = self.command().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let out = match self.reads_stdout {
             true => collect(child.stdout.take().expect("it is piped")),
             false => Arc::default(),

@@ -25,5 +25,5 @@ pub use gateway::{Gateway, Launch, completed, replace};
 pub use http2::{Act, Http2Backend, Seen, ok};
 pub use load::{Account, Load};
 pub use message::Received;
-pub use server::{Server, alone, python};
+pub use server::{Server, alone, python, spare_address};
 pub use tls::{Authority, Pair, TlsClient, TlsStream};

@@ -159,7 +159,7 @@ fn target() -> PathBuf {
 
 /// Somewhere to listen, and to listen again after a kill: below the ports that the system gives to connections, which
 /// could take it meanwhile.
-fn spare_address() -> SocketAddr {
+pub fn spare_address() -> SocketAddr {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     const FIRST: u16 = 20_000;
     const COUNT: u16 = 12_000;
