@@ -141,6 +141,7 @@ impl Exchange {
     /// It is a tunnel from here on, which lasts as long as its ends like.
     pub(super) fn becomes_tunnel(&self) {
         self.is_tunnel.set(true);
+        self.client.listener.metrics.tunnel_opened(self.worker());
         self.client.set_deadline(None);
         self.is_body_read.set(true);
     }
@@ -363,6 +364,9 @@ impl Exchange {
             member.backend.metrics().record(worker, status.as_u16(), now - *began);
         }
         listener.metrics.request_ended(worker);
+        if self.is_tunnel.get() {
+            listener.metrics.tunnel_closed(worker);
+        }
         let was_abandoned = self.fault.get() == Some(Fault::ClientGone);
         self.client.end_request(self.number, self.is_body_read.get(), was_abandoned, now);
         self.log(status, duration);

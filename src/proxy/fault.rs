@@ -45,6 +45,8 @@ pub enum Fault {
     ResponseTimeout,
     /// The backend is not who it should be, or does not speak TLS as it should.
     TlsError,
+    /// Nothing passed through a tunnel, either way, for as long as it may be silent.
+    TunnelTimeout,
     /// None of the route's auths admits the request.
     Unauthorized,
     /// The target of the request is longer than the listener accepts.
@@ -64,7 +66,7 @@ pub enum Blame {
 
 impl Fault {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::BadRequest,
         Self::BadResponse,
         Self::BodyTooLarge,
@@ -84,6 +86,7 @@ impl Fault {
         Self::ResponseCut,
         Self::ResponseTimeout,
         Self::TlsError,
+        Self::TunnelTimeout,
         Self::Unauthorized,
         Self::UriTooLong,
     ];
@@ -107,7 +110,7 @@ impl Fault {
             Self::BadRequest => 400,
             Self::Unauthorized => 401,
             Self::NoRoute => 404,
-            Self::ClientTimeout => 408,
+            Self::ClientTimeout | Self::TunnelTimeout => 408,
             Self::BodyTooLarge => 413,
             Self::UriTooLong => 414,
             Self::RateLimited => 429,
@@ -150,6 +153,7 @@ impl Fault {
             Self::ResponseCut => "response_cut",
             Self::ResponseTimeout => "response_timeout",
             Self::TlsError => "tls_error",
+            Self::TunnelTimeout => "tunnel_timeout",
             Self::Unauthorized => "unauthorized",
             Self::UriTooLong => "uri_too_long",
         }
@@ -166,6 +170,7 @@ impl Fault {
             | Self::HeaderTooLarge
             | Self::NoRoute
             | Self::RateLimited
+            | Self::TunnelTimeout
             | Self::Unauthorized
             | Self::UriTooLong => Blame::Client,
             Self::BadResponse
@@ -188,7 +193,7 @@ impl Fault {
     pub const fn grpc_status(self) -> u16 {
         match self {
             Self::ClientGone => 1,
-            Self::ConnectTimeout | Self::ClientTimeout | Self::ResponseTimeout => 4,
+            Self::ConnectTimeout | Self::ClientTimeout | Self::ResponseTimeout | Self::TunnelTimeout => 4,
             Self::BodyTooLarge | Self::HeaderTooLarge | Self::RateLimited | Self::UriTooLong => 8,
             Self::NoRoute => 12,
             Self::BadRequest | Self::BadResponse | Self::Internal => 13,
@@ -227,6 +232,7 @@ impl Fault {
             Self::ResponseCut => "http_response_incomplete",
             Self::ResponseTimeout => "http_response_timeout",
             Self::TlsError => "tls_protocol_error",
+            Self::TunnelTimeout => "connection_read_timeout",
         }
     }
 
@@ -253,6 +259,7 @@ impl Fault {
             Self::ResponseCut => "The service closed the connection in the middle of its response.",
             Self::ResponseTimeout => "The service did not respond in time.",
             Self::TlsError => "No secure connection to the service could be made.",
+            Self::TunnelTimeout => "Nothing was said for too long.",
             Self::Unauthorized => "Valid credentials are required.",
             Self::UriTooLong => "The target of the request is longer than is accepted here.",
         }

@@ -276,6 +276,7 @@ impl<'a> Retries<'a> {
             | Fault::RateLimited
             | Fault::ResponseCut
             | Fault::ResponseTimeout
+            | Fault::TunnelTimeout
             | Fault::Unauthorized
             | Fault::UriTooLong => return false,
         };

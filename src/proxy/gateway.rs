@@ -3,6 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     convert::Infallible,
+    future::pending,
     rc::Rc,
     sync::Arc,
     time::Instant,
@@ -204,13 +205,14 @@ async fn begin_tunnel(
     let Used { lease, connection } = used;
     let backend = connection.into_upgraded().await.ok_or(Fault::ResetBeforeHeaders)?;
     exchange.becomes_tunnel();
-    let tunnel = Tunnel::new(Rc::clone(exchange), lease, backend);
+    let tunnel = Tunnel::new(Rc::clone(exchange), lease, backend, asked.is_websocket());
     match asked.extended {
         // Whoever drives the client's connection goes on with it, when the response is written.
         None => exchange.client().becomes_tunnel(tunnel),
         Some(extended) => exchange.client().spawn(async move {
             if let Ok(stream) = extended.stream.await {
-                tunnel.run(TokioIo::new(stream), Bytes::new()).await;
+                // When its connection is cut, so is the task.
+                tunnel.run(TokioIo::new(stream), Bytes::new(), pending()).await;
             }
         }),
     }

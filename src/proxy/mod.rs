@@ -12,6 +12,7 @@ mod compress;
 mod exchange;
 mod fault;
 mod forward;
+mod frames;
 #[cfg(fuzzing)]
 #[allow(clippy::indexing_slicing, reason = "a fuzz target fails by panicking")]
 pub mod fuzzing;

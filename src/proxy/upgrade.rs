@@ -86,6 +86,11 @@ impl Asked {
         }
     }
 
+    /// Whether it is for a WebSocket.
+    pub(super) fn is_websocket(&self) -> bool {
+        self.token.as_bytes().eq_ignore_ascii_case(WEBSOCKET.as_bytes())
+    }
+
     /// Asks the backend for it.
     pub(super) fn ask(&self, headers: &mut HeaderMap) {
         headers.insert(header::CONNECTION, UPGRADE);

@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use futures_util::FutureExt as _;
 use hyper::{
     rt::Executor,
@@ -30,7 +31,7 @@ use super::{
 use crate::{
     config::plan::ProxyProtocol,
     net::Socket,
-    proxy::{Client, Gateway, Phase},
+    proxy::{Client, Gateway, Phase, Tunnel},
     tls::Protocol,
 };
 
@@ -320,7 +321,7 @@ async fn http1<T: Transport>(gateway: Rc<Gateway>, open: &Rc<Open>, stream: Clie
     if closed == Closed::Done
         && let Some(tunnel) = open.client.take_tunnel()
     {
-        return Box::pin(pass_on(open, tunnel.run(stream, parts.read_buf))).await;
+        return Box::pin(pass_on(open, tunnel, stream, parts.read_buf)).await;
     }
     if closed == Closed::HeaderTimeout && open.client.has_begun() {
         // Boxed: as below.
@@ -343,15 +344,17 @@ async fn too_slow<T: Transport>(stream: &mut ClientStream<T>) {
 }
 
 /// Serves a tunnel to its end, or to the moment that it is cut.
-async fn pass_on(open: &Rc<Open>, tunnel: impl Future<Output = ()>) -> Closed {
-    let mut tunnel = pin!(tunnel);
-    loop {
-        match unless_ordered(open, tunnel.as_mut()).await {
-            Ok(()) => return Closed::Done,
-            Err(Order::Cut(reason)) => return reason,
-            // It ends with one of its ends, or at the deadline.
-            Err(Order::Finish(_) | Order::Serve) => {}
+async fn pass_on<T: Transport>(open: &Open, tunnel: Box<Tunnel>, stream: ClientStream<T>, ahead: Bytes) -> Closed {
+    let cut = async {
+        // It ends with one of its ends, or at the deadline: only a cut is an order to it.
+        while !matches!(open.order.get(), Order::Cut(_)) {
+            open.ordered.notified().await;
         }
+    };
+    tunnel.run(stream, ahead, cut).await;
+    match open.order.get() {
+        Order::Cut(reason) => reason,
+        Order::Finish(_) | Order::Serve => Closed::Done,
     }
 }
 

@@ -459,7 +459,7 @@ impl Worker {
         }
         // Idle connections end at their next turn; they lose nothing.
         tokio::task::yield_now().await;
-        let busy = self.open.borrow().values().filter(|open| open.is_busy()).count();
+        let busy = self.open.borrow().values().filter(|open| open.is_busy() || open.lost_request()).count();
         let _ = done.send(self.lost_requests.get() + busy);
     }
 

@@ -80,8 +80,10 @@ catalogue! {
     HTTP_REQUESTS: Counter "tidegate_http_requests_total" ["listener" "route" "method" "code"] "Requests answered, by status code; unknown methods are `other`.";
     HTTP_REQUEST_DURATION: Histogram "tidegate_http_request_duration_seconds" ["route"] "From the head of a request to the end of its response's body.";
     HTTP_REQUESTS_IN_FLIGHT: Gauge "tidegate_http_requests_in_flight" ["listener"] "Requests that are being answered now.";
-    HTTP_REQUEST_BODY_BYTES: Counter "tidegate_http_request_body_bytes_total" ["route"] "Bytes of request bodies received from clients.";
-    HTTP_RESPONSE_BODY_BYTES: Counter "tidegate_http_response_body_bytes_total" ["route"] "Bytes of response bodies sent to clients.";
+    HTTP_REQUEST_BODY_BYTES: Counter "tidegate_http_request_body_bytes_total" ["route"] "Bytes of request bodies, and through tunnels, received from clients.";
+    HTTP_RESPONSE_BODY_BYTES: Counter "tidegate_http_response_body_bytes_total" ["route"] "Bytes of response bodies, and through tunnels, sent to clients.";
+    TUNNELS: Counter "tidegate_tunnels_total" ["listener"] "Tunnels opened: requests that became WebSockets or another protocol.";
+    TUNNELS_OPEN: Gauge "tidegate_tunnels_open" ["listener"] "Tunnels that are open now.";
     GATEWAY_ERRORS: Counter "tidegate_gateway_errors_total" ["route" "reason"] "Requests that the gateway answered or cut by itself, by reason.";
 
     // Upstreams.

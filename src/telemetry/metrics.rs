@@ -355,6 +355,8 @@ pub struct ListenerMetrics {
     closed: TokenCounter,
     started: Counter,
     ended: Counter,
+    tunnels_opened: Counter,
+    tunnels_closed: Counter,
 }
 
 impl ListenerMetrics {
@@ -362,7 +364,14 @@ impl ListenerMetrics {
     #[must_use]
     pub fn new(workers: usize, reasons: &'static [&'static str]) -> Self {
         let counter = || Counter::new(workers);
-        Self { accepted: counter(), closed: TokenCounter::new(workers, reasons), started: counter(), ended: counter() }
+        Self {
+            accepted: counter(),
+            closed: TokenCounter::new(workers, reasons),
+            started: counter(),
+            ended: counter(),
+            tunnels_opened: counter(),
+            tunnels_closed: counter(),
+        }
     }
 
     /// A connection was accepted.
@@ -385,6 +394,16 @@ impl ListenerMetrics {
         self.ended.add(worker, 1);
     }
 
+    /// A request became a tunnel.
+    pub fn tunnel_opened(&self, worker: WorkerId) {
+        self.tunnels_opened.add(worker, 1);
+    }
+
+    /// A tunnel ended.
+    pub fn tunnel_closed(&self, worker: WorkerId) {
+        self.tunnels_closed.add(worker, 1);
+    }
+
     /// Connections that are open now.
     #[must_use]
     pub fn open(&self) -> u64 {
@@ -400,6 +419,13 @@ impl ListenerMetrics {
         self.started.sum().saturating_sub(ended)
     }
 
+    /// Tunnels that are open now.
+    #[must_use]
+    pub fn tunnels(&self) -> u64 {
+        let closed = self.tunnels_closed.sum();
+        self.tunnels_opened.sum().saturating_sub(closed)
+    }
+
     /// Adds its families to a scrape, under its name.
     pub fn expose(&self, out: &mut Exposition, listener: &str) {
         out.family(&catalogue::CONNECTIONS_ACCEPTED).sample([listener], self.accepted.sum());
@@ -409,6 +435,8 @@ impl ListenerMetrics {
         }
         out.family(&catalogue::CONNECTIONS_OPEN).sample([listener], self.open());
         out.family(&catalogue::HTTP_REQUESTS_IN_FLIGHT).sample([listener], self.in_flight());
+        out.family(&catalogue::TUNNELS).sample([listener], self.tunnels_opened.sum());
+        out.family(&catalogue::TUNNELS_OPEN).sample([listener], self.tunnels());
     }
 }
 

@@ -4,12 +4,15 @@
 use std::{
     io::Read as _,
     net::{Shutdown, SocketAddr},
+    sync::mpsc,
+    time::Duration,
 };
 
 use rustix::process::Signal;
+use socket2::SockRef;
 use tokio::net::TcpStream;
 
-use crate::support::{Backend, Client, Gateway, Server, eventually, route};
+use crate::support::{Backend, Client, Gateway, PATIENCE, Server, eventually, route};
 
 const ASK: &str = "GET /chat HTTP/1.1\r\nhost: gateway.test\r\nconnection: keep-alive, Upgrade\r\nupgrade: websocket\r\n\
                    sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
@@ -163,7 +166,7 @@ fn silence_ends_a_tunnel_and_talk_keeps_it() {
     silent.stream().set_nonblocking(true).unwrap();
     eventually("the silent one has ended", || {
         says(&mut talking, "still here");
-        std::thread::sleep(std::time::Duration::from_millis(50));
+        std::thread::sleep(Duration::from_millis(50));
         matches!((&mut silent.stream()).read(&mut end), Ok(0))
     });
     says(&mut talking, "and still");
@@ -208,6 +211,108 @@ fn a_stop_waits_for_tunnels_as_long_as_it_may() {
     gateway.signal(Signal::TERM);
     assert_eq!(client.rest(), "");
     assert_eq!(gateway.exit_code(), 4);
+}
+
+/// A Close frame (RFC 6455, section 7.4.1): going away.
+const GOING_AWAY: &[u8] = &[0x88, 2, 0x03, 0xe9];
+
+/// Agrees, sends these bytes, and passes on what it hears last.
+fn hears_last(says: &'static [u8]) -> (Backend, mpsc::Receiver<Vec<u8>>) {
+    let (heard, last) = mpsc::channel();
+    let backend = Backend::scripted(move |peer, _| {
+        peer.write(AGREE)?;
+        peer.write(says)?;
+        let mut all = Vec::new();
+        loop {
+            let more = peer.read_raw()?;
+            if more.is_empty() {
+                break;
+            }
+            all.extend(more);
+        }
+        let _ = heard.send(all);
+        peer.close()
+    });
+    (backend, last)
+}
+
+fn asks(gateway: &Gateway) -> Client {
+    let mut client = Client::connect(gateway.address());
+    assert_eq!(client.send(ASK).head().status(), 101);
+    client
+}
+
+#[test]
+fn a_websocket_that_must_end_is_told_so_on_both_sides() {
+    let (backend, last) = hears_last(b"\x81\x02hi");
+    let logged = |fields: &str| {
+        let rest = route(&[backend.address()], fields);
+        format!(
+            "admin: {{ bind: \"127.0.0.1:0\" }}\ntelemetry: {{ access_log: {{}} }}\nshutdown: {{ timeout: 300ms }}\n{rest}"
+        )
+    };
+    let mut gateway = Gateway::start(logged("timeouts: { tunnel: 1s, connect: 500ms }"));
+    let told = |mut client: Client| {
+        assert_eq!((client.read(4), client.read(4)), (b"\x81\x02hi".to_vec(), GOING_AWAY.to_vec()));
+        assert_eq!(client.rest(), "");
+        // As a client says it: masked.
+        let last = last.recv_timeout(PATIENCE).unwrap();
+        assert_eq!((last.len(), last[0], last[1]), (8, 0x88, 0x82));
+        assert_eq!([last[6] ^ last[2], last[7] ^ last[3]], GOING_AWAY[2..]);
+    };
+    told(asks(&gateway));
+    assert_eq!(gateway.await_access_log(1)[0]["reason"], "tunnel_timeout");
+
+    gateway.edit(logged(""));
+    let client = asks(&gateway);
+    assert_eq!(gateway.metric("tidegate_tunnels_open{listener=\"main\"}"), 1);
+    gateway.edit(logged("").replace("/*", "/elsewhere"));
+    told(client);
+    assert_eq!(gateway.await_access_log(2)[1]["reason"], "draining");
+    eventually("it is counted as closed", || gateway.metric("tidegate_tunnels_open{listener=\"main\"}") == 0);
+    assert_eq!(gateway.metric("tidegate_tunnels_total{listener=\"main\"}"), 2);
+
+    gateway.edit(logged(""));
+    let client = asks(&gateway);
+    gateway.signal(Signal::TERM);
+    told(client);
+    assert_eq!(gateway.exit_code(), 4);
+}
+
+#[test]
+fn nothing_is_said_in_the_middle_of_a_frame() {
+    // A binary frame of ten bytes of which one is missing.
+    let (backend, _last) = hears_last(b"\x82\x0a123456789");
+    let gateway = Gateway::start(route(&[backend.address()], "timeouts: { tunnel: 1s, connect: 500ms }"));
+    assert_eq!(asks(&gateway).rest(), "\u{fffd}\n123456789");
+}
+
+#[test]
+fn whose_connection_broke_is_in_the_log() {
+    let dies = Backend::scripted(|peer, _| {
+        peer.write(format!("{AGREE}half"))?;
+        peer.read_raw()?;
+        peer.reset()
+    });
+    let echoes = echo();
+    let gateway = Gateway::start(format!(
+        "telemetry: {{ access_log: {{}} }}\nroutes:\n- {{ path: /chat, to: \"{}\", health: none }}\n\
+         - {{ path: /echo, to: \"{}\", health: none }}\n",
+        dies.address(),
+        echoes.address()
+    ));
+    let mut client = asks(&gateway);
+    assert_eq!(client.read(4), b"half");
+    assert_eq!(client.send("die").rest(), "");
+    assert_eq!(gateway.await_access_log(1)[0]["reason"], "response_cut");
+
+    let mut client = Client::connect(gateway.address());
+    assert_eq!(client.send(ASK.replace("/chat", "/echo")).head().status(), 101);
+    assert_eq!(client.read(2), b"hi");
+    SockRef::from(client.stream()).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(client);
+    assert_eq!(gateway.await_access_log(2)[1]["reason"], "client_gone");
+    eventually("the backend sees the end", || echoes.open() == 0);
 }
 
 /// RFC 8441: what a browser does that has an HTTP/2 connection already.
@@ -277,7 +382,7 @@ async fn a_websocket_over_http2_is_one_of_http1_to_the_backend() {
     sending.send_data(bytes::Bytes::new(), true).unwrap();
     let ends = async {
         while backend.open() > 0 {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
     tokio::time::timeout(crate::support::PATIENCE, ends).await.expect("the backend sees the end");
