@@ -97,7 +97,7 @@ impl ClientBody {
 
     fn count(&mut self, mut frame: Frame<Bytes>) -> Result<Frame<Bytes>, Fault> {
         if let Some(trailers) = frame.trailers_mut() {
-            headers::strip_trailers(trailers, &self.exchange.pinned().snapshot.identity_headers);
+            headers::strip_request_trailers(trailers, &self.exchange.pinned().snapshot.identity_headers);
         }
         let length = frame.data_ref().map_or(0, |data| data.len() as u64);
         self.exchange.received(length);
@@ -203,11 +203,12 @@ impl BackendBody {
             return Poll::Ready(Some(Err(Fault::ResponseTimeout)));
         };
         Poll::Ready(match frame {
-            Some(Ok(frame)) => {
+            Some(Ok(mut frame)) => {
                 if !self.is_raw {
                     self.exchange.sent(frame.data_ref().map_or(0, |data| data.len() as u64));
                 }
-                if let Some(trailers) = frame.trailers_ref() {
+                if let Some(trailers) = frame.trailers_mut() {
+                    headers::strip_trailers(trailers);
                     self.exchange.called(trailers);
                 }
                 if is_last(&frame, &self.incoming) {

@@ -80,15 +80,33 @@ pub(super) fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
-/// Removes from trailers what may only stand in a head (RFC 9110, section 6.5.1), and what clients may not say there either.
-pub(super) fn strip_trailers(trailers: &mut HeaderMap, identity: &[HeaderName]) {
-    let may_not_trail = |name: &HeaderName| {
-        let is_of_the_head =
-            [header::HOST, header::CONTENT_LENGTH, header::AUTHORIZATION, header::COOKIE].contains(name);
-        let is_ours = *name == X_REQUEST_ID || is_word_of_a_proxy(name) || name.as_str().contains('_');
-        is_of_the_head || is_ours || is_hop_by_hop(name) || identity.contains(name)
-    };
-    remove_all(trailers, may_not_trail);
+/// Removes from trailers what may only stand in a head (RFC 9110, section 6.5.1): it frames, routes, authenticates, or says what
+/// the body is.
+pub(super) fn strip_trailers(trailers: &mut HeaderMap) {
+    remove_all(trailers, |name| is_of_a_head(name) || is_hop_by_hop(name));
+}
+
+/// The same for the trailers of a request, and what clients may not say there either.
+pub(super) fn strip_request_trailers(trailers: &mut HeaderMap, identity: &[HeaderName]) {
+    strip_trailers(trailers);
+    strip_claims(trailers, identity);
+    remove_all(trailers, is_word_of_a_proxy);
+}
+
+fn is_of_a_head(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "authorization"
+            | "content-encoding"
+            | "content-length"
+            | "content-range"
+            | "content-type"
+            | "cookie"
+            | "host"
+            | "set-cookie"
+            | "trailer"
+            | "x-request-id"
+    )
 }
 
 /// Leaves a response one way to say where it ends. A length beside `chunked` is wrong or needless (RFC 9112, section 6.3), and
@@ -101,7 +119,7 @@ pub(super) fn settle_framing(headers: &mut HeaderMap) -> bool {
 }
 
 /// Whether the length is one number or none. `5, 5` is one to some and none to others.
-fn is_length_plain(headers: &HeaderMap) -> bool {
+pub(super) fn is_length_plain(headers: &HeaderMap) -> bool {
     let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
     match (lengths.next(), lengths.next()) {
         (None, _) => true,
@@ -281,7 +299,7 @@ mod tests {
             ("connection", "close"),
             ("x-subject", "CN=me"),
         ]);
-        strip_trailers(&mut map, &[HeaderName::from_static("x-subject")]);
+        strip_request_trailers(&mut map, &[HeaderName::from_static("x-subject")]);
         assert_eq!(map, headers(&[("x-sum", "1")]));
     }
 

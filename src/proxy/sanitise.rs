@@ -40,6 +40,8 @@ pub(super) enum Malformed {
     Path(#[from] PathError),
     #[error("the path has parameters, and without them it would be another route's")]
     Parameters,
+    #[error("the request has more than one length")]
+    Length,
     #[error("the request target is not a path")]
     Target,
 }
@@ -53,6 +55,10 @@ pub(super) fn sanitise(head: &mut Parts) -> Result<(), Malformed> {
     // request that has a Content-Length beside it, hyper drops the length and closes the connection: RFC 9112, section 6.3.)
     if !headers::is_framing_understood(&head.headers) {
         return Err(Malformed::Framing);
+    }
+    // In HTTP/1.1 hyper has made one of those that agree and refused the others.
+    if !headers::is_length_plain(&head.headers) {
+        return Err(Malformed::Length);
     }
     one_host(head)?;
     normalise_target(head)

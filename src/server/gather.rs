@@ -42,9 +42,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gathered<S> {
 
 impl<S: AsyncWrite + Unpin> Gathering<S> {
     fn poll_write_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.out.is_empty() {
-            return Poll::Ready(Ok(()));
-        }
         while self.out.has_remaining() {
             let written = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.out))?;
             if written == 0 {
@@ -54,6 +51,7 @@ impl<S: AsyncWrite + Unpin> Gathering<S> {
         }
         // An idle connection holds no buffer.
         self.out = BytesMut::new();
+        // Even if nothing was gathered: TLS may hold what it took before.
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 }
@@ -94,5 +92,75 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gathered<S> {
         let mut gathering = self.0.borrow_mut();
         ready!(gathering.poll_write_out(cx))?;
         Pin::new(&mut gathering.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufWriter, DuplexStream, duplex};
+
+    use super::*;
+
+    fn polled<T>(poll: impl FnOnce(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
+        poll(&mut Context::from_waker(Waker::noop()))
+    }
+
+    fn arrived(other: &mut DuplexStream) -> usize {
+        let mut scrap = vec![0; 1024 * 1024];
+        let mut buf = ReadBuf::new(&mut scrap);
+        let _ = polled(|cx| Pin::new(other).poll_read(cx, &mut buf));
+        buf.filled().len()
+    }
+
+    #[tokio::test]
+    async fn what_is_written_waits_to_be_sent() {
+        let (near, mut far) = duplex(1024);
+        let stream = Gathered::new(near);
+        let mut writer = stream.clone();
+        writer.write_all(b"one, ").await.unwrap();
+        writer.write_all(b"two").await.unwrap();
+        writer.flush().await.unwrap();
+        assert_eq!(arrived(&mut far), 0);
+        assert!(matches!(polled(|cx| stream.poll_write_out(cx)), Poll::Ready(Ok(()))));
+        assert_eq!(arrived(&mut far), 8);
+    }
+
+    /// As TLS does, which takes what is written before the socket does.
+    #[tokio::test]
+    async fn what_the_stream_has_taken_and_not_passed_on_goes_out_too() {
+        let (near, mut far) = duplex(16);
+        let stream = Gathered::new(BufWriter::with_capacity(1024, near));
+        stream.clone().write_all(&[b'x'; 40]).await.unwrap();
+        assert!(polled(|cx| stream.poll_write_out(cx)).is_pending());
+        assert_eq!(arrived(&mut far), 16);
+        assert!(polled(|cx| stream.poll_write_out(cx)).is_pending());
+        assert_eq!(arrived(&mut far), 16);
+        assert!(matches!(polled(|cx| stream.poll_write_out(cx)), Poll::Ready(Ok(()))));
+        assert_eq!(arrived(&mut far), 8);
+    }
+
+    #[tokio::test]
+    async fn who_does_not_read_stops_the_writer() {
+        let (near, mut far) = duplex(1024);
+        let stream = Gathered::new(near);
+        let mut writer = stream.clone();
+        writer.write_all(&vec![b'x'; MOST]).await.unwrap();
+        assert!(polled(|cx| stream.poll_write_out(cx)).is_pending());
+        writer.write_all(&[b'y'; 1024]).await.unwrap();
+        assert!(polled(|cx| Pin::new(&mut writer).poll_write(cx, b"z")).is_pending());
+        assert_eq!(arrived(&mut far), 1024);
+    }
+
+    #[tokio::test]
+    async fn the_end_comes_after_what_was_gathered() {
+        let (near, mut far) = duplex(1024);
+        let mut writer = Gathered::new(near);
+        writer.write_all(b"last words").await.unwrap();
+        writer.shutdown().await.unwrap();
+        let mut said = Vec::new();
+        far.read_to_end(&mut said).await.unwrap();
+        assert_eq!(said, b"last words");
     }
 }

@@ -135,11 +135,22 @@ impl<B: Sendable> Http1<B> {
         self.handover.is_wanted.set(may);
     }
 
-    pub(super) async fn send(&mut self, request: Request<B>) -> Result<Response<Incoming>, TrySendError<Request<B>>> {
+    pub(super) async fn send(
+        &mut self,
+        mut request: Request<B>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<B>>> {
+        frame(&mut request);
         self.patience.begin();
         let sent = self.sender.try_send_request(request).await;
         self.patience.end();
         sent
+    }
+}
+
+/// Says that a body of unknown length comes in chunks. Left to itself, hyper would send a GET or a HEAD without it.
+fn frame<B: Body>(request: &mut Request<B>) {
+    if request.body().size_hint().exact().is_none() {
+        request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
 }
 

@@ -78,14 +78,24 @@ impl<S: Read + Write> Client<S> {
     /// Reads a head, interim or not, and nothing of a body.
     #[track_caller]
     pub fn head(&mut self) -> Response {
-        let head = Head::read(&mut self.stream).expect("the head of a response").expect("a response, not the end");
-        Response { head, body: Vec::new(), is_whole: false }
+        self.head_if_any().expect("a response, not the end")
+    }
+
+    fn head_if_any(&mut self) -> Option<Response> {
+        let head = Head::read(&mut self.stream).expect("the head of a response")?;
+        Some(Response { head, body: Vec::new(), is_whole: false })
     }
 
     /// Reads the response to a request that is not a HEAD.
     #[track_caller]
     pub fn response(&mut self) -> Response {
-        let mut response = self.head();
+        self.response_if_any().expect("a response, not the end")
+    }
+
+    /// The same; `None` where the connection ends before a response has begun.
+    #[track_caller]
+    pub fn response_if_any(&mut self) -> Option<Response> {
+        let mut response = self.head_if_any()?;
         while response.status() < 200 {
             response = self.head();
         }
@@ -93,7 +103,7 @@ impl<S: Read + Write> Client<S> {
         let framing = response.head.framing().unwrap_or(Framing::UntilClose);
         let read = framing.read(&mut self.stream, |piece| response.body.extend_from_slice(piece)).or_else(in_time);
         response.is_whole = !has_body || read.is_ok();
-        response
+        Some(response)
     }
 
     /// Fills the buffer; `None` where the connection ends first, in order or not.

@@ -73,9 +73,18 @@ fn length(block: &mut Vec<u8>, mut value: usize) {
 pub const GET: [(&str, &[u8]); 4] =
     [(":method", b"GET"), (":scheme", b"http"), (":authority", b"gateway.test"), (":path", b"/")];
 
-/// HEADERS, whole in one frame.
+/// HEADERS, whole in one frame if it is not too long for that.
 pub fn request(stream: u32, fields: &[(&str, &[u8])], is_end: bool) -> Vec<u8> {
-    frame(HEADERS, END_HEADERS | u8::from(is_end), stream, block(fields))
+    const LONGEST: usize = 16_384;
+    let block = block(fields);
+    let mut pieces = block.chunks(LONGEST).enumerate().peekable();
+    let mut bytes = Vec::new();
+    while let Some((number, piece)) = pieces.next() {
+        let (kind, end_stream) = if number == 0 { (HEADERS, u8::from(is_end)) } else { (CONTINUATION, 0) };
+        let end_headers = if pieces.peek().is_none() { END_HEADERS } else { 0 };
+        bytes.extend(frame(kind, end_headers | end_stream, stream, piece));
+    }
+    bytes
 }
 
 impl Client {
