@@ -13,7 +13,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::{Exchange, Fault, compress::CompressedBody, headers};
+use super::{Exchange, Fault, compress::CompressedBody, headers, upload::Upload};
 use crate::{
     config::plan::Coding,
     upstream::{Connection, Lease},
@@ -34,7 +34,7 @@ pub enum RequestBody {
 
 /// A client's body on its way to a backend: counted, bounded in size and in silence.
 pub struct ClientBody {
-    incoming: Incoming,
+    incoming: Upload,
     exchange: Rc<Exchange>,
     left: u64,
     silence: Option<Pin<Box<Sleep>>>,
@@ -45,11 +45,11 @@ impl RequestBody {
     ///
     /// # Errors
     /// `BodyTooLarge` where its announced length is above that.
-    pub(super) fn new(incoming: Incoming, exchange: &Rc<Exchange>, max: Option<u64>) -> Result<Self, Fault> {
-        if incoming.is_end_stream() {
+    pub(super) fn new(incoming: Option<Upload>, exchange: &Rc<Exchange>, max: Option<u64>) -> Result<Self, Fault> {
+        let Some(incoming) = incoming else {
             exchange.request_sent();
             return Ok(Self::Empty);
-        }
+        };
         let max = max.unwrap_or(u64::MAX);
         match incoming.size_hint().exact() {
             Some(length) if length > max => Err(Fault::BodyTooLarge),
@@ -102,7 +102,8 @@ impl ClientBody {
         let length = frame.data_ref().map_or(0, |data| data.len() as u64);
         self.exchange.received(length);
         self.left = self.left.checked_sub(length).ok_or(Fault::BodyTooLarge)?;
-        if is_last(&frame, &self.incoming) {
+        // A backend that was told the length has all of it, although the end may not have been said yet.
+        if is_last(&frame, &self.incoming) || self.incoming.size_hint().exact() == Some(0) {
             self.exchange.request_sent();
         }
         Ok(frame)
@@ -304,7 +305,7 @@ pub(super) fn io_kind(error: &hyper::Error) -> Option<io::ErrorKind> {
 }
 
 /// Whether nothing comes after the frame. Trailers are the end, too: hyper does not ask again after them.
-fn is_last(frame: &Frame<Bytes>, incoming: &Incoming) -> bool {
+fn is_last(frame: &Frame<Bytes>, incoming: &impl Body) -> bool {
     frame.is_trailers() || incoming.is_end_stream()
 }
 

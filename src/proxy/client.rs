@@ -176,6 +176,10 @@ impl Client {
         self.enter(Phase::Idle, Instant::now());
     }
 
+    pub(super) fn is_multiplexed(&self) -> bool {
+        self.multiplexed.borrow().is_some()
+    }
+
     /// Bytes came: the start of a head, if it was idle. Returns whether it may send more.
     #[must_use]
     pub fn received(&self, bytes: usize) -> bool {

@@ -267,6 +267,11 @@ impl Exchange {
         self.is_body_read.set(true);
     }
 
+    /// Whether a body of HTTP/1 is still to be read, so that an answer now is the last on its connection.
+    pub(super) fn leaves_unread(&self) -> bool {
+        self.version != Version::HTTP_2 && !self.is_body_read.get()
+    }
+
     pub(super) fn is_request_sent(&self) -> bool {
         self.request_sent.get().is_some()
     }

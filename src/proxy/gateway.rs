@@ -25,6 +25,7 @@ use super::{
     respond::{self, Refused},
     sanitise::{self, Malformed},
     upgrade::{self, Asked},
+    upload::Upload,
 };
 use crate::{
     base::Timestamp,
@@ -76,7 +77,12 @@ impl Gateway {
     ) -> Result<Response<ResponseBody>, Infallible> {
         let exchange = Exchange::begin(&self, &client, self.pin(), &request);
         let served = serve(&exchange, request).await;
-        Ok(served.unwrap_or_else(|refused| respond::refuse(&exchange, refused)))
+        let mut response = served.unwrap_or_else(|refused| respond::refuse(&exchange, refused));
+        if exchange.leaves_unread() {
+            // The client may send its next request meanwhile, which nobody would read.
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        Ok(response)
     }
 
     /// The snapshot in force.
@@ -146,6 +152,7 @@ impl Gateway {
 /// The straight line.
 async fn serve(exchange: &Rc<Exchange>, request: Request<Incoming>) -> Result<Response<ResponseBody>, Refused> {
     let (mut head, body) = request.into_parts();
+    let body = Upload::of(body, exchange.client());
     sanitise::measure(&head, &exchange.client().listener.plan.limits)?;
     let extended = upgrade::extended_connect(&mut head)?;
     sanitise::sanitise(&mut head)?;

@@ -23,6 +23,7 @@ mod respond;
 mod sanitise;
 mod tunnel;
 mod upgrade;
+mod upload;
 
 pub use body::{BackendBody, Cut, RequestBody, ResponseBody};
 pub use client::{Client, Phase};

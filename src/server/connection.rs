@@ -166,6 +166,12 @@ impl Open {
         self.lost_request.get()
     }
 
+    /// Whether it was cut because it does not take its response. The system would hold what was written, and the close behind
+    /// it, for as long as the other end likes.
+    fn takes_too_long(&self) -> bool {
+        matches!(self.order.get(), Order::Cut(Closed::Cut))
+    }
+
     /// Ends it now.
     pub(super) fn cut(&self, reason: Closed) {
         self.lost_request.set(self.is_busy());
@@ -326,7 +332,7 @@ async fn http1<T: Transport>(gateway: Rc<Gateway>, open: &Rc<Open>, stream: Clie
     if closed == Closed::HeaderTimeout && open.client.has_begun() {
         // Boxed: as below.
         Box::pin(too_slow(&mut stream)).await;
-    } else if open.client.is_broken_off() {
+    } else if open.client.is_broken_off() || open.takes_too_long() {
         stream.socket().reset();
     } else if has_unread {
         // Boxed: it is rare, and its buffer would be part of every connection.

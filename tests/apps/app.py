@@ -5,7 +5,7 @@ import threading
 import time
 from datetime import datetime, timezone
 
-from flask import Flask, jsonify, request
+from flask import Flask, Response, jsonify, request
 
 app = Flask(__name__)
 replica = os.environ.get("REPLICA", "app")
@@ -56,3 +56,18 @@ def echo():
         headers={name.lower(): value for name, value in request.headers.items()},
         body=request.get_data(as_text=True),
     )
+
+
+@app.route("/mirror", methods=["POST", "PUT"])
+def mirror():
+    """The body as it came."""
+    return Response(request.get_data(), mimetype="application/octet-stream")
+
+
+@app.get("/bytes/<int:size>")
+def some_bytes(size):
+    """So many bytes: 0 to 250, over and over. In chunks where `?chunked` asks for them."""
+    cycle = bytes(range(251))
+    body = (cycle * (size // len(cycle) + 1))[:size]
+    pieces = (body[start : start + 10_007] for start in range(0, size, 10_007))
+    return Response(pieces if "chunked" in request.args else body, mimetype="application/octet-stream")

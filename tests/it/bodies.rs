@@ -8,7 +8,11 @@ use std::{
     },
 };
 
-use crate::support::{Backend, Gate, Gateway, at_rest, eventually, route};
+use crate::support::{
+    Backend, Client, Gate, Gateway, at_rest, eventually,
+    frames::{ACK, DATA, END_STREAM, Frame, PING, RST_STREAM, frame, request},
+    route,
+};
 
 #[test]
 fn a_piece_reaches_the_client_before_the_next_is_sent() {
@@ -253,4 +257,94 @@ fn an_upload_that_the_client_cuts_is_cut_for_the_backend_too() {
         eventually("the backend has got it and lost it", || backend.hits() == 1 && backend.open() == 0);
         assert_eq!(whole.load(SeqCst), 0, "{request}");
     }
+}
+
+#[test]
+fn an_answer_before_the_end_of_a_request_says_that_the_connection_ends() {
+    let backend = Backend::start();
+    let gateway = Gateway::start(route(&[backend.address()], "").replace("/*", "/here"));
+    let mut client = gateway.connect();
+    let response = client.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\n").response();
+    assert_eq!((response.status(), response.header("connection")), (404, Some("close")));
+    assert_eq!(client.send("some more").rest(), "");
+    let mut client = gateway.connect();
+    let response = client.send("POST /here HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\nok").response();
+    assert_eq!((response.status(), response.header("connection")), (200, None));
+    assert_eq!(client.get("/here").text(), "hello");
+}
+
+/// The fields of an upload over HTTP/2, to here.
+const UPLOAD: [(&str, &[u8]); 5] =
+    [(":method", b"POST"), (":scheme", b"http"), (":authority", b"a"), (":path", b"/here"), ("content-length", b"5")];
+
+/// What the gateway says of a stream from now on, but for windows.
+fn said_of(client: &mut Client, stream: u32) -> Vec<Frame> {
+    client.send(frame(PING, 0, 0, [7; 8]));
+    let frames = std::iter::from_fn(|| client.frame());
+    let answer = |frame: &Frame| frame.kind == PING && frame.flags == ACK;
+    frames
+        .take_while(|frame| !answer(frame))
+        .filter(|frame| frame.stream == stream && frame.kind <= RST_STREAM)
+        .collect()
+}
+
+/// As some clients do, the last piece and the end are said apart.
+#[test]
+fn the_end_of_an_upload_may_come_after_the_answer() {
+    let backend = Backend::start();
+    let gateway = Gateway::start(format!("workers: 1\n{}", route(&[backend.address()], "")));
+    let mut client = Client::http2(gateway.address());
+    for stream in [1, 3, 5] {
+        client.send(request(stream, &UPLOAD, false)).send(frame(DATA, 0, stream, b"hello"));
+        let frames = client.frames_of(stream).expect("an answer");
+        assert!(frames.iter().all(|frame| frame.kind != RST_STREAM), "{frames:?}");
+        assert_eq!(said_of(&mut client, stream), []);
+        client.send(frame(DATA, END_STREAM, stream, []));
+        assert_eq!(said_of(&mut client, stream), []);
+    }
+    assert_eq!(backend.requests().iter().map(|request| &request.body[..]).collect::<Vec<_>>(), [b"hello"; 3]);
+    assert_eq!(backend.connections(), 1);
+}
+
+#[test]
+fn uploads_that_are_refused_cost_no_connection() {
+    let backend = Backend::start();
+    let gateway = Gateway::start(route(&[backend.address()], "").replace("/*", "/elsewhere"));
+    let mut client = Client::http2(gateway.address());
+    let fields = &UPLOAD[..4];
+    for stream in (1..400).step_by(2) {
+        client.send(request(stream, fields, false));
+        let frames = client.frames_of(stream).expect("a refusal");
+        assert!(frames.iter().all(|frame| frame.kind != RST_STREAM), "{frames:?}");
+        let piece = vec![b'x'; 5_000];
+        client.send(frame(DATA, 0, stream, &piece)).send(frame(DATA, END_STREAM, stream, &piece));
+    }
+    assert_eq!(said_of(&mut client, 399), []);
+    // Whoever goes on and on is stopped, without a reproach (RFC 9113, section 8.1).
+    client.send(request(401, fields, false));
+    client.frames_of(401).expect("a refusal");
+    let piece = vec![b'x'; 16_000];
+    let stopped = (0..100).find_map(|_| {
+        client.send(frame(DATA, 0, 401, &piece));
+        said_of(&mut client, 401).pop()
+    });
+    assert_eq!(stopped.expect("a reset").code(), 0);
+}
+
+/// An orderly close would wait behind what the client does not take, and cost the system's memory for as long.
+#[test]
+fn a_client_that_takes_too_long_over_a_response_is_cut_at_once() {
+    let backend = Backend::scripted(|peer, _| {
+        peer.write(format!("HTTP/1.1 200 OK\r\ncontent-length: {GIB}\r\n\r\n"))?;
+        (0..GIB / PIECE.len() as u64).try_for_each(|_| peer.write(PIECE))
+    });
+    let timeouts = "timeouts: { request: 300ms }";
+    let gateway =
+        Gateway::start(format!("admin: {{ bind: \"127.0.0.1:0\" }}\n{}", route(&[backend.address()], timeouts)));
+    let mut client = gateway.connect();
+    client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+    let cut = "tidegate_connections_closed_total{listener=\"main\",reason=\"cut\"}";
+    eventually("it is cut", || gateway.metric(cut) == 1);
+    let ended = std::io::copy(&mut client.stream(), &mut std::io::sink());
+    assert_eq!(ended.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
 }

@@ -22,6 +22,7 @@ mod headers;
 mod health;
 mod layers;
 mod limits;
+mod peers;
 mod pool;
 mod proxy_protocol;
 mod reload;

@@ -13,6 +13,7 @@ mod gateway;
 mod http2;
 mod load;
 mod message;
+mod program;
 mod server;
 mod tls;
 
@@ -25,5 +26,6 @@ pub use gateway::{Gateway, Launch, completed, replace};
 pub use http2::{Act, Http2Backend, Seen, ok};
 pub use load::{Account, Load};
 pub use message::Received;
+pub use program::{Program, Said};
 pub use server::{Server, alone, python, spare_address};
 pub use tls::{Authority, Pair, TlsClient, TlsStream};

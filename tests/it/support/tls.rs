@@ -7,7 +7,8 @@ use std::{
 };
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, SerialNumber,
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    KeyUsagePurpose, PKCS_RSA_SHA256, RsaKeySize, SerialNumber,
 };
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion,
@@ -36,6 +37,8 @@ impl Authority {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        // Strict clients ask for it.
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
@@ -45,9 +48,13 @@ impl Authority {
 
     /// A certificate of a server for these names, with a number.
     pub fn server(&self, names: &[&str], serial: u64) -> Pair {
-        let mut params = CertificateParams::new(names.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap();
-        params.serial_number = Some(SerialNumber::from(serial));
-        self.sign(params, ExtendedKeyUsagePurpose::ServerAuth)
+        self.sign(named(names, serial), ExtendedKeyUsagePurpose::ServerAuth, &KeyPair::generate().unwrap())
+    }
+
+    /// Such a certificate with a key of RSA.
+    pub fn server_with_rsa(&self, names: &[&str], serial: u64) -> Pair {
+        let key = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048).unwrap();
+        self.sign(named(names, serial), ExtendedKeyUsagePurpose::ServerAuth, &key)
     }
 
     /// A certificate of a client with this subject.
@@ -56,13 +63,13 @@ impl Authority {
         params.distinguished_name.remove(DnType::CommonName);
         params.distinguished_name.push(DnType::CommonName, common_name);
         params.distinguished_name.push(DnType::OrganizationName, "Example");
-        self.sign(params, ExtendedKeyUsagePurpose::ClientAuth)
+        self.sign(params, ExtendedKeyUsagePurpose::ClientAuth, &KeyPair::generate().unwrap())
     }
 
-    fn sign(&self, mut params: CertificateParams, usage: ExtendedKeyUsagePurpose) -> Pair {
+    fn sign(&self, mut params: CertificateParams, usage: ExtendedKeyUsagePurpose, key: &KeyPair) -> Pair {
         params.extended_key_usages.push(usage);
-        let key = KeyPair::generate().unwrap();
-        let cert = params.signed_by(&key, &self.0).unwrap();
+        params.use_authority_key_identifier_extension = true;
+        let cert = params.signed_by(key, &self.0).unwrap();
         Pair { cert: cert.pem(), key: key.serialize_pem() }
     }
 
@@ -70,6 +77,12 @@ impl Authority {
     pub fn trusting(&self) -> TlsClient {
         TlsClient { authority: self.0.der().clone(), alpn: vec![], versions: vec![&TLS13, &TLS12], identity: None }
     }
+}
+
+fn named(names: &[&str], serial: u64) -> CertificateParams {
+    let mut params = CertificateParams::new(names.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap();
+    params.serial_number = Some(SerialNumber::from(serial));
+    params
 }
 
 /// How a client shakes hands.
