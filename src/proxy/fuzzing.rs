@@ -5,6 +5,7 @@ use std::{borrow::Cow, net::IpAddr};
 use http::{HeaderName, HeaderValue, Method, Request, Version, header};
 
 use super::{
+    frames::Frames,
     grpc,
     headers::{self, Origin},
     sanitise,
@@ -57,6 +58,18 @@ pub fn request_head(bytes: &[u8]) {
         assert_eq!(head.headers["x-forwarded-for"], "10.0.0.1");
         assert_eq!(count("forwarded") + count("x-real-ip"), 0);
     }
+}
+
+/// Takes bytes for those of a WebSocket.
+///
+/// # Panics
+/// Where a frame may be put in depends on how the bytes were cut into pieces.
+pub fn websocket_frames(bytes: &[u8]) {
+    let Some((piece, bytes)) = bytes.split_first() else { return };
+    let (mut whole, mut cut) = (Frames::default(), Frames::default());
+    whole.pass(bytes);
+    bytes.chunks(usize::from(*piece).max(1)).for_each(|piece| cut.pass(piece));
+    assert_eq!(whole.is_between(), cut.is_between());
 }
 
 /// `METHOD TARGET`, then a line for each field.

@@ -234,13 +234,17 @@ fn find<'a>(exchange: &'a Exchange, head: &Parts) -> Result<Option<&'a Arc<Route
     let lead_to = |path: &str| served.and_then(|served| served.table.find(&host, path));
     let path = head.uri.path();
     let route = lead_to(path);
-    if path.contains(';') && !is_same(route, lead_to(&route::without_parameters(path))) {
-        return Err(Malformed::Parameters.into());
+    if path.contains([';', '%']) {
+        let bare = route::unescaped(path);
+        if !is_same(route, lead_to(&bare)) || !is_same(route, lead_to(&route::without_parameters(&bare))) {
+            return Err(Malformed::Ambiguous.into());
+        }
     }
     Ok(route.map(|route| exchange.matched(route)))
 }
 
-// Some servers cut `;…` off every segment and others do not: where the two are different routes here, they have different auth.
+// Some servers decode `%40`, or cut `;…` off every segment, and others do not: where those are different routes here, they may
+// have different auth.
 fn is_same(route: Option<&Arc<Route>>, other: Option<&Arc<Route>>) -> bool {
     route.map(Arc::as_ptr) == other.map(Arc::as_ptr)
 }

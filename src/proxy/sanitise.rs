@@ -38,8 +38,8 @@ pub(super) enum Malformed {
     Framing,
     #[error(transparent)]
     Path(#[from] PathError),
-    #[error("the path has parameters, and without them it would be another route's")]
-    Parameters,
+    #[error("the path may be read in two ways, which are two routes")]
+    Ambiguous,
     #[error("the request has more than one length")]
     Length,
     #[error("the request target is not a path")]

@@ -16,7 +16,7 @@ mod path;
 use std::collections::HashMap;
 
 pub use host::{Host, HostError, normalise as normalise_host};
-pub use path::{PathError, normalise as normalise_path, without_parameters};
+pub use path::{PathError, normalise as normalise_path, unescaped, without_parameters};
 
 use crate::config::plan::{HostPattern, PathPattern};
 

@@ -37,7 +37,9 @@ pub fn normalise(path: &str) -> Result<Cow<'_, str>, PathError> {
             "" | "." if !is_last => {}
             "" | "." => out.push('/'),
             // `..;` is a parent to servers that cut path parameters off, and a name to others.
-            _ if segment.starts_with("..;") || segment.starts_with(".;") => return Err(PathError::AboveRoot),
+            _ if ["..;", ".;", "..%3B", ".%3B"].iter().any(|dots| segment.starts_with(dots)) => {
+                return Err(PathError::AboveRoot);
+            }
             ".." => {
                 let parent = out.rfind('/').ok_or(PathError::AboveRoot)?;
                 out.truncate(parent);
@@ -55,6 +57,21 @@ pub fn normalise(path: &str) -> Result<Cow<'_, str>, PathError> {
         out.push('/');
     }
     Ok(Cow::Owned(out))
+}
+
+/// A normal path as servers see it that decode whatever may stand in a path as it is: `%40` is `@` to them.
+#[must_use]
+pub fn unescaped(path: &str) -> String {
+    let mut out = String::with_capacity(path.len());
+    let mut bytes = path.bytes();
+    while let Some(byte) = bytes.next() {
+        let decoded = (byte == b'%').then(|| escaped(&mut bytes.clone())).and_then(Result::ok).filter(|b| is_bare(*b));
+        if decoded.is_some() {
+            bytes.nth(1);
+        }
+        out.push(char::from(decoded.unwrap_or(byte)));
+    }
+    out
 }
 
 /// A normal path as servers see it that cut path parameters (`;a=b`) off its segments.
@@ -149,6 +166,7 @@ mod tests {
             ("/a/../../b", PathError::AboveRoot),
             ("/%2e%2e/", PathError::AboveRoot),
             ("/a/..;/b", PathError::AboveRoot),
+            ("/a/..%3bx/b", PathError::AboveRoot),
             ("/a%2Fb", PathError::Encoding),
             ("/a%5cb", PathError::Encoding),
             ("/a\\b", PathError::Encoding),
@@ -158,6 +176,15 @@ mod tests {
             ("/a%+1", PathError::Encoding),
         ] {
             assert_eq!(normalise(path), Err(error), "{path}");
+        }
+    }
+
+    #[test]
+    fn what_may_stand_as_it_is_is_decoded() {
+        for (path, bare) in
+            [("/%40me/x%3By", "/@me/x;y"), ("/a%20b%25", "/a%20b%25"), ("/%2B%2540", "/+%2540"), ("/", "/")]
+        {
+            assert_eq!(unescaped(path), bare, "{path}");
         }
     }
 

@@ -10,6 +10,8 @@
 
 mod bind;
 mod connection;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod gather;
 mod holder;
 mod listening;

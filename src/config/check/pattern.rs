@@ -120,7 +120,8 @@ fn normalise(path: &str) -> Result<String, String> {
             matches!(byte, b'/' | b':' | b'@' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'+' | b',' | b';' | b'=');
         match byte {
             b'/' | b'\\' | 0 if escaped => return Err("an escaped /, \\ or NUL is refused in requests".to_owned()),
-            _ if unreserved || (reserved && !escaped) => normal.push(char::from(byte)),
+            // Requests are matched by both spellings of these.
+            _ if unreserved || reserved => normal.push(char::from(byte)),
             _ if !escaped && (byte.is_ascii_control() || byte == b' ') => {
                 return Err(format!("write %{byte:02X} for this character"));
             }

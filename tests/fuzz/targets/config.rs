@@ -11,7 +11,13 @@ fuzz_target!(|text: &str| {
         Ok(loaded) => assert_eq!(loaded.plan, load(&source, &env).expect("it was one a moment ago").plan),
         Err(report) => {
             assert!(report.errors() > 0);
-            let forms = [report.text(Style::Plain), report.text(Style::Coloured), report.json(), report.short(), report.github()];
+            let forms = [
+                report.text(Style::Plain),
+                report.text(Style::Coloured),
+                report.json(),
+                report.short(),
+                report.github(),
+            ];
             assert!(forms.iter().all(|form| !form.is_empty()));
         }
     }
