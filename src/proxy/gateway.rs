@@ -76,9 +76,11 @@ impl Gateway {
         request: Request<Incoming>,
     ) -> Result<Response<ResponseBody>, Infallible> {
         let exchange = Exchange::begin(&self, &client, self.pin(), &request);
+        // A small one has come with its head, as a rule: it is read then, and the connection goes on.
+        let is_small = request.body().size_hint().exact().is_some_and(|length| length <= SMALL_BODY);
         let served = serve(&exchange, request).await;
         let mut response = served.unwrap_or_else(|refused| respond::refuse(&exchange, refused));
-        if exchange.leaves_unread() {
+        if exchange.leaves_unread() && !is_small {
             // The client may send its next request meanwhile, which nobody would read.
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
@@ -148,6 +150,9 @@ impl Gateway {
         HeaderValue::from_bytes(&digits).expect("hexadecimal digits are a header value")
     }
 }
+
+/// Bodies up to this, in bytes, come in one piece with their head, as a rule.
+const SMALL_BODY: u64 = 4 * 1024;
 
 /// The straight line.
 async fn serve(exchange: &Rc<Exchange>, request: Request<Incoming>) -> Result<Response<ResponseBody>, Refused> {
