@@ -9,7 +9,7 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::{net::Socket, proxy::Client, tls::ServerStream};
+use crate::{net::Socket, proxy::Client, tls::SecureStream};
 
 /// What is under a [`ClientStream`].
 pub(super) trait Transport: AsyncRead + AsyncWrite + Unpin {
@@ -23,7 +23,7 @@ impl Transport for Socket {
     }
 }
 
-impl Transport for ServerStream<Socket> {
+impl Transport for SecureStream<Socket> {
     fn socket(&self) -> &Socket {
         Self::socket(self)
     }

@@ -1,55 +1,17 @@
 //! Clients' side of TLS: a socket in, a decrypted stream out.
 
-use std::{
-    io,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::{io, sync::Arc};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsAcceptor;
 
-use super::{Facts, Tls};
+use super::{SecureStream, Tls};
 
 /// Shakes hands with the clients of one listener.
 #[derive(Debug)]
 pub struct Acceptor {
     shown: Tls,
     config: Arc<rustls::ServerConfig>,
-}
-
-/// Who a client is, by the certificate that it proved to own.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct PeerCertificate {
-    /// As RFC 4514 writes it: `CN=alice,O=Example`.
-    pub subject: String,
-    /// The SHA-256 of the certificate, in lower-case hexadecimal digits.
-    pub sha256: String,
-}
-
-/// What both sides have agreed to speak (ALPN, RFC 7301).
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum Protocol {
-    /// `http/1.1`, or a client that does not say.
-    Http1,
-    /// `h2`.
-    Http2,
-}
-
-impl Protocol {
-    /// Its name in the handshake.
-    pub(super) const fn alpn(self) -> &'static [u8] {
-        match self {
-            Self::Http1 => b"http/1.1",
-            Self::Http2 => b"h2",
-        }
-    }
-
-    /// What the name stands for that both sides agreed on, or none.
-    pub(super) fn agreed(name: Option<&[u8]>) -> Self {
-        if name == Some(Self::Http2.alpn()) { Self::Http2 } else { Self::Http1 }
-    }
 }
 
 impl Acceptor {
@@ -72,67 +34,8 @@ impl Acceptor {
     ///
     /// # Errors
     /// What came is not TLS, or the two sides do not agree.
-    pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(&self, socket: S) -> io::Result<ServerStream<S>> {
+    pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(&self, socket: S) -> io::Result<SecureStream<S>> {
         let accepting = TlsAcceptor::from(Arc::clone(&self.config)).accept(socket);
-        Ok(ServerStream(accepting.await?))
-    }
-}
-
-/// A client's stream, decrypted.
-#[derive(Debug)]
-pub struct ServerStream<S>(TlsStream<S>);
-
-impl<S> ServerStream<S> {
-    /// What to speak on it.
-    #[must_use]
-    pub fn protocol(&self) -> Protocol {
-        Protocol::agreed(self.0.get_ref().1.alpn_protocol())
-    }
-
-    /// Who the client is, where it was asked for a certificate and sent one.
-    #[must_use]
-    pub fn peer(&self) -> Option<PeerCertificate> {
-        let certificate = self.0.get_ref().1.peer_certificates()?.first()?;
-        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, certificate);
-        let sha256 = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-        Some(PeerCertificate { subject: Facts::of(certificate)?.subject, sha256 })
-    }
-
-    /// The socket below.
-    #[must_use]
-    pub fn socket(&self) -> &S {
-        self.0.get_ref().0
-    }
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for ServerStream<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buf)
-    }
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ServerStream<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.0.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
+        accepting.await.map(SecureStream::new)
     }
 }

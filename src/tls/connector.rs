@@ -2,9 +2,7 @@
 
 use std::{
     fmt, io,
-    pin::Pin,
     sync::{Arc, OnceLock},
-    task::{Context, Poll},
 };
 
 use rustls::{
@@ -17,10 +15,10 @@ use rustls::{
     sign::CertifiedKey,
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsConnector;
 
-use super::{Authorities, Certificate, Protocol, listener::provider};
+use super::{Authorities, Certificate, Protocol, SecureStream, provider};
 
 /// How backends are recognised, and what the gateway shows them, as configured.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -87,12 +85,12 @@ impl Connector {
     ///
     /// # Errors
     /// Why not, in words: the backend is not who it should be, or does not speak TLS as it should.
-    pub async fn connect<S>(&self, name: &PeerName, socket: S) -> Result<ConnectedStream<S>, String>
+    pub async fn connect<S>(&self, name: &PeerName, socket: S) -> Result<SecureStream<S>, String>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let connecting = TlsConnector::from(Arc::clone(&self.config)).connect(name.0.clone(), socket);
-        let stream = ConnectedStream(connecting.await.map_err(|error| explain(&error))?);
+        let stream = SecureStream::new(connecting.await.map_err(|error| explain(&error))?);
         // Whoever offers one protocol alone can speak no other.
         match *self.trust.offered.as_slice() {
             [only] if only == Protocol::Http2 && stream.protocol() != only => {
@@ -152,50 +150,6 @@ fn explain(error: &io::Error) -> String {
         rustls::Error::AlertReceived(alert) => format!("it refused: {alert:?}"),
         rustls::Error::InvalidMessage(_) => "it does not speak TLS".to_owned(),
         other => other.to_string(),
-    }
-}
-
-/// A backend's stream, decrypted.
-#[derive(Debug)]
-pub struct ConnectedStream<S>(TlsStream<S>);
-
-impl<S> ConnectedStream<S> {
-    /// What to speak on it.
-    #[must_use]
-    pub fn protocol(&self) -> Protocol {
-        Protocol::agreed(self.0.get_ref().1.alpn_protocol())
-    }
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for ConnectedStream<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buf)
-    }
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ConnectedStream<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.0.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
     }
 }
 

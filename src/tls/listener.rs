@@ -4,14 +4,14 @@ use std::{collections::HashMap, fmt, sync::Arc};
 
 use rustls::{
     RootCertStore, ServerConfig, SupportedProtocolVersion,
-    crypto::{CryptoProvider, aws_lc_rs},
+    crypto::aws_lc_rs,
     server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier},
     sign::CertifiedKey,
     version::{TLS12, TLS13},
 };
 use rustls_pki_types::CertificateDer;
 
-use super::{Certificate, Flaw, Protocol, certificate::certificates};
+use super::{Certificate, Flaw, Protocol, certificate::certificates, provider};
 
 /// What a listener shows its clients, as configured.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -71,11 +71,6 @@ impl fmt::Debug for Authorities {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} authorities", self.0.len())
     }
-}
-
-/// The one provider of cryptography.
-pub(super) fn provider() -> Arc<CryptoProvider> {
-    Arc::new(aws_lc_rs::default_provider())
 }
 
 impl Tls {

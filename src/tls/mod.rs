@@ -4,8 +4,18 @@ mod acceptor;
 mod certificate;
 mod connector;
 mod listener;
+mod stream;
 
-pub use acceptor::{Acceptor, PeerCertificate, Protocol, ServerStream};
+use std::sync::Arc;
+
+pub use acceptor::Acceptor;
 pub use certificate::{Certificate, Facts, Flaw};
-pub use connector::{ConnectedStream, Connector, PeerName, Trust, has_system_authorities};
+pub use connector::{Connector, PeerName, Trust, has_system_authorities};
 pub use listener::{Authorities, ClientAuth, Tls, Version};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+pub use stream::{PeerCertificate, Protocol, SecureStream};
+
+/// The one provider of cryptography.
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(aws_lc_rs::default_provider())
+}

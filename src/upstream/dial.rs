@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::{
     config::plan,
     net::{Address, Socket},
-    tls::{ConnectedStream, Connector, PeerName, Protocol},
+    tls::{Connector, PeerName, Protocol, SecureStream},
 };
 
 /// How a backend is reached. It is a part of what a backend is: one that is dialled otherwise is another one.
@@ -94,7 +94,7 @@ pub enum Transport {
     /// As it is.
     Plain(Socket),
     /// Inside TLS.
-    Tls(Box<ConnectedStream<Socket>>),
+    Tls(Box<SecureStream<Socket>>),
 }
 
 impl Transport {

@@ -3,22 +3,24 @@
 use super::{Stage, app};
 use crate::support::{Program, python};
 
-#[test]
-fn requests() {
+/// A client in Python, and the gateway before the Flask app.
+#[track_caller]
+fn assert_all_answered(client: &str) {
     let (_app, _mirror, routes) = app();
     let stage = Stage::set(&routes);
-    let said = python("requests_client.py", &[&stage.ca(), &stage.url("plain"), &stage.url("main")]);
+    let said = python(client, &[&stage.ca(), &stage.url("plain"), &stage.url("main")]);
     assert_eq!(said, "all answered\n");
     stage.assert_no_fault_seen();
 }
 
 #[test]
+fn requests() {
+    assert_all_answered("requests_client.py");
+}
+
+#[test]
 fn httpx() {
-    let (_app, _mirror, routes) = app();
-    let stage = Stage::set(&routes);
-    let said = python("httpx_client.py", &[&stage.ca(), &stage.url("plain"), &stage.url("main")]);
-    assert_eq!(said, "all answered\n");
-    stage.assert_no_fault_seen();
+    assert_all_answered("httpx_client.py");
 }
 
 #[test]
