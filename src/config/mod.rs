@@ -144,6 +144,7 @@ pub fn load(source: &Source, env: &dyn Fn(&str) -> Option<String>) -> Result<Loa
     document.forget_free_keys();
     let (spec, structural) = document.read::<spec::Spec>();
     findings.extend(structural);
+    masked.append(&mut document.unread);
     let (plan, checked, spans) = check::check(&spec, document.index.root(), folder, &findings);
     // What seems to be missing, unknown or unused may stand where the file could not be read.
     findings.extend(checked.diagnostics.into_iter().filter(|found| !document.partial || found.code.is_of_one_value()));

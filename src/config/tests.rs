@@ -367,7 +367,7 @@ proptest! {
 
     #[test]
     fn no_edit_of_a_config_makes_the_loader_panic(
-        edits in prop::collection::vec((any::<prop::sample::Index>(), 0_usize..8, "[ -~\\n\u{e4}*&!{}\\[\\]:]{0,6}"), 1..6),
+        edits in prop::collection::vec((any::<prop::sample::Index>(), 0_usize..8, "[ -~\\n\\t\u{e4}*&!{}\\[\\]:]{0,6}"), 1..6),
     ) {
         let mut text = FULL.to_owned();
         for (at, cut, insert) in edits {
@@ -456,24 +456,49 @@ fn secrets_in_a_text_that_is_not_yaml_are_not_shown() {
         "auth:\n  a: { api_key: { header: x, keys: { bob: hunter2, bob: hunter2 } } }\n",
         "routes:\n  - health: { active: { headers: { Authorization: Bearer hunter2 } }\n",
         "auth:\n  a:\n    basic:\n      users:\n        hunter2\n        bob: hunter2: hunter2\n",
+        "auth:\n  a:\n    basic:\n      users:\n        bob hunter2\n        amy: x\n",
+        "auth:\n  a:\n    basic:\n      users:\n        bob:hunter2\n        amy: x\n",
     ] {
         let report = read(text).unwrap_err();
-        assert!(!report.text(Style::Plain).contains("hunter2"), "{}", report.text(Style::Plain));
+        for form in [report.text(Style::Plain), report.json(), report.short()] {
+            assert!(!form.contains("hunter2"), "{form}");
+        }
+    }
+}
+
+/// Wherever a character too many makes a text no YAML, or a field unknown, what is said shows no secret; but a secret that it
+/// makes a field's name, by standing right before it, is named as one.
+#[test]
+fn no_slip_of_a_finger_shows_a_secret() {
+    const SECRET: &str = "s3cr3ts3cr3t";
+    const AUTH: &str = "auth:
+  ops:
+    basic:
+      users:
+        amy: s3cr3ts3cr3t
+        bob: s3cr3ts3cr3t
+  partners:
+    api_key: { header: x-key, keys: { one: s3cr3ts3cr3t, two: s3cr3ts3cr3t } }
+";
+    const ROUTES: &str = "routes:\n  - { path: /*, to: '127.0.0.1:9001', auth: ops }\n";
+    for slip in ["\t", " ", "\n", "[", "{", "}", "]", "\"", "'", ":", "- ", "*", "@", "#", "&a ", "!t "] {
+        for at in (0..AUTH.len()).filter(|at| !AUTH[*at..].trim_start().starts_with(SECRET)) {
+            let text = format!("{}{slip}{}{ROUTES}", &AUTH[..at], &AUTH[at..]);
+            let report = read(&text).unwrap_err();
+            for form in [report.text(Style::Plain), report.json()] {
+                assert!(!form.contains(SECRET), "{slip:?} at {at}:\n{form}");
+            }
+        }
     }
 }
 
 /// Every scalar of the full config in turn is a secret of many shapes; nothing that is said about it may show it.
 #[test]
 fn no_field_shows_what_a_variable_stands_for() {
-    fn scalars(at: super::yaml::At<'_>, spans: &mut Vec<std::ops::Range<usize>>) {
-        spans.extend(at.scalar_span().filter(|span| !span.is_empty()));
-        at.keys().iter().for_each(|key| scalars(at.key(key), spans));
-        (0..at.len().unwrap_or(0)).for_each(|i| scalars(at.item(i), spans));
-    }
     let (document, flaws) = super::yaml::Document::parse(FULL);
     assert!(flaws.is_empty(), "{flaws:?}");
     let mut spans = vec![];
-    scalars(document.index.root(), &mut spans);
+    super::yaml::secret_scalars(document.index.root(), true, &mut spans);
     assert!(spans.len() > 80);
     let shapes = [
         "s3cr3t",

@@ -408,6 +408,8 @@ impl<'a> Check<'a> {
                     continue;
                 }
                 (Err(_), _) => {
+                    // It may be a misspelt one that carries a secret.
+                    self.mask(at);
                     let mut finding = self.finding(Code::Invalid, at, format!("`{name}` is not the name of a header"));
                     finding.span = at.key_span();
                     finding

@@ -129,8 +129,9 @@ impl Code {
 }
 
 codes! {
-Tab "E0101" "Indentation uses a tab." {
-why: "YAML does not allow tabs in indentation, because their width is not defined. Replace each by spaces.",
+Tab "E0101" "A tab stands where YAML allows only spaces." {
+why: "YAML does not allow tabs in indentation, because their width is not defined, nor after a `:` or a `-`. Replace each by spaces. \
+What else is wrong with the file is told as if that were done.",
 bad: "listen: 8080
 routes:
 \t- path: /*

@@ -14,6 +14,7 @@ use saphyr_parser::{Event, Parser, ScalarStyle, Span, StrInput};
 
 use super::{
     super::diagnostics::{Code, Diagnostic},
+    mend::{Flaw, Mend, Mended},
     syntax,
 };
 
@@ -21,6 +22,8 @@ use super::{
 const DEEPEST: usize = 64;
 /// Nodes after aliases are expanded. A file of the largest size has fewer of its own unless it is made of empty items.
 const MOST_NODES: usize = 1_000_000;
+/// Times that a text is read, each past one flaw more.
+const MOST_READINGS: usize = 60;
 
 /// The tree.
 #[derive(Debug)]
@@ -81,20 +84,28 @@ pub(in crate::config) struct At<'a> {
 }
 
 impl Index {
-    /// Reads a text that is one YAML document, as far as it goes, and says what is wrong with it as YAML. Of a key given twice
+    /// Reads a text that is one YAML document, past what is wrong with it as YAML, and says what that is. Of a key given twice
     /// the first is kept.
     pub(in crate::config) fn read(text: &Arc<str>) -> (Self, Flaws) {
-        let mut builder = Builder {
-            text,
-            bytes: (!text.is_ascii()).then(|| text.char_indices().map(|(at, _)| at).collect()),
-            parser: Parser::new_from_str(text),
-            nodes: vec![],
-            anchors: HashMap::new(),
-            flaws: Flaws::default(),
-            cut: false,
+        let lines_read = |text: &str| match Reading::of(text).flaw {
+            Some(flaw) => text[..flaw.finding.span.start].lines().count(),
+            None => usize::MAX,
         };
-        builder.document();
-        (Self { text: Arc::clone(text), nodes: builder.nodes }, builder.flaws)
+        let mut mended = Mended::new(text);
+        let mut reading = Reading::of(mended.text());
+        for _ in 1..MOST_READINGS {
+            let Some(flaw) = reading.flaw.take() else { break };
+            if !mended.mend(flaw, lines_read) {
+                break;
+            }
+            reading = Reading::of(mended.text());
+        }
+        let mut findings: Vec<Diagnostic> = reading.findings.into_iter().map(|found| mended.placed(found)).collect();
+        let partial = reading.partial || mended.partial || reading.flaw.is_some();
+        findings.extend(reading.flaw.map(|flaw| mended.placed(flaw.finding)));
+        let nodes = reading.nodes.into_iter().map(|node| node.placed(&mended)).collect();
+        findings.extend(mended.findings);
+        (Self { text: Arc::clone(text), nodes }, Flaws { findings, partial })
     }
 
     /// The place of the whole document.
@@ -271,7 +282,26 @@ impl<'a> At<'a> {
     }
 }
 
+impl Child {
+    fn placed(self, mended: &Mended) -> Self {
+        Self { key: self.key.map(|key| mended.written(&key)), value: mended.written(&self.value), node: self.node }
+    }
+}
+
 impl Node {
+    /// As in the text that is written.
+    fn placed(self, mended: &Mended) -> Self {
+        let kind = match self.kind {
+            Kind::List(items) => Kind::List(items.into_iter().map(|item| item.placed(mended)).collect()),
+            Kind::Map { order, children } => {
+                let children = children.into_iter().map(|(key, child)| (key, child.placed(mended))).collect();
+                Kind::Map { order, children }
+            }
+            scalar @ Kind::Scalar { .. } => scalar,
+        };
+        Self { value: mended.written(&self.value), kind, ..self }
+    }
+
     fn is_null(&self) -> bool {
         match &self.kind {
             Kind::Scalar { text, plain: true } => matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"),
@@ -280,17 +310,38 @@ impl Node {
     }
 }
 
+/// What one pass over a text finds.
+struct Reading {
+    nodes: Vec<Node>,
+    findings: Vec<Diagnostic>,
+    /// A merge key would have brought more.
+    partial: bool,
+    /// Where it ended before the text did.
+    flaw: Option<Flaw>,
+}
+
+impl Reading {
+    fn of(text: &str) -> Self {
+        let mut builder = Builder {
+            text,
+            bytes: (!text.is_ascii()).then(|| text.char_indices().map(|(at, _)| at).collect()),
+            parser: Parser::new_from_str(text),
+            anchors: HashMap::new(),
+            reading: Self { nodes: vec![], findings: vec![], partial: false, flaw: None },
+        };
+        builder.document();
+        builder.reading
+    }
+}
+
 struct Builder<'t> {
     text: &'t str,
     /// Byte of every character, unless they are the same: the parser counts characters.
     bytes: Option<Vec<usize>>,
     parser: Parser<'t, StrInput<'t>>,
-    nodes: Vec<Node>,
     /// Anchors that are complete. One that is still open is not in here, so it cannot hold itself.
     anchors: HashMap<usize, NodeId>,
-    flaws: Flaws,
-    /// Reading has ended before the text did.
-    cut: bool,
+    reading: Reading,
 }
 
 impl<'t> Builder<'t> {
@@ -298,9 +349,9 @@ impl<'t> Builder<'t> {
         loop {
             match self.next() {
                 (Event::StreamEnd, _) => break,
-                (Event::DocumentStart(_), span) if !self.nodes.is_empty() => {
+                (Event::DocumentStart(_), span) if !self.reading.nodes.is_empty() => {
                     let finding = Diagnostic::new(Code::NotYaml, span, "a second document starts here");
-                    self.cut(finding.label("a config is one document: delete the `---`"));
+                    self.cut(finding.label("a config is one document: delete the `---`"), Mend::LeaveOut);
                 }
                 (Event::StreamStart | Event::DocumentStart(_) | Event::DocumentEnd | Event::Nothing, _) => {}
                 (event, span) => {
@@ -308,7 +359,7 @@ impl<'t> Builder<'t> {
                 }
             }
         }
-        if self.nodes.is_empty() {
+        if self.reading.nodes.is_empty() {
             let kind = Kind::Scalar { text: String::new(), plain: true };
             self.add(0..0, kind, None);
         }
@@ -316,13 +367,13 @@ impl<'t> Builder<'t> {
 
     /// The next event; after a cut, the end of everything.
     fn next(&mut self) -> (Event<'t>, Range<usize>) {
-        if !self.cut {
+        if !self.is_cut() {
             match self.parser.next_event() {
                 None => {}
                 Some(Ok((event, span))) => return (event, self.span(span)),
                 Some(Err(error)) => {
                     let at = self.byte(error.marker().index());
-                    self.cut(syntax::explain(self.text, at, error.info()));
+                    self.reading.flaw = Some(syntax::explain(self.text, at, error.info()));
                 }
             }
         }
@@ -330,10 +381,12 @@ impl<'t> Builder<'t> {
     }
 
     /// Reading goes no further.
-    fn cut(&mut self, finding: Diagnostic) {
-        self.flaws.findings.push(finding);
-        self.flaws.partial = true;
-        self.cut = true;
+    fn cut(&mut self, finding: Diagnostic, mend: Mend) {
+        self.reading.flaw.get_or_insert(Flaw { finding, mend });
+    }
+
+    fn is_cut(&self) -> bool {
+        self.reading.flaw.is_some()
     }
 
     fn byte(&self, character: usize) -> usize {
@@ -348,15 +401,15 @@ impl<'t> Builder<'t> {
     }
 
     fn add(&mut self, value: Range<usize>, kind: Kind, parent: Option<(NodeId, Step)>) -> NodeId {
-        self.nodes.push(Node { value, kind, parent, size: 1, expanded: false });
-        self.nodes.len() - 1
+        self.reading.nodes.push(Node { value, kind, parent, size: 1, expanded: false });
+        self.reading.nodes.len() - 1
     }
 
     /// Reads one value and says which node it is and where it is written.
     fn value(&mut self, event: Event<'t>, span: Range<usize>, parent: Option<(NodeId, Step)>, depth: usize) -> Child {
         if depth > DEEPEST {
             let finding = Diagnostic::new(Code::NotYaml, span.clone(), "this is nested too deeply");
-            self.cut(finding.label(format!("more than {DEEPEST} levels")));
+            self.cut(finding.label(format!("more than {DEEPEST} levels")), Mend::LeaveOut);
             return self.nothing(span, parent);
         }
         let (anchor, tag) = match &event {
@@ -368,7 +421,7 @@ impl<'t> Builder<'t> {
         if tag {
             let end = self.text[span.start..].find(char::is_whitespace).map_or(span.end, |at| span.start + at);
             let finding = Diagnostic::new(Code::NotYaml, span.start..end.max(span.start), "tags have no meaning here");
-            self.flaws.findings.push(finding.label("delete it; quote text that starts with `!`"));
+            self.reading.findings.push(finding.label("delete it; quote text that starts with `!`"));
         }
         let node = match event {
             Event::Alias(anchor) => return self.alias(anchor, span, parent),
@@ -402,7 +455,10 @@ impl<'t> Builder<'t> {
         match self.anchors.get(&anchor) {
             Some(node) => Child { key: None, value: span, node: *node },
             None => {
-                self.cut(Diagnostic::new(Code::NotYaml, span.clone(), "an anchor cannot contain itself"));
+                self.cut(
+                    Diagnostic::new(Code::NotYaml, span.clone(), "an anchor cannot contain itself"),
+                    Mend::LeaveOut,
+                );
                 self.nothing(span, parent)
             }
         }
@@ -425,7 +481,7 @@ impl<'t> Builder<'t> {
                 }
             }
         }
-        self.nodes[list].kind = Kind::List(children);
+        self.reading.nodes[list].kind = Kind::List(children);
         list
     }
 
@@ -438,7 +494,7 @@ impl<'t> Builder<'t> {
                 (Event::MappingEnd | Event::StreamEnd, _) => break,
                 (Event::Scalar(key, ..), span) => (Arc::from(&*key), span),
                 (_, span) => {
-                    self.cut(Diagnostic::new(Code::NotYaml, span, "a field's name must be plain text"));
+                    self.cut(Diagnostic::new(Code::NotYaml, span, "a field's name must be plain text"), Mend::LeaveOut);
                     break;
                 }
             };
@@ -451,9 +507,9 @@ impl<'t> Builder<'t> {
                 break;
             }
             if &*key == "<<" {
-                self.flaws.partial = true;
+                self.reading.partial = true;
                 let finding = Diagnostic::new(Code::NotYaml, key_span, "merge keys (`<<`) are not supported");
-                self.flaws.findings.push(
+                self.reading.findings.push(
                     finding
                         .label("repeat the fields, or put them under `defaults`")
                         .note("an alias (`*name`) may stand for a whole value"),
@@ -464,7 +520,7 @@ impl<'t> Builder<'t> {
                 Some(first) => {
                     let finding = Diagnostic::new(Code::Duplicate, key_span, format!("`{key}` is given twice"));
                     let first = first.key.clone().unwrap_or_default();
-                    self.flaws.findings.push(finding.label("delete one").related(first, "first here"));
+                    self.reading.findings.push(finding.label("delete one").related(first, "first here"));
                 }
                 None => {
                     order.push(Arc::clone(&key));
@@ -472,21 +528,22 @@ impl<'t> Builder<'t> {
                 }
             }
         }
-        self.nodes[map].kind = Kind::Map { order, children };
+        self.reading.nodes[map].kind = Kind::Map { order, children };
         map
     }
 
     /// Whether the child just read is where the text was cut: what it seems to hold may be anything. The top level's own
     /// children are kept, so that `routes` still holds the routes before the cut.
     fn is_lost(&self, depth: usize) -> bool {
-        self.cut && depth > 0
+        self.is_cut() && depth > 0
     }
 
     fn grow(&mut self, parent: NodeId, child: &Child) {
-        self.nodes[parent].size = self.nodes[parent].size.saturating_add(self.nodes[child.node].size);
-        if self.nodes[parent].size > MOST_NODES && !self.cut {
+        self.reading.nodes[parent].size =
+            self.reading.nodes[parent].size.saturating_add(self.reading.nodes[child.node].size);
+        if self.reading.nodes[parent].size > MOST_NODES && !self.is_cut() {
             let finding = Diagnostic::new(Code::NotYaml, child.value.clone(), "aliases make this file too large");
-            self.cut(finding.label(format!("more than {MOST_NODES} values")));
+            self.cut(finding.label(format!("more than {MOST_NODES} values")), Mend::Stop);
         }
     }
 }

@@ -10,9 +10,10 @@
 
 mod index;
 mod interpolate;
+mod mend;
 mod syntax;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{ops::Range, path::PathBuf, sync::Arc};
 
 use serde::de::DeserializeOwned;
 use serde_path_to_error::Segment;
@@ -34,6 +35,9 @@ pub(super) const LARGEST: usize = 4 << 20;
 /// Structural errors after which reading stops.
 const MOST_ERRORS: usize = 50;
 
+/// Fields that hold secrets somewhere below, wherever they stand.
+const MAY_HOLD_SECRETS: &[&str] = &["auth", "api_key", "basic", "headers", "keys", "users"];
+
 /// A parsed text.
 #[derive(Debug)]
 pub(super) struct Document {
@@ -41,6 +45,10 @@ pub(super) struct Document {
     tree: Value,
     /// The tree lacks something that is written. What it seems to miss may be there.
     pub(super) partial: bool,
+    /// Values that were not read because the field that holds them does not fit, and that may be secrets: those of a misspelt
+    /// `keys`; all of them where fields may not stand where they were meant to.
+    pub(super) unread: Vec<Range<usize>>,
+    is_sound: bool,
 }
 
 impl Document {
@@ -51,8 +59,8 @@ impl Document {
         if findings.is_empty() {
             findings.extend(disagreement(&text, index.root()));
         }
-        let tree = as_written(index.root());
-        (Self { index, tree, partial }, findings)
+        let (tree, is_sound) = (as_written(index.root()), findings.is_empty());
+        (Self { index, tree, partial, unread: vec![], is_sound }, findings)
     }
 
     /// Replaces every `${…}` in values, and gives each value that came of it with what is written there. `verbatim` says
@@ -92,7 +100,10 @@ impl Document {
                 Err(error) => error,
             };
             let path: Vec<Segment> = error.path().iter().cloned().collect();
-            findings.push(structural(self.index.root(), &path, &error.inner().to_string()));
+            let (at, keys) = place(self.index.root(), &path);
+            findings.push(structural(at, &keys, &error.inner().to_string()));
+            let is_secret = !self.is_sound || keys.iter().any(|key| MAY_HOLD_SECRETS.contains(key));
+            secret_scalars(at, is_secret, &mut self.unread);
             if !remove(&mut self.tree, &path) {
                 break;
             }
@@ -114,6 +125,17 @@ fn as_written(at: At<'_>) -> Value {
     }
 }
 
+/// Adds the bytes of the scalars that may be secrets, here and below.
+pub(super) fn secret_scalars(at: At<'_>, is_secret: bool, spans: &mut Vec<Range<usize>>) {
+    if is_secret {
+        spans.extend(at.scalar_span().filter(|span| !span.is_empty()));
+    }
+    (0..at.len().unwrap_or_default()).for_each(|item| secret_scalars(at.item(item), is_secret, spans));
+    for key in at.keys() {
+        secret_scalars(at.key(key), is_secret || MAY_HOLD_SECRETS.contains(&&**key), spans);
+    }
+}
+
 /// What `serde_yaml` has to say against what the index read.
 fn disagreement(text: &str, root: At<'_>) -> Option<Diagnostic> {
     match serde_yaml::from_str(text) {
@@ -125,7 +147,7 @@ fn disagreement(text: &str, root: At<'_>) -> Option<Diagnostic> {
         Err(error) => {
             let at = error.location().map_or(0, |location| location.index()).min(text.len());
             let at = (0..=at).rev().find(|at| text.is_char_boundary(*at)).unwrap_or_default();
-            Some(syntax::explain(text, at, &error.to_string()))
+            Some(syntax::explain(text, at, &error.to_string()).finding)
         }
     }
 }
@@ -233,8 +255,8 @@ pub(super) fn unreadable(at: At<'_>, path: &std::path::Path, folder: &std::path:
     finding.path(at.path())
 }
 
-/// A structural error in an operator's words.
-fn structural(root: At<'_>, path: &[Segment], serde_says: &str) -> Diagnostic {
+/// Where a path of serde's leads, and the keys on the way.
+fn place<'a, 'p>(root: At<'a>, path: &'p [Segment]) -> (At<'a>, Vec<&'p str>) {
     let mut at = root;
     let mut keys = vec![];
     for segment in path {
@@ -247,9 +269,14 @@ fn structural(root: At<'_>, path: &[Segment], serde_says: &str) -> Diagnostic {
             Segment::Enum { .. } | Segment::Unknown => {}
         }
     }
+    (at, keys)
+}
+
+/// A structural error in an operator's words.
+fn structural(at: At<'_>, keys: &[&str], serde_says: &str) -> Diagnostic {
     if let Some(list) = serde_says.strip_prefix("unknown field ") {
         let allowed: Vec<&str> = list.split('`').skip(3).step_by(2).collect();
-        return unknown_field(at, &keys, &allowed).path(at.path());
+        return unknown_field(at, keys, &allowed).path(at.path());
     }
     if keys == ["routes", "to"] && at.describe() == "fields" {
         return Diagnostic::new(Code::Unsupported, at.span(), "weights in `to` are not in this version yet")

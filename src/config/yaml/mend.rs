@@ -1,0 +1,228 @@
+//! Past a flaw: a text that is not YAML is mended in a copy, and the copy is read, so that one run reports what stands after the
+//! flaw, too.
+//!
+//! A mend is what was most likely meant where that is plain (a tab is spaces, an open bracket is closed on its line); else the
+//! line is left out. Lines stay lines, and every byte of the copy knows the written one that it stands for: places are
+//! reported in the text as written.
+
+use std::{collections::BTreeSet, ops::Range, sync::Arc};
+
+use super::super::diagnostics::{Code, Diagnostic};
+
+/// How far a tab goes in people's editors. The first with which the file reads best is taken.
+const TAB_STOPS: [usize; 3] = [8, 4, 2];
+/// The column past which a tab is one space: nobody indents so far, and the copy stays small.
+const FARTHEST_TAB: usize = 64;
+
+/// A place where a text is not YAML.
+#[derive(Debug)]
+pub(super) struct Flaw {
+    pub(super) finding: Diagnostic,
+    pub(super) mend: Mend,
+}
+
+/// How reading goes on after a flaw.
+#[derive(Debug)]
+pub(super) enum Mend {
+    /// As if tabs in indentations were spaces.
+    Tabs,
+    /// As if a part of the text were this.
+    Replace(Range<usize>, String),
+    /// Without the line of the finding and what belongs to it.
+    LeaveOut,
+    /// Not at all.
+    Stop,
+}
+
+/// A copy of a text with its mends, and what was said of each flaw.
+pub(super) struct Mended {
+    copy: Copy,
+    pub(super) findings: Vec<Diagnostic>,
+    /// The copy lacks something that is written.
+    pub(super) partial: bool,
+    left_out: BTreeSet<usize>,
+    tabbed: BTreeSet<usize>,
+}
+
+impl Mended {
+    pub(super) fn new(text: &Arc<str>) -> Self {
+        let copy = Copy { text: text.to_string(), written: vec![] };
+        Self { copy, findings: vec![], partial: false, left_out: BTreeSet::new(), tabbed: BTreeSet::new() }
+    }
+
+    pub(super) fn text(&self) -> &str {
+        &self.copy.text
+    }
+
+    /// The written bytes that a part of the copy stands for.
+    pub(super) fn written(&self, span: &Range<usize>) -> Range<usize> {
+        self.copy.written(span.start)..self.copy.written(span.end)
+    }
+
+    /// A finding in the copy as one in the text.
+    pub(super) fn placed(&self, mut finding: Diagnostic) -> Diagnostic {
+        finding.span = self.written(&finding.span);
+        for related in &mut finding.related {
+            related.span = self.written(&related.span);
+        }
+        finding
+    }
+
+    /// Notes a flaw and mends it, if there is a way; `lines_read` says how many lines of a text can be read.
+    pub(super) fn mend(&mut self, flaw: Flaw, lines_read: impl Fn(&str) -> usize) -> bool {
+        let Flaw { finding, mend } = flaw;
+        let at = finding.span.start;
+        let is_consequence = self.is_consequence(&finding);
+        if !is_consequence {
+            let finding = self.placed(finding);
+            self.findings.push(match mend {
+                Mend::Tabs => with_other_lines(finding, &self.copy),
+                Mend::Replace(..) | Mend::LeaveOut | Mend::Stop => finding,
+            });
+        }
+        match mend {
+            Mend::Stop => {
+                self.partial = true;
+                false
+            }
+            Mend::LeaveOut => self.leave_out(at),
+            _ if is_consequence => self.leave_out(at),
+            Mend::Replace(span, by) => {
+                self.copy.replace(span, &by);
+                true
+            }
+            Mend::Tabs => {
+                self.tabbed = self.copy.tabbed_lines().collect();
+                let copies = TAB_STOPS.iter().rev().map(|stop| self.copy.with_tab_stops(*stop));
+                if let Some(best) = copies.max_by_key(|copy| lines_read(&copy.text)) {
+                    self.copy = best;
+                }
+                true
+            }
+        }
+    }
+
+    /// Whether a flaw is there only because an earlier one was mended as it was, or is that one, not mended by it.
+    fn is_consequence(&self, finding: &Diagnostic) -> bool {
+        let span = self.written(&finding.span);
+        let line = self.copy.line_number(finding.span.start);
+        self.findings.iter().any(|known| known.code == finding.code && known.span == span)
+            || (finding.code == Code::NotYaml && self.tabbed.contains(&line))
+            || self.follows_what_was_left_out(line)
+    }
+
+    fn follows_what_was_left_out(&self, line: usize) -> bool {
+        let above: Vec<&str> = self.copy.text.lines().take(line + 1).collect();
+        for (number, text) in above.into_iter().enumerate().rev() {
+            if self.left_out.contains(&number) {
+                return true;
+            }
+            if number < line && !text.trim().is_empty() {
+                return false;
+            }
+        }
+        false
+    }
+
+    /// Leaves out what stands at a byte on its line, and the lines that belong to it: those further in. A dash before it stays,
+    /// so that the other fields of the item are read.
+    fn leave_out(&mut self, at: usize) -> bool {
+        self.partial = true;
+        let number = self.copy.line_number(at);
+        let mut lines = self.copy.text.split_inclusive('\n');
+        let mut start: usize = lines.by_ref().take(number).map(str::len).sum();
+        let Some(line) = lines.next() else { return false };
+        let dashes = line.len() - line.trim_start_matches([' ', '\t', '-']).len();
+        let column = if at >= start + dashes && !line[dashes..].trim().is_empty() { dashes } else { indentation(line) };
+        let further_in = lines.take_while(|line| indentation(line) > column || line.trim().is_empty());
+        let mut gone: Vec<Range<usize>> = vec![];
+        for (line, from) in std::iter::once((line, column)).chain(further_in.map(|line| (line, 0))) {
+            gone.push(start + from..start + line.trim_end().len());
+            start += line.len();
+        }
+        gone.retain(|span| span.start < span.end);
+        self.left_out.extend(gone.iter().map(|span| self.copy.line_number(span.start)));
+        for span in &gone {
+            self.copy.text.replace_range(span.clone(), &" ".repeat(span.len()));
+        }
+        !gone.is_empty()
+    }
+}
+
+/// A text, and for each of its bytes and the end the written one, unless they are the same.
+struct Copy {
+    text: String,
+    written: Vec<u32>,
+}
+
+impl Copy {
+    fn written(&self, at: usize) -> usize {
+        self.written.get(at).map_or(at, |written| *written as usize)
+    }
+
+    /// The number of a byte's line, the first being 0.
+    fn line_number(&self, at: usize) -> usize {
+        self.text.bytes().take(at).filter(|byte| *byte == b'\n').count()
+    }
+
+    /// The numbers of the lines that start with a tab, or with one after spaces.
+    fn tabbed_lines(&self) -> impl Iterator<Item = usize> {
+        let lines = self.text.lines().enumerate();
+        let tabbed = lines.filter(|(_, line)| line[..indentation(line)].contains('\t') && !line.trim().is_empty());
+        tabbed.map(|(number, _)| number)
+    }
+
+    fn replace(&mut self, span: Range<usize>, by: &str) {
+        if self.written.is_empty() {
+            self.written = (0..).take(self.text.len() + 1).collect();
+        }
+        let start = self.written(span.start) as u32;
+        self.written.splice(span.clone(), std::iter::repeat_n(start, by.len()));
+        self.text.replace_range(span, by);
+    }
+
+    fn with_tab_stops(&self, stop: usize) -> Self {
+        let mut copy = Self { text: String::with_capacity(self.text.len()), written: vec![] };
+        let mut at = 0;
+        for line in self.text.split_inclusive('\n') {
+            let indent = indentation(line);
+            let mut column = 0;
+            for byte in line[..indent].bytes() {
+                let width = if byte == b'\t' && column < FARTHEST_TAB { stop - column % stop } else { 1 };
+                copy.push(&" ".repeat(width), std::iter::repeat_n(self.written(at), width));
+                column += width;
+                at += 1;
+            }
+            let end = at + line.len() - indent;
+            copy.push(&line[indent..], (at..end).map(|at| self.written(at)));
+            at = end;
+        }
+        copy.push("", [self.written(at)]);
+        copy
+    }
+
+    fn push(&mut self, text: &str, written: impl IntoIterator<Item = usize>) {
+        self.text.push_str(text);
+        self.written.extend(written.into_iter().map(|at| at as u32));
+    }
+}
+
+/// Says which other lines start with tabs.
+fn with_other_lines(finding: Diagnostic, copy: &Copy) -> Diagnostic {
+    let first = copy.line_number(finding.span.start);
+    let others: Vec<usize> = copy.tabbed_lines().filter(|line| *line != first).collect();
+    match others[..] {
+        [] => finding,
+        [one] => finding.note(format!("so does line {}", one + 1)),
+        [ref some @ .., last] if others.len() <= 8 => {
+            let some: Vec<String> = some.iter().map(|line| (line + 1).to_string()).collect();
+            finding.note(format!("so do lines {} and {}", some.join(", "), last + 1))
+        }
+        [next, ..] => finding.note(format!("so do {} other lines, the next is line {}", others.len(), next + 1)),
+    }
+}
+
+/// How many bytes of a line stand before its text.
+fn indentation(line: &str) -> usize {
+    line.len() - line.trim_start_matches([' ', '\t']).len()
+}
