@@ -102,7 +102,8 @@ impl Document {
             let path: Vec<Segment> = error.path().iter().cloned().collect();
             let (at, keys) = place(self.index.root(), &path);
             findings.push(structural(at, &keys, &error.inner().to_string()));
-            let is_secret = !self.is_sound || keys.iter().any(|key| MAY_HOLD_SECRETS.contains(key));
+            let is_below = matches!(keys[..], ["auth", ..] | [.., "headers", _]);
+            let is_secret = !self.is_sound || is_below || keys.last().is_some_and(|key| MAY_HOLD_SECRETS.contains(key));
             secret_scalars(at, is_secret, &mut self.unread);
             if !remove(&mut self.tree, &path) {
                 break;
