@@ -42,9 +42,16 @@ const MAX_STREAMS: usize = 128;
 /// The same before it has said how many it allows.
 const UNTOLD_STREAMS: usize = 32;
 
-/// What a backend may send of one response, and of all of a connection's, before the client has taken it.
-const STREAM_WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// What a backend may send of one response before the client has taken it: enough for 1 Gbit/s over a millisecond there and
+/// back.
+const STREAM_WINDOW: u32 = 128 * 1024;
+
+/// The same of all of a connection's responses: as much as all of them may hold together. With less, clients that do not read
+/// would keep all of it, and every other request of the connection would wait for them.
+///
+/// These 16 MiB are credit, not memory. They are held only while 128 clients read nothing of responses above 128 KiB, each until
+/// the deadline of its request; over HTTP/1.1 each would hold a connection with a buffer of half that, and one of the system's.
+const CONNECTION_WINDOW: u32 = STREAM_WINDOW * MAX_STREAMS as u32;
 
 /// How often a backend with requests under way is asked whether it is still there, and how long it may take to say so.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
