@@ -213,6 +213,7 @@ fn timed_out() -> io::Error {
 fn connect_fault(error: &DialError) -> Fault {
     let error = match error {
         DialError::Connect(error) => error,
+        DialError::Protocol => return Fault::BadResponse,
         DialError::Tls(_) => return Fault::TlsError,
     };
     match error.kind() {

@@ -1,11 +1,11 @@
 //! A backend's stream as hyper sees it, with a bound on what may come before a response.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     io,
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
 };
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -19,6 +19,7 @@ use super::{dial::Transport, pool::Place};
 pub struct BackendStream {
     transport: Transport,
     patience: Patience,
+    heard: Heard,
     _place: Place,
 }
 
@@ -47,9 +48,26 @@ impl Patience {
     }
 }
 
+/// Whoever waits for what comes next from the backend.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Heard(Rc<RefCell<Option<Waker>>>);
+
+impl Heard {
+    /// Wakes the task the next time.
+    pub(super) fn listen(&self, cx: &Context<'_>) {
+        self.0.replace(Some(cx.waker().clone()));
+    }
+
+    fn something(&self) {
+        if let Some(listener) = self.0.take() {
+            listener.wake();
+        }
+    }
+}
+
 impl BackendStream {
-    pub(super) const fn new(transport: Transport, patience: Patience, place: Place) -> Self {
-        Self { transport, patience, _place: place }
+    pub(super) const fn new(transport: Transport, patience: Patience, heard: Heard, place: Place) -> Self {
+        Self { transport, patience, heard, _place: place }
     }
 }
 
@@ -57,6 +75,7 @@ impl AsyncRead for BackendStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.transport).poll_read(cx, buf))?;
+        self.heard.something();
         Poll::Ready(self.patience.spend(buf.filled().len() - before))
     }
 }

@@ -29,7 +29,7 @@ use super::{
     Dial,
     dial::{DialError, Transport},
     pool::Place,
-    stream::{BackendStream, Patience},
+    stream::{BackendStream, Heard, Patience},
 };
 use crate::tls::Protocol;
 
@@ -38,9 +38,6 @@ const MAX_HEAD: usize = 64 * 1024;
 
 /// Requests at once on one HTTP/2 connection, where the backend allows more.
 const MAX_STREAMS: usize = 128;
-
-/// The same before it has said how many it allows.
-const UNTOLD_STREAMS: usize = 32;
 
 /// What a backend may send of one response before the client has taken it: enough for 1 Gbit/s over a millisecond there and
 /// back.
@@ -114,7 +111,7 @@ pub struct Upgraded {
 impl<B: Sendable> Http1<B> {
     async fn open(transport: Transport, place: Place) -> Result<Self, DialError> {
         let patience = Patience::default();
-        let stream = TokioIo::new(BackendStream::new(transport, patience.clone(), place));
+        let stream = TokioIo::new(BackendStream::new(transport, patience.clone(), Heard::default(), place));
         let handshake = http1::Builder::new().max_buf_size(MAX_HEAD).handshake(stream).await;
         let (sender, mut connection) = handshake.map_err(io::Error::other)?;
         let handover = Rc::<Handover>::default();
@@ -178,17 +175,20 @@ pub(super) struct Http2<B: Sendable> {
 
 impl<B: Sendable> Http2<B> {
     async fn open(dial: &Dial, transport: Transport, place: Place) -> Result<Self, DialError> {
-        let stream = TokioIo::new(BackendStream::new(transport, Patience::default(), place));
+        let heard = Heard::default();
+        let stream = TokioIo::new(BackendStream::new(transport, Patience::default(), heard.clone(), place));
         let mut builder = http2::Builder::new(Tasks);
         builder
             .timer(TokioTimer::new())
-            .initial_max_send_streams(UNTOLD_STREAMS)
+            // None: `settled` sees by that whether the backend has said how many.
+            .initial_max_send_streams(0)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_header_list_size(MAX_HEAD as u32)
             .keep_alive_interval(KEEP_ALIVE)
             .keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
-        let (sender, connection) = builder.handshake(stream).await.map_err(io::Error::other)?;
+        let (sender, mut connection) = builder.handshake(stream).await.map_err(io::Error::other)?;
+        settled(&mut connection, &heard).await?;
         let connection = Rc::new(RefCell::new(Some(connection)));
         let driven = Rc::clone(&connection);
         let driver = spawn_local(async move {
@@ -199,16 +199,23 @@ impl<B: Sendable> Http2<B> {
             let ended = driven.borrow_mut().take();
             drop(ended);
         });
-        let (now, driver) = (Instant::now(), Driver(driver.abort_handle()));
-        let (idle_since, streams) = (Cell::new(now), Cell::default());
-        Ok(Self { sender, connection, dial: dial.clone(), born: now, idle_since, streams, _driver: driver })
+        let now = Instant::now();
+        Ok(Self {
+            sender,
+            connection,
+            dial: dial.clone(),
+            born: now,
+            idle_since: Cell::new(now),
+            streams: Cell::default(),
+            _driver: Driver(driver.abort_handle()),
+        })
     }
 
     /// Whether it may carry one more request: as many as the backend allows, and we.
     pub(super) fn has_room(&self) -> bool {
         let Ok(connection) = self.connection.try_borrow() else { return false };
         let allowed = connection.as_ref().map_or(0, Http2Connection::current_max_send_streams);
-        self.streams.get() < allowed.min(MAX_STREAMS) && !self.sender.is_closed()
+        self.streams.get() < allowed.min(MAX_STREAMS) && !self.is_closed()
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -247,6 +254,36 @@ impl<B: Sendable> Http2<B> {
         if request.extensions().get::<TakesTrailers>().is_some() {
             request.headers_mut().insert(header::TE, HeaderValue::from_static("trailers"));
         }
+    }
+}
+
+/// Returns when the backend has sent its SETTINGS, which come first and unasked (RFC 9113, section 3.4), and allows a stream.
+///
+/// Whoever speaks something else, or nothing, is found out here, while there is no request yet that it could have taken: what
+/// is to be sent can still go elsewhere, whatever its method.
+async fn settled<B: Sendable>(connection: &mut Http2Connection<B>, heard: &Heard) -> Result<(), DialError> {
+    poll_fn(|cx| {
+        if let Poll::Ready(ended) = Pin::new(&mut *connection).poll(cx) {
+            return Poll::Ready(Err(unsettled(ended)));
+        }
+        if connection.current_max_send_streams() > 0 {
+            return Poll::Ready(Ok(()));
+        }
+        // hyper tells nobody of settings: what comes is read and applied in one turn, in a task of its own, and then asked for.
+        heard.listen(cx);
+        Poll::Pending
+    })
+    .await
+}
+
+/// Why a connection ended before it had begun.
+fn unsettled(ended: hyper::Result<()>) -> DialError {
+    let error = ended.err();
+    let cause = error.as_ref().and_then(|error| std::error::Error::source(error)?.downcast_ref::<h2::Error>());
+    match cause {
+        Some(cause) if cause.is_library() => DialError::Protocol,
+        Some(cause) if let Some(error) = cause.get_io() => io::Error::from(error.kind()).into(),
+        Some(_) | None => io::Error::from(io::ErrorKind::ConnectionAborted).into(),
     }
 }
 

@@ -1,12 +1,22 @@
 //! Connections in HTTP/2 that many requests share: what one of them may cost the others, and what becomes of those that a
 //! backend gives back.
 
-use std::net::SocketAddr;
+use std::{
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+    thread,
+};
 
 use bytes::Bytes;
 use http::{HeaderMap, Response};
 
-use crate::support::{Act, Client, Gateway, Http2Backend, at_rest, eventually, frames::request, ok};
+use crate::support::{
+    Act, Backend, Client, Gateway, Http2Backend, at_rest, eventually,
+    frames::{ACK, DATA, END_HEADERS, END_STREAM, HEADERS, SETTINGS, block, frame, request},
+    ok,
+};
+
+const POST: &str = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\nbody";
 
 /// One upstream of these backends in HTTP/2, used by one worker, on a route without retries.
 fn to(backends: &[SocketAddr], fields: &str) -> String {
@@ -16,6 +26,99 @@ fn to(backends: &[SocketAddr], fields: &str) -> String {
          routes: [{{ path: /*, to: up, retries: {{ attempts: 0 }}, {fields} }}]\n",
         backends.join(", ")
     )
+}
+
+/// A backend that does on each connection, by its number, what it likes.
+fn by_hand(serve: impl Fn(usize, &mut Client) + Send + Sync + 'static) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let serve = Arc::new(serve);
+    thread::spawn(move || {
+        for (number, stream) in listener.incoming().map_while(Result::ok).enumerate() {
+            let serve = Arc::clone(&serve);
+            thread::spawn(move || {
+                stream.set_nodelay(true).unwrap();
+                serve(number, &mut Client::over(stream));
+            });
+        }
+    });
+    address
+}
+
+/// Reads the preface and says the settings.
+fn greet(peer: &mut Client, settings: &[u8]) {
+    assert!(peer.read(24).starts_with(b"PRI "));
+    peer.send(frame(SETTINGS, 0, 0, settings));
+}
+
+/// A whole response on a stream.
+fn answer(peer: &mut Client, stream: u32, body: &[u8]) {
+    peer.send(frame(HEADERS, END_HEADERS, stream, block(&[(":status", b"200")])));
+    peer.send(frame(DATA, END_STREAM, stream, body));
+}
+
+fn hello() -> Http2Backend {
+    Http2Backend::start(100, |_| Act::Answer(ok("hello"), HeaderMap::new()))
+}
+
+#[test]
+fn who_does_not_speak_http2_is_given_no_request() {
+    let old = Backend::named("never");
+    let good = hello();
+    let gateway = Gateway::start(to(&[old.address(), good.address()], ""));
+    for _ in 0..6 {
+        assert_eq!(gateway.send(POST).text(), "hello");
+    }
+    assert_eq!(good.seen().len(), 6);
+    let gateway = Gateway::start(to(&[old.address()], ""));
+    assert_eq!(gateway.send(POST).fault(), (502, "bad_response".to_owned()));
+}
+
+#[test]
+fn who_says_nothing_is_given_no_request() {
+    let silent = by_hand(|_, peer| drop(peer.rest()));
+    let good = hello();
+    let gateway = Gateway::start(to(&[silent, good.address()], "timeouts: { connect: 200ms }"));
+    for _ in 0..4 {
+        assert_eq!(gateway.send(POST).text(), "hello");
+    }
+    let gateway = Gateway::start(to(&[silent], "timeouts: { connect: 200ms }"));
+    assert_eq!(gateway.send(POST).fault(), (504, "connect_timeout".to_owned()));
+}
+
+#[test]
+fn a_connection_that_ends_before_it_has_begun_is_no_connection() {
+    let gone = by_hand(|_, peer| drop(peer.read(24)));
+    let good = hello();
+    let gateway = Gateway::start(to(&[gone, good.address()], ""));
+    for _ in 0..6 {
+        assert_eq!(gateway.send(POST).text(), "hello");
+    }
+    let gateway = Gateway::start(to(&[gone], ""));
+    assert_eq!(gateway.send(POST).fault(), (502, "connect_failed".to_owned()));
+}
+
+#[test]
+fn requests_wait_until_a_backend_allows_them() {
+    let late = by_hand(|_, peer| {
+        // SETTINGS_MAX_CONCURRENT_STREAMS: none at first.
+        greet(peer, &[0, 3, 0, 0, 0, 0]);
+        let mut acknowledged = 0;
+        while let Some(got) = peer.frame() {
+            match got.kind {
+                SETTINGS if got.flags & ACK != 0 => {
+                    acknowledged += 1;
+                    if acknowledged == 1 {
+                        peer.send(frame(SETTINGS, 0, 0, [0, 3, 0, 0, 0, 9]));
+                    }
+                }
+                HEADERS => answer(peer, got.stream, if acknowledged == 2 { b"awaited" } else { b"too early" }),
+                _ => {}
+            }
+        }
+    });
+    let gateway = Gateway::start(to(&[late], ""));
+    assert_eq!(gateway.get("/").text(), "awaited");
 }
 
 #[test]
