@@ -175,7 +175,7 @@ async fn send(
     connection: &mut Connection<RequestBody>,
     request: Request<RequestBody>,
 ) -> Result<Response<Incoming>, Failure> {
-    tokio::select! {
+    let sent = tokio::select! {
         biased;
         sent = connection.send(request) => sent.map_err(|unsent| Failure {
             is_unprocessed: unsent.is_unprocessed(),
@@ -183,7 +183,11 @@ async fn send(
             unsent: unsent.request.map(Box::new),
         }),
         () = head_overdue(exchange, route) => Err(Fault::ResponseTimeout.into()),
+    };
+    if matches!(&sent, Err(failure) if failure.fault == Fault::ResponseTimeout) {
+        connection.doubt();
     }
+    sent
 }
 
 /// Returns when the head of a response is overdue: `request` after the start of the exchange, or `response_header` after the

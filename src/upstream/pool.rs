@@ -354,6 +354,13 @@ impl<B: Sendable> Connection<B> {
         })
     }
 
+    /// The response was not there in time. Where many share the connection, it may be the connection's doing.
+    pub fn doubt(&self) {
+        if let Using::Http2(stream) = &self.wire {
+            stream.wire.doubt();
+        }
+    }
+
     /// What is spoken on it.
     #[must_use]
     pub const fn is_http2(&self) -> bool {

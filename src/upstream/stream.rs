@@ -1,4 +1,4 @@
-//! A backend's stream as hyper sees it, with a bound on what may come before a response.
+//! A backend's stream as hyper sees it, with a bound on what may come before a response, and a count of what came.
 
 use std::{
     cell::{Cell, RefCell},
@@ -48,18 +48,30 @@ impl Patience {
     }
 }
 
-/// Whoever waits for what comes next from the backend.
+/// How often something came from the backend, for whoever wants to know whether it is silent.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Heard(Rc<RefCell<Option<Waker>>>);
+pub(super) struct Heard(Rc<Ear>);
+
+#[derive(Debug, Default)]
+struct Ear {
+    times: Cell<u64>,
+    listener: RefCell<Option<Waker>>,
+}
 
 impl Heard {
-    /// Wakes the task the next time.
-    pub(super) fn listen(&self, cx: &Context<'_>) {
-        self.0.replace(Some(cx.waker().clone()));
+    /// How often so far.
+    pub(super) fn times(&self) -> u64 {
+        self.0.times.get()
     }
 
-    fn something(&self) {
-        if let Some(listener) = self.0.take() {
+    /// Wakes the task the next time.
+    pub(super) fn listen(&self, cx: &Context<'_>) {
+        self.0.listener.replace(Some(cx.waker().clone()));
+    }
+
+    fn count(&self) {
+        self.0.times.set(self.0.times.get() + 1);
+        if let Some(listener) = self.0.listener.take() {
             listener.wake();
         }
     }
@@ -75,7 +87,7 @@ impl AsyncRead for BackendStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.transport).poll_read(cx, buf))?;
-        self.heard.something();
+        self.heard.count();
         Poll::Ready(self.patience.spend(buf.filled().len() - before))
     }
 }

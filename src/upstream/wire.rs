@@ -50,9 +50,19 @@ const STREAM_WINDOW: u32 = 128 * 1024;
 /// the deadline of its request; over HTTP/1.1 each would hold a connection with a buffer of half that, and one of the system's.
 const CONNECTION_WINDOW: u32 = STREAM_WINDOW * MAX_STREAMS as u32;
 
-/// How often a backend with requests under way is asked whether it is still there, and how long it may take to say so.
-const KEEP_ALIVE: Duration = Duration::from_secs(30);
-const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long nothing may come from a backend with requests under way before it is asked whether it is still there, and how long
+/// it may take to say so.
+///
+/// Servers of gRPC allow one such question in five minutes, and close the connection with `too_many_pings` at the third that
+/// comes sooner, where they have sent nothing meanwhile (gRPC proposal A8, "Server Enforcement"): a call on which both sides
+/// are silent for a while would end by it. Their clients, and Envoy's, ask never unless they are told to. This finds calls
+/// without a deadline whose backend is gone; the others are found by [`Http2::doubt`].
+const KEEP_ALIVE: Duration = Duration::from_secs(6 * 60);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// For how long nothing may come from a backend, since a request was sent to it, before one that got no answer in time speaks
+/// against the connection.
+const SILENCE: Duration = Duration::from_secs(2);
 
 /// What a request's body must be, to be sent to a backend.
 pub trait Sendable: Body<Data: Buf + Send, Error: Into<BoxError>> + Unpin + 'static {}
@@ -170,6 +180,10 @@ pub(super) struct Http2<B: Sendable> {
     pub(super) born: Instant,
     pub(super) idle_since: Cell<Instant>,
     streams: Cell<usize>,
+    heard: Heard,
+    // The first request since something last came: how often something had come by then, and when it was sent.
+    asked: Cell<(u64, Instant)>,
+    is_retired: Cell<bool>,
     _driver: Driver,
 }
 
@@ -207,6 +221,9 @@ impl<B: Sendable> Http2<B> {
             born: now,
             idle_since: Cell::new(now),
             streams: Cell::default(),
+            heard,
+            asked: Cell::new((0, now)),
+            is_retired: Cell::default(),
             _driver: Driver(driver.abort_handle()),
         })
     }
@@ -218,8 +235,18 @@ impl<B: Sendable> Http2<B> {
         self.streams.get() < allowed.min(MAX_STREAMS) && !self.is_closed()
     }
 
+    /// Whether it takes no request any more. Those that it carries go on.
     pub(super) fn is_closed(&self) -> bool {
-        self.sender.is_closed()
+        self.is_retired.get() || self.sender.is_closed()
+    }
+
+    /// A request got no answer in time. That may be the request's doing, or the backend's; but where nothing at all has come for
+    /// a while, the connection may lead nowhere any more, and every further request would be lost in it.
+    pub(super) fn doubt(&self) {
+        let (heard, since) = self.asked.get();
+        if heard == self.heard.times() && since.elapsed() >= SILENCE {
+            self.is_retired.set(true);
+        }
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -237,6 +264,9 @@ impl<B: Sendable> Http2<B> {
 
     pub(super) async fn send(&self, mut request: Request<B>) -> Result<Response<Incoming>, TrySendError<Request<B>>> {
         self.dress(&mut request);
+        if self.asked.get().0 != self.heard.times() {
+            self.asked.set((self.heard.times(), Instant::now()));
+        }
         self.sender.clone().try_send_request(request).await
     }
 

@@ -5,14 +5,25 @@ use std::{
     net::{SocketAddr, TcpListener},
     sync::Arc,
     thread,
+    time::Duration,
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Response};
+use http::{HeaderMap, Request, Response};
+use http_body_util::Empty;
+use tidegate::{
+    config::plan::Protocol,
+    upstream::{self, Bells, Dial, Limits, Pools, Reuse, Slot, Verdict},
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    task::{LocalSet, spawn_local},
+    time::Instant,
+};
 
 use crate::support::{
     Act, Backend, Client, Gateway, Http2Backend, at_rest, eventually,
-    frames::{ACK, DATA, END_HEADERS, END_STREAM, HEADERS, SETTINGS, block, frame, request},
+    frames::{ACK, DATA, END_HEADERS, END_STREAM, HEADERS, PING, SETTINGS, block, frame, request},
     ok,
 };
 
@@ -145,4 +156,78 @@ fn clients_that_do_not_read_stall_nobody_else() {
     }
     assert_eq!(backend.connections(), 1);
     assert!(held < 40 * 1024 * 1024, "{held} bytes are held for {STALLED} clients");
+}
+
+#[test]
+fn a_connection_that_leads_nowhere_is_not_used_again() {
+    let mute_at_first = by_hand(|connection, peer| {
+        greet(peer, &[]);
+        while let Some(got) = peer.frame() {
+            if got.kind == HEADERS && connection > 0 {
+                answer(peer, got.stream, b"hello");
+            }
+        }
+    });
+    let gateway = Gateway::start(to(&[mute_at_first], "timeouts: { response_header: 2100ms }"));
+    assert_eq!(gateway.send(POST).fault(), (504, "response_timeout".to_owned()));
+    assert_eq!(gateway.send(POST).text(), "hello");
+}
+
+#[test]
+fn a_late_answer_says_nothing_against_a_connection_on_which_others_come() {
+    let backend = Http2Backend::start(100, |seen| match seen.head.uri().path() {
+        "/late" => Act::Hold,
+        _ => Act::Answer(ok("hello"), HeaderMap::new()),
+    });
+    let gateway = Gateway::start(to(&[backend.address()], "timeouts: { response_header: 2100ms }"));
+    let mut late = gateway.connect();
+    late.send("GET /late HTTP/1.1\r\nhost: a\r\n\r\n");
+    eventually("it is held", || backend.under_way() == 1);
+    assert_eq!(gateway.get("/").text(), "hello");
+    assert_eq!(late.response().fault(), (504, "response_timeout".to_owned()));
+    assert_eq!(gateway.get("/").text(), "hello");
+    assert_eq!(backend.connections(), 1);
+}
+
+/// Servers of gRPC take a third PING within five minutes for an attack, where they have sent nothing meanwhile.
+#[tokio::test(start_paused = true)]
+async fn a_silent_call_is_asked_after_no_more_often_than_grpc_servers_allow() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let dial = Dial { protocol: Protocol::Http2, ..listener.local_addr().unwrap().into() };
+    let backend = Arc::new(upstream::Backend::new(Slot(0), dial, Verdict::Unchecked, 1));
+    let calling = async move {
+        let pools = Pools::<Empty<Bytes>>::new(0, Arc::new(Bells::new(1)));
+        let limits = Limits { max_connections: None, max_idle: 1, idle: Duration::ZERO, max_age: Duration::ZERO };
+        let mut connection = pools.checkout(&backend, limits, Reuse::Allowed).await.unwrap();
+        let _never = connection.send(Request::new(Empty::new())).await;
+    };
+    let asked = async {
+        let (mut peer, _) = listener.accept().await.unwrap();
+        peer.write_all(&frame(SETTINGS, 0, 0, [])).await.unwrap();
+        peer.read_exact(&mut [0; 24]).await.unwrap();
+        let mut times = Vec::new();
+        while times.len() < 3 {
+            let mut head = [0; 9];
+            peer.read_exact(&mut head).await.unwrap();
+            let mut payload = vec![0; usize::from(head[1]) << 8 | usize::from(head[2])];
+            peer.read_exact(&mut payload).await.unwrap();
+            if head[3] == PING && head[4] & ACK == 0 {
+                times.push(Instant::now());
+                peer.write_all(&frame(PING, ACK, 0, &payload)).await.unwrap();
+            }
+        }
+        times
+    };
+    let began = Instant::now();
+    let times = LocalSet::new()
+        .run_until(async move {
+            spawn_local(calling);
+            asked.await
+        })
+        .await;
+    let mut last = began;
+    for time in times {
+        assert!(time - last > Duration::from_secs(5 * 60), "after {:?}", time - last);
+        last = time;
+    }
 }
