@@ -3,7 +3,10 @@
 
 use std::{
     net::{SocketAddr, TcpListener},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
     thread,
     time::Duration,
 };
@@ -22,12 +25,18 @@ use tokio::{
 };
 
 use crate::support::{
-    Act, Backend, Client, Gateway, Http2Backend, at_rest, eventually,
-    frames::{ACK, DATA, END_HEADERS, END_STREAM, HEADERS, PING, SETTINGS, block, frame, request},
+    Act, Backend, Client, Gateway, Http2Backend, Load, at_rest, eventually,
+    frames::{
+        ACK, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE, block, frame,
+        request,
+    },
     ok,
 };
 
 const POST: &str = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\nbody";
+
+/// The code of a stream that was not begun.
+const REFUSED_STREAM: [u8; 4] = [0, 0, 0, 7];
 
 /// One upstream of these backends in HTTP/2, used by one worker, on a route without retries.
 fn to(backends: &[SocketAddr], fields: &str) -> String {
@@ -130,6 +139,133 @@ fn requests_wait_until_a_backend_allows_them() {
     });
     let gateway = Gateway::start(to(&[late], ""));
     assert_eq!(gateway.get("/").text(), "awaited");
+}
+
+/// Refuses the first stream of its first connection, after it has read the whole request.
+fn refusing_once() -> Http2Backend {
+    Http2Backend::start(100, |seen| match (seen.connection, seen.stream) {
+        (0, 0) => Act::Refuse,
+        _ => Act::Answer(ok("hello"), HeaderMap::new()),
+    })
+}
+
+#[test]
+fn a_small_request_that_was_refused_is_sent_again_with_its_body() {
+    let chunked = "PATCH / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\ntrailer: x-sum\r\n\r\n\
+                   2\r\nbo\r\n2\r\ndy\r\n0\r\nx-sum: 7\r\n\r\n";
+    for (request, sum) in [(POST, None), (chunked, Some("7"))] {
+        let backend = refusing_once();
+        let gateway = Gateway::start(to(&[backend.address()], ""));
+        assert_eq!(gateway.send(request).text(), "hello");
+        let seen = backend.seen();
+        assert_eq!(seen.len(), 2);
+        for seen in seen {
+            let trailers = seen.trailers.unwrap_or_default();
+            assert_eq!((&seen.body[..], trailers.get("x-sum").map(|sum| sum.to_str().unwrap())), (&b"body"[..], sum));
+        }
+    }
+}
+
+#[test]
+fn what_one_backend_refuses_goes_to_another() {
+    let refusing = Http2Backend::start(100, |_| Act::Refuse);
+    let good = hello();
+    // Three turns of four are the refusing one's: what it refuses is not for whoever is next.
+    let weighty = format!("{{ url: \"{}\", weight: 3 }}", refusing.address());
+    let config = to(&[refusing.address(), good.address()], "");
+    let gateway = Gateway::start(config.replace(&format!("\"{}\"", refusing.address()), &weighty));
+    for _ in 0..20 {
+        assert_eq!(gateway.send(POST).text(), "hello");
+    }
+    assert_eq!((good.seen().len(), refusing.seen().len()), (20, 15));
+    // Once more, and no more, where there is no other.
+    let gateway = Gateway::start(to(&[refusing.address()], ""));
+    let before = refusing.seen().len();
+    assert_eq!(gateway.send(POST).fault(), (502, "reset_before_headers".to_owned()));
+    assert_eq!(refusing.seen().len() - before, 2);
+}
+
+#[tokio::test]
+async fn what_is_large_or_still_comes_is_not_sent_again() {
+    const LARGE: usize = 65 * 1024;
+    let requests = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&requests);
+    let backend = by_hand(move |_, peer| {
+        // SETTINGS_INITIAL_WINDOW_SIZE of 1 MiB, and the same for the connection.
+        greet(peer, &[0, 4, 0, 16, 0, 0]);
+        peer.send(frame(WINDOW_UPDATE, 0, 0, [0, 16, 0, 0]));
+        while let Some(got) = peer.frame() {
+            // The first two are refused as they begin, the third when all of it is there.
+            let is_due = match got.kind {
+                HEADERS => seen.fetch_add(1, SeqCst) < 2,
+                DATA => got.flags & END_STREAM != 0,
+                _ => false,
+            };
+            if is_due {
+                peer.send(frame(RST_STREAM, 0, got.stream, REFUSED_STREAM));
+            }
+        }
+    });
+    let gateway = Gateway::start(to(&[backend], ""));
+    let refused = (502, "reset_before_headers".to_owned());
+    let mut half = gateway.connect();
+    half.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\nbo");
+    assert_eq!(half.response().fault(), refused);
+    assert_eq!(requests.load(SeqCst), 1);
+    // The same in words of gRPC.
+    let socket = tokio::net::TcpStream::connect(gateway.address()).await.unwrap();
+    let (client, connection) = h2::client::handshake(socket).await.unwrap();
+    tokio::spawn(connection);
+    let call = Request::post("http://a/s/m").header("content-type", "application/grpc").body(()).unwrap();
+    let (response, _sending) = client.ready().await.unwrap().send_request(call, false).unwrap();
+    assert_eq!(response.await.unwrap().headers()["grpc-status"], "14");
+    assert_eq!(requests.load(SeqCst), 2);
+    let large = format!("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: {LARGE}\r\n\r\n{}", "x".repeat(LARGE));
+    assert_eq!(gateway.send(large).fault(), refused);
+    assert_eq!(requests.load(SeqCst), 3);
+}
+
+#[test]
+fn a_request_that_a_connection_gives_back_as_it_goes_is_sent_on_another() {
+    let backend = by_hand(|connection, peer| {
+        greet(peer, &[]);
+        while let Some(got) = peer.frame() {
+            if got.kind == DATA && connection == 0 {
+                // Nothing was begun, and nothing will be.
+                peer.send(frame(GOAWAY, 0, 0, [0; 8]));
+            } else if got.kind == DATA {
+                answer(peer, got.stream, &got.payload);
+            }
+        }
+    });
+    let gateway = Gateway::start(to(&[backend], ""));
+    assert_eq!(gateway.send(POST).text(), "body");
+}
+
+#[test]
+fn connections_that_go_away_under_load_cost_no_post() {
+    const STREAMS: u32 = 200;
+    let connections = Arc::new(AtomicUsize::new(0));
+    let opened = Arc::clone(&connections);
+    let backend = by_hand(move |_, peer| {
+        opened.fetch_add(1, SeqCst);
+        greet(peer, &[]);
+        let mut answered = 0;
+        while let Some(got) = peer.frame() {
+            if got.kind != DATA || got.flags & END_STREAM == 0 || answered == STREAMS {
+                continue;
+            }
+            answered += 1;
+            if answered == STREAMS {
+                // What came after this one is not looked at.
+                peer.send(frame(GOAWAY, 0, 0, [got.stream.to_be_bytes(), [0; 4]].concat()));
+            }
+            answer(peer, got.stream, b"hello");
+        }
+    });
+    let gateway = Gateway::start(to(&[backend], ""));
+    Load::of(3_000, 16).start(gateway.address(), |_| POST.to_owned()).finish().assert_flawless();
+    assert!(connections.load(SeqCst) >= 15, "{connections:?}");
 }
 
 #[test]
