@@ -12,11 +12,11 @@ use std::{
 
 use bytes::{Buf, Bytes};
 use http::{HeaderValue, Uri, Version, header, uri::PathAndQuery};
-use http_body::Body;
+use http_body::{Body, Frame, SizeHint};
 use hyper::{
     Request, Response,
     body::Incoming,
-    client::conn::{TrySendError, http1, http2},
+    client::conn::{http1, http2},
     rt::Executor,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -28,7 +28,7 @@ use tokio::{
 use super::{
     Dial,
     dial::{DialError, Transport},
-    pool::Place,
+    pool::{Place, Stream, Unsent},
     stream::{BackendStream, Heard, Patience},
 };
 use crate::tls::Protocol;
@@ -149,15 +149,12 @@ impl<B: Sendable> Http1<B> {
         self.handover.is_wanted.set(may);
     }
 
-    pub(super) async fn send(
-        &mut self,
-        mut request: Request<B>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<B>>> {
+    pub(super) async fn send(&mut self, mut request: Request<B>) -> Result<Response<Incoming>, Unsent<B>> {
         frame(&mut request);
         self.patience.begin();
         let sent = self.sender.try_send_request(request).await;
         self.patience.end();
-        sent
+        sent.map_err(|mut error| Unsent { request: error.take_message(), error: error.into_error() })
     }
 }
 
@@ -168,11 +165,38 @@ fn frame<B: Body>(request: &mut Request<B>) {
     }
 }
 
-type Http2Connection<B> = http2::Connection<TokioIo<BackendStream>, B, Tasks>;
+type Http2Connection<B> = http2::Connection<TokioIo<BackendStream>, Upload<B>, Tasks>;
+
+/// A request's body, and the stream that it belongs to, which is open until both body and response have ended: counted by the
+/// response alone, it would seem free while the connection has no room, and whatever is sent then would wait in hyper.
+pub(super) struct Upload<B: Sendable> {
+    body: B,
+    _stream: Rc<Stream<B>>,
+}
+
+impl<B: Sendable> Body for Upload<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
 
 /// An HTTP/2 connection, shared by its requests.
 pub(super) struct Http2<B: Sendable> {
-    sender: http2::SendRequest<B>,
+    sender: http2::SendRequest<Upload<B>>,
     // Polled by its driver, asked by whoever wants a stream. Gone once it has ended: requests that still wait in it come back
     // as it is dropped.
     connection: Rc<RefCell<Option<Http2Connection<B>>>>,
@@ -262,12 +286,21 @@ impl<B: Sendable> Http2<B> {
         self.idle_since.set(Instant::now());
     }
 
-    pub(super) async fn send(&self, mut request: Request<B>) -> Result<Response<Incoming>, TrySendError<Request<B>>> {
+    pub(super) async fn send(
+        &self,
+        mut request: Request<B>,
+        stream: &Rc<Stream<B>>,
+    ) -> Result<Response<Incoming>, Unsent<B>> {
         self.dress(&mut request);
         if self.asked.get().0 != self.heard.times() {
             self.asked.set((self.heard.times(), Instant::now()));
         }
-        self.sender.clone().try_send_request(request).await
+        let request = request.map(|body| Upload { body, _stream: Rc::clone(stream) });
+        let sent = self.sender.clone().try_send_request(request).await;
+        sent.map_err(|mut error| Unsent {
+            request: error.take_message().map(|request| undressed(request.map(|upload| upload.body))),
+            error: error.into_error(),
+        })
     }
 
     /// Makes a request one of HTTP/2: the host is a part of the target (RFC 9113, section 8.3.1).
@@ -318,10 +351,7 @@ fn unsettled(ended: hyper::Result<()>) -> DialError {
 }
 
 /// A request that came back, as one of HTTP/1.1 again: the next backend may speak that.
-pub(super) fn undressed<B>(mut request: Request<B>) -> Request<B> {
-    if request.version() != Version::HTTP_2 {
-        return request;
-    }
+fn undressed<B>(mut request: Request<B>) -> Request<B> {
     let target = std::mem::take(request.uri_mut()).into_parts();
     if let Some(host) = target.authority.and_then(|authority| HeaderValue::from_str(authority.as_str()).ok()) {
         request.headers_mut().insert(header::HOST, host);

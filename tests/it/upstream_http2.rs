@@ -25,7 +25,7 @@ use tokio::{
 };
 
 use crate::support::{
-    Act, Backend, Client, Gateway, Http2Backend, Load, at_rest, eventually,
+    Act, Backend, Client, Gate, Gateway, Http2Backend, Load, at_rest, eventually,
     frames::{
         ACK, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE, block, frame,
         request,
@@ -366,4 +366,53 @@ async fn a_silent_call_is_asked_after_no_more_often_than_grpc_servers_allow() {
         assert!(time - last > Duration::from_secs(5 * 60), "after {:?}", time - last);
         last = time;
     }
+}
+
+#[test]
+fn requests_under_way_end_on_a_connection_that_goes_away() {
+    let (held, gate) = (Arc::new(AtomicUsize::new(0)), Gate::default());
+    let (holds, opens) = (Arc::clone(&held), gate.clone());
+    let backend = by_hand(move |connection, peer| {
+        greet(peer, &[]);
+        while let Some(got) = peer.frame() {
+            match (got.kind, connection) {
+                (HEADERS, 0) => {
+                    peer.send(frame(GOAWAY, 0, 0, [got.stream.to_be_bytes(), [0; 4]].concat()));
+                    holds.fetch_add(1, SeqCst);
+                    opens.wait().unwrap();
+                    answer(peer, got.stream, b"late");
+                }
+                (HEADERS, _) => answer(peer, got.stream, b"hello"),
+                _ => {}
+            }
+        }
+    });
+    let gateway = Gateway::start(to(&[backend], ""));
+    let mut late = gateway.connect();
+    late.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+    eventually("it is held", || held.load(SeqCst) == 1);
+    for _ in 0..3 {
+        assert_eq!(gateway.send(POST).text(), "hello");
+    }
+    gate.open();
+    assert_eq!(late.response().text(), "late");
+}
+
+#[test]
+fn a_request_that_outlives_its_response_keeps_its_stream() {
+    let backend = by_hand(|connection, peer| {
+        // SETTINGS_MAX_CONCURRENT_STREAMS: one.
+        greet(peer, &[0, 3, 0, 0, 0, 1]);
+        while let Some(got) = peer.frame() {
+            if got.kind == HEADERS {
+                answer(peer, got.stream, if connection == 0 { b"early" } else { b"hello" });
+            }
+        }
+    });
+    let gateway = Gateway::start(to(&[backend], "timeouts: { response_header: 5s }"));
+    let mut client = Client::http2(gateway.address());
+    let post: [(&str, &[u8]); 4] = [(":method", b"POST"), (":scheme", b"http"), (":authority", b"a"), (":path", b"/")];
+    client.send(request(1, &post, false));
+    assert_eq!(client.frames_of(1).unwrap().pop().unwrap().payload, b"early");
+    assert_eq!(gateway.get("/").text(), "hello");
 }
