@@ -442,6 +442,10 @@ impl<B: Sendable> Drop for Stream<B> {
     fn drop(&mut self) {
         self.wire.end_stream();
         if let Some(pool) = self.pool.upgrade() {
+            // Only now: in use, it would not close, and be of no use to anybody here either.
+            if self.wire.is_idle() && pool.is_wanted_elsewhere() {
+                pool.shared.borrow_mut().retain(|shared| !Rc::ptr_eq(&shared.wire, &self.wire));
+            }
             pool.freed.notify_one();
         }
     }

@@ -399,6 +399,31 @@ fn requests_under_way_end_on_a_connection_that_goes_away() {
 }
 
 #[test]
+fn a_connection_that_comes_free_is_left_to_a_worker_that_waits_for_it() {
+    let backend = Http2Backend::start(100, |seen| match seen.head.uri().path() {
+        "/held" => Act::Hold,
+        _ => Act::Answer(ok("hello"), HeaderMap::new()),
+    });
+    let config = to(&[backend.address()], "").replace("workers: 1", "workers: 4");
+    let gateway = Gateway::start(config.replace("protocol: http2", "protocol: http2, max_connections: 1"));
+    let mut held = gateway.connect();
+    held.send("GET /held HTTP/1.1\r\nhost: a\r\n\r\n");
+    eventually("it is held", || backend.under_way() == 1);
+    // Most of these are on other workers, which are allowed no connection while that one is open.
+    let mut clients: Vec<_> = (0..16).map(|_| gateway.connect()).collect();
+    for client in &mut clients {
+        client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+    }
+    let answered = at_rest("requests", || backend.seen().len());
+    assert!(answered < 16, "all are on one worker");
+    backend.go_on();
+    assert_eq!(held.response().text(), "late");
+    for client in &mut clients {
+        assert_eq!(client.response().text(), "hello");
+    }
+}
+
+#[test]
 fn a_request_that_outlives_its_response_keeps_its_stream() {
     let backend = by_hand(|connection, peer| {
         // SETTINGS_MAX_CONCURRENT_STREAMS: one.
