@@ -11,7 +11,6 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{
@@ -184,13 +183,14 @@ pub enum ResponseBody {
     Backend(Box<BackendBody>),
     /// The same, compressed on its way.
     Compressed(Box<CompressedBody>),
+    /// What ended before its time: what has come goes out before the client is told.
+    Cut(Fault, Rc<Exchange>),
     /// None: a tunnel begins.
     Tunnel,
 }
 
 /// A backend's body on its way to a client. Holds what the exchange uses of the backend until its last byte.
 pub struct BackendBody {
-    incoming: Incoming,
     exchange: Rc<Exchange>,
     used: Option<Used>,
     deadline: Option<Pin<Box<Sleep>>>,
@@ -214,27 +214,43 @@ impl ResponseBody {
         Self::Own(text, exchange)
     }
 
-    pub(super) fn backend(incoming: Incoming, exchange: Rc<Exchange>, used: Used) -> Self {
-        let mut body = BackendBody { incoming, exchange, used: Some(used), deadline: None, is_raw: false };
-        if body.incoming.is_end_stream() {
+    pub(super) fn backend(exchange: Rc<Exchange>, used: Used) -> Self {
+        let mut body = BackendBody { exchange, used: Some(used), deadline: None, is_raw: false };
+        if body.is_end_stream() {
             body.ended();
         }
         Self::Backend(Box::new(body))
     }
 
-    pub(super) fn compressed(incoming: Incoming, exchange: Rc<Exchange>, used: Used, coding: Coding) -> Self {
-        let body = BackendBody { incoming, exchange, used: Some(used), deadline: None, is_raw: true };
+    pub(super) fn compressed(exchange: Rc<Exchange>, used: Used, coding: Coding) -> Self {
+        let body = BackendBody { exchange, used: Some(used), deadline: None, is_raw: true };
         Self::Compressed(Box::new(CompressedBody::new(body, coding)))
     }
 }
 
+impl ResponseBody {
+    /// The backend's part is over. hyper writes what it was given when it is told to wait, and not when it is told of an error.
+    fn cut(
+        &mut self,
+        fault: Fault,
+        exchange: Rc<Exchange>,
+        cx: &Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        exchange.response_cut(fault);
+        *self = Self::Cut(fault, exchange);
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
 impl BackendBody {
-    pub(super) fn exchange(&self) -> &Exchange {
+    pub(super) const fn exchange(&self) -> &Rc<Exchange> {
         &self.exchange
     }
 
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
-        let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) else {
+        let Some(Used { connection, .. }) = &mut self.used else { return Poll::Ready(None) };
+        let Poll::Ready(frame) = Pin::new(&mut *connection).poll_frame(cx) else {
             ready!(self.poll_deadline(cx));
             return Poll::Ready(Some(Err(Fault::ResponseTimeout)));
         };
@@ -247,7 +263,7 @@ impl BackendBody {
                     headers::strip_trailers(trailers);
                     self.exchange.called(trailers);
                 }
-                if is_last(&frame, &self.incoming) {
+                if frame.is_trailers() || self.is_end_stream() {
                     self.ended();
                 }
                 Some(Ok(frame))
@@ -258,6 +274,14 @@ impl BackendBody {
                 None
             }
         })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.used.as_ref().is_none_or(|used| used.connection.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.used.as_ref().map_or_else(|| SizeHint::with_exact(0), |used| used.connection.size_hint())
     }
 
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -290,19 +314,21 @@ impl Body for ResponseBody {
                 exchange.sent(text.len() as u64);
                 Poll::Ready((!text.is_empty()).then(|| Ok(Frame::data(text))))
             }
-            Self::Backend(body) => Poll::Ready(ready!(body.poll(cx)).map(|frame| {
-                frame.map_err(|fault| {
-                    body.exchange.response_cut(fault);
-                    body.used = None;
-                    Cut(fault)
-                })
-            })),
-            Self::Compressed(body) => Poll::Ready(ready!(body.poll(cx)).map(|frame| {
-                frame.map_err(|fault| {
-                    body.exchange().response_cut(fault);
-                    Cut(fault)
-                })
-            })),
+            Self::Backend(body) => match ready!(body.poll(cx)).transpose() {
+                Ok(frame) => Poll::Ready(frame.map(Ok)),
+                Err(fault) => {
+                    let exchange = Rc::clone(&body.exchange);
+                    self.cut(fault, exchange, cx)
+                }
+            },
+            Self::Compressed(body) => match ready!(body.poll(cx)).transpose() {
+                Ok(frame) => Poll::Ready(frame.map(Ok)),
+                Err(fault) => {
+                    let exchange = Rc::clone(body.exchange());
+                    self.cut(fault, exchange, cx)
+                }
+            },
+            Self::Cut(fault, _) => Poll::Ready(Some(Err(Cut(*fault)))),
             Self::Tunnel => Poll::Ready(None),
         }
     }
@@ -310,8 +336,8 @@ impl Body for ResponseBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Own(text, _) => text.is_empty(),
-            Self::Backend(body) => body.incoming.is_end_stream(),
-            Self::Compressed(_) => false,
+            Self::Backend(body) => body.is_end_stream(),
+            Self::Compressed(_) | Self::Cut(..) => false,
             Self::Tunnel => true,
         }
     }
@@ -319,8 +345,8 @@ impl Body for ResponseBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Own(text, _) => SizeHint::with_exact(text.len() as u64),
-            Self::Backend(body) => body.incoming.size_hint(),
-            Self::Compressed(_) => SizeHint::default(),
+            Self::Backend(body) => body.size_hint(),
+            Self::Compressed(_) | Self::Cut(..) => SizeHint::default(),
             Self::Tunnel => SizeHint::with_exact(0),
         }
     }
@@ -335,7 +361,7 @@ fn broken_off(error: &hyper::Error) -> Fault {
 }
 
 /// What the system, or a decoder, says below an error of hyper's.
-pub(super) fn io_kind(error: &hyper::Error) -> Option<io::ErrorKind> {
+fn io_kind(error: &hyper::Error) -> Option<io::ErrorKind> {
     Some(error.source()?.downcast_ref::<io::Error>()?.kind())
 }
 
@@ -360,6 +386,7 @@ impl fmt::Debug for ResponseBody {
             Self::Own(..) => f.write_str("Own"),
             Self::Backend(_) => f.write_str("Backend"),
             Self::Compressed(_) => f.write_str("Compressed"),
+            Self::Cut(fault, _) => f.debug_tuple("Cut").field(fault).finish(),
             Self::Tunnel => f.write_str("Tunnel"),
         }
     }

@@ -3,12 +3,11 @@
 use std::{cell::RefCell, io, rc::Rc, sync::Arc};
 
 use http::{Request, Response, StatusCode, header::HOST, request::Parts};
-use hyper::body::Incoming;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::{
     Exchange, Fault, RequestBody,
-    body::{Used, io_kind},
+    body::Used,
     headers,
     resend::Kept,
     upgrade::Asked,
@@ -16,7 +15,7 @@ use super::{
 use crate::{
     config::plan::{HostHeader, Protocol, RetryOn},
     runtime::Route,
-    upstream::{Connection, DialError, Lease, Member, Reuse, Slot, Tier},
+    upstream::{Connection, DialError, Lease, Member, Reuse, Slot, Tier, WireError},
 };
 
 /// Sends the request to a backend, or to one after the other, and returns the head of a response.
@@ -30,7 +29,7 @@ pub(super) async fn forward(
     head: Parts,
     mut body: RequestBody,
     asked: Option<&Asked>,
-) -> Result<(Response<Incoming>, Used), Fault> {
+) -> Result<(Response<()>, Used), Fault> {
     let mut retries = Retries::new(route, &head, &mut body);
     let mut tried = Vec::new();
     let mut last = None;
@@ -127,7 +126,7 @@ async fn attempt(
     lease: Lease,
     mut request: Request<RequestBody>,
     asked: Option<&Asked>,
-) -> Result<(Response<Incoming>, Used), Failure> {
+) -> Result<(Response<()>, Used), Failure> {
     let backend = &lease.member().backend;
     let due = exchange.deadline_within(route.plan.timeouts.connect);
     let mut reuse = Reuse::Allowed;
@@ -174,7 +173,7 @@ async fn send(
     route: &Route,
     connection: &mut Connection<RequestBody>,
     request: Request<RequestBody>,
-) -> Result<Response<Incoming>, Failure> {
+) -> Result<Response<()>, Failure> {
     let sent = tokio::select! {
         biased;
         sent = connection.send(request) => sent.map_err(|unsent| Failure {
@@ -233,9 +232,12 @@ fn connect_fault(error: &DialError) -> Fault {
 // EMFILE and ENFILE, which have no `ErrorKind` of their own yet.
 const OUT_OF_DESCRIPTORS: [i32; 2] = [rustix::io::Errno::MFILE.raw_os_error(), rustix::io::Errno::NFILE.raw_os_error()];
 
-fn send_fault(error: &hyper::Error) -> Fault {
-    let is_garbage = error.is_parse() || io_kind(error) == Some(io::ErrorKind::InvalidData);
-    if is_garbage { Fault::BadResponse } else { Fault::ResetBeforeHeaders }
+fn send_fault(error: &WireError) -> Fault {
+    match error {
+        WireError::Garbage(_) => Fault::BadResponse,
+        WireError::Http2(error) if error.is_parse() => Fault::BadResponse,
+        WireError::Body | WireError::Ended | WireError::Http2(_) | WireError::Io(_) => Fault::ResetBeforeHeaders,
+    }
 }
 
 /// What is left of a route's retries for one request, and the copy to send again.

@@ -179,26 +179,25 @@ async fn serve(exchange: &Rc<Exchange>, request: Request<Incoming>) -> Result<Re
     }
     let (response, used) = forward(exchange, route, head, body, asked.as_ref()).await?;
 
-    let (mut head, body) = response.into_parts();
+    let (mut head, ()) = response.into_parts();
     headers::strip_hop_by_hop(&mut head.headers);
     head.version = Version::HTTP_11;
     pass.decorate(&mut head.headers);
     head.headers.insert(headers::X_REQUEST_ID, exchange.id().clone());
     let body = match asked {
         None => {
-            let length = body.size_hint().exact();
+            let length = used.connection.size_hint().exact();
             match offer.and_then(|offer| offer.take(&mut head, length)) {
-                None => ResponseBody::backend(body, Rc::clone(exchange), used),
-                Some(coding) => ResponseBody::compressed(body, Rc::clone(exchange), used, coding),
+                None => ResponseBody::backend(Rc::clone(exchange), used),
+                Some(coding) => ResponseBody::compressed(Rc::clone(exchange), used, coding),
             }
         }
-        // Boxed: an upgrade is rare, and would be part of every request's future.
         Some(asked) if head.status == StatusCode::SWITCHING_PROTOCOLS => {
-            Box::pin(begin_tunnel(exchange, &mut head, used, asked)).await?
+            begin_tunnel(exchange, &mut head, used, asked)?
         }
         Some(asked) => {
             asked.declined(&mut head)?;
-            ResponseBody::backend(body, Rc::clone(exchange), used)
+            ResponseBody::backend(Rc::clone(exchange), used)
         }
     };
     exchange.answered(head.status, None);
@@ -207,7 +206,7 @@ async fn serve(exchange: &Rc<Exchange>, request: Request<Incoming>) -> Result<Re
 }
 
 /// The backend has agreed: what comes after the head of the response is a tunnel.
-async fn begin_tunnel(
+fn begin_tunnel(
     exchange: &Rc<Exchange>,
     head: &mut http::response::Parts,
     used: Used,
@@ -215,7 +214,7 @@ async fn begin_tunnel(
 ) -> Result<ResponseBody, Fault> {
     asked.answer(head);
     let Used { lease, connection } = used;
-    let backend = connection.into_upgraded().await.ok_or(Fault::ResetBeforeHeaders)?;
+    let backend = connection.into_upgraded().ok_or(Fault::ResetBeforeHeaders)?;
     exchange.becomes_tunnel();
     let tunnel = Tunnel::new(Rc::clone(exchange), lease, backend, asked.is_websocket());
     match asked.extended {

@@ -10,6 +10,7 @@
 mod backend;
 mod dial;
 mod eligible;
+mod http1;
 mod pool;
 mod stream;
 mod wire;
@@ -26,7 +27,8 @@ pub use dial::{Dial, DialError, Secured, Transport};
 pub use eligible::{Eligible, Lease, Member, Tier};
 pub use pool::{Bells, Connection, Limits, Pools, Reuse, Unsent};
 pub use stream::BackendStream;
-pub use wire::{Sendable, TakesTrailers, Upgraded};
+pub use http1::Garbage;
+pub use wire::{Sendable, TakesTrailers, Upgraded, WireError};
 
 use crate::telemetry::cells::WorkerId;
 

@@ -11,17 +11,23 @@ use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
     fmt,
+    pin::Pin,
     rc::{Rc, Weak},
     sync::Arc,
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
-use hyper::{Request, Response, body::Incoming};
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
 use tokio::sync::Notify;
 
 use super::{
     Backend, DialError, Sendable,
-    wire::{self, Http1, Http2, Upgraded, Wire},
+    http1::Http1,
+    wire::{self, Http2, Upgraded, Wire, WireError},
 };
 use crate::config::plan;
 
@@ -91,7 +97,7 @@ pub struct Pools<B: Sendable> {
 struct Pool<B: Sendable> {
     backend: Arc<Backend>,
     // The most recently used is at the back and is taken first: the others grow old and are closed.
-    idle: RefCell<VecDeque<Idle<B>>>,
+    idle: RefCell<VecDeque<Idle>>,
     // Connections in HTTP/2, in use or not. One is opened after the other: whoever waits for the first may find room on it.
     shared: RefCell<Vec<Shared<B>>>,
     is_opening: Cell<bool>,
@@ -101,8 +107,8 @@ struct Pool<B: Sendable> {
     serve_others: Cell<bool>,
 }
 
-struct Idle<B> {
-    wire: Http1<B>,
+struct Idle {
+    wire: Box<Http1>,
     since: Instant,
     limits: Limits,
 }
@@ -121,8 +127,8 @@ pub struct Connection<B: Sendable> {
 }
 
 enum Using<B: Sendable> {
-    Http1(Http1<B>),
-    Http2(Rc<Stream<B>>),
+    Http1(Box<Http1>),
+    Http2 { stream: Rc<Stream<B>>, response: Option<Incoming> },
 }
 
 impl<B: Sendable> Pools<B> {
@@ -153,7 +159,7 @@ impl<B: Sendable> Pools<B> {
         loop {
             // Whoever waited takes what is given back: that was in use a moment ago.
             if (reuse == Reuse::Allowed || waiting.is_some())
-                && let Some(connection) = pool.take_ready(limits).await
+                && let Some(connection) = pool.take_idle(limits)
             {
                 return Ok(connection);
             }
@@ -182,7 +188,7 @@ impl<B: Sendable> Pools<B> {
         for place in self.by_slot.borrow_mut().iter_mut() {
             place.take_if(|pool| pool.backend.is_draining() && pool.waiting.get() == 0);
             if let Some(pool) = place {
-                pool.idle.borrow_mut().retain(|idle| idle.is_reusable(now));
+                pool.idle.borrow_mut().retain_mut(|idle| idle.is_kept(now));
                 // Those that are still in use end with their last request.
                 pool.shared.borrow_mut().retain(|shared| shared.is_reusable(now));
             }
@@ -238,21 +244,15 @@ impl<B: Sendable> Pools<B> {
 }
 
 impl<B: Sendable> Pool<B> {
-    async fn take_ready(self: &Rc<Self>, limits: Limits) -> Option<Connection<B>> {
-        loop {
-            let idle = self.idle.borrow_mut().pop_back()?;
-            if !idle.is_reusable(Instant::now()) {
-                continue;
-            }
-            if !idle.wire.sender.is_ready() {
-                // A connection is returned as the last byte of a body is passed on, a turn before hyper calls it ready. One
-                // that is not ready by then still has a request to write, to a backend that has answered and does not read.
-                tokio::task::yield_now().await;
-            }
-            if idle.wire.sender.is_ready() {
-                return Some(self.connection(Using::Http1(idle.wire), limits, true));
+    fn take_idle(self: &Rc<Self>, limits: Limits) -> Option<Connection<B>> {
+        let mut idle = self.idle.borrow_mut();
+        let now = Instant::now();
+        while let Some(mut last) = idle.pop_back() {
+            if last.is_reusable(now) {
+                return Some(self.connection(Using::Http1(last.wire), limits, true));
             }
         }
+        None
     }
 
     /// A stream of a connection in HTTP/2 that has room for one.
@@ -265,7 +265,7 @@ impl<B: Sendable> Pool<B> {
         shared.retain(|shared| shared.is_reusable(now));
         let shared = shared.iter().find(|shared| shared.wire.has_room())?;
         let stream = Stream::new(&shared.wire, self);
-        Some(self.connection(Using::Http2(stream), shared.limits, true))
+        Some(self.connection(Using::Http2 { stream, response: None }, shared.limits, true))
     }
 
     async fn connect(self: &Rc<Self>, place: Place, limits: Limits) -> Result<Connection<B>, DialError> {
@@ -274,12 +274,12 @@ impl<B: Sendable> Pool<B> {
         let wire = match wire {
             Wire::Http1(wire) => {
                 self.speaks_http1.set(true);
-                Using::Http1(wire)
+                Using::Http1(Box::new(wire))
             }
             Wire::Http2(wire) => {
                 let stream = Stream::new(&wire, self);
                 self.shared.borrow_mut().push(Shared { wire, limits });
-                Using::Http2(stream)
+                Using::Http2 { stream, response: None }
             }
         };
         drop(opening);
@@ -325,9 +325,19 @@ impl Limits {
     }
 }
 
-impl<B> Idle<B> {
-    fn is_reusable(&self, now: Instant) -> bool {
-        self.limits.allow(self.wire.born, self.since, now) && !self.wire.sender.is_closed()
+/// After so long without a request a connection needs no buffers.
+const AT_REST: Duration = Duration::from_secs(1);
+
+impl Idle {
+    fn is_reusable(&mut self, now: Instant) -> bool {
+        self.limits.allow(self.wire.born, self.since, now) && !self.wire.is_dead()
+    }
+
+    fn is_kept(&mut self, now: Instant) -> bool {
+        if now.saturating_duration_since(self.since) >= AT_REST {
+            self.wire.shrink();
+        }
+        self.is_reusable(now)
     }
 }
 
@@ -342,17 +352,21 @@ impl<B: Sendable> Connection<B> {
     /// Sends a request and returns the head of the response.
     ///
     /// # Errors
-    /// What hyper says, with the request if no byte of it was written.
-    pub async fn send(&mut self, request: Request<B>) -> Result<Response<Incoming>, Unsent<B>> {
+    /// Why there is none, with the request if no byte of it was written.
+    pub async fn send(&mut self, request: Request<B>) -> Result<Response<()>, Unsent<B>> {
         match &mut self.wire {
             Using::Http1(wire) => wire.send(request).await,
-            Using::Http2(stream) => Box::pin(stream.wire.send(request, stream)).await,
+            Using::Http2 { stream, response } => {
+                let (head, body) = Box::pin(stream.wire.send(request, stream)).await?.into_parts();
+                *response = Some(body);
+                Ok(Response::from_parts(head, ()))
+            }
         }
     }
 
     /// The response was not there in time. Where many share the connection, it may be the connection's doing.
     pub fn doubt(&self) {
-        if let Using::Http2(stream) = &self.wire {
+        if let Using::Http2 { stream, .. } = &self.wire {
             stream.wire.doubt();
         }
     }
@@ -360,7 +374,7 @@ impl<B: Sendable> Connection<B> {
     /// What is spoken on it.
     #[must_use]
     pub const fn is_http2(&self) -> bool {
-        matches!(self.wire, Using::Http2(_))
+        matches!(self.wire, Using::Http2 { .. })
     }
 
     /// Whether it has carried a request before: the backend may have closed it a moment ago.
@@ -370,27 +384,27 @@ impl<B: Sendable> Connection<B> {
     }
 
     /// The next request asks for an upgrade.
-    pub fn may_upgrade(&self) {
-        if let Using::Http1(wire) = &self.wire {
+    pub fn may_upgrade(&mut self) {
+        if let Using::Http1(wire) = &mut self.wire {
             wire.may_upgrade(true);
         }
     }
 
     /// Its stream, after the backend has agreed to an upgrade; `None` where it has ended instead, or was none of HTTP/1.1.
-    pub async fn into_upgraded(self) -> Option<Upgraded> {
+    pub fn into_upgraded(self) -> Option<Upgraded> {
         match self.wire {
-            Using::Http1(wire) => wire.into_upgraded().await,
-            Using::Http2(_) => None,
+            Using::Http1(wire) => wire.into_upgraded(),
+            Using::Http2 { .. } => None,
         }
     }
 
     /// Keeps the connection for another request. To be called when request and response have ended, not before.
     pub fn give_back(self) {
         // A stream gives itself back.
-        let Using::Http1(wire) = self.wire else { return };
+        let Using::Http1(mut wire) = self.wire else { return };
         let Some(pool) = self.pool.upgrade() else { return };
         // A backend may be removed while a request is on its way to it, after this worker let go of its pool.
-        if wire.sender.is_closed() || pool.backend.is_draining() || pool.is_wanted_elsewhere() {
+        if !wire.is_reusable() || pool.backend.is_draining() || pool.is_wanted_elsewhere() {
             return;
         }
         wire.may_upgrade(false);
@@ -402,13 +416,43 @@ impl<B: Sendable> Connection<B> {
     }
 }
 
+/// The body of the response, once its head is there.
+impl<B: Sendable> Body for Connection<B> {
+    type Data = Bytes;
+    type Error = WireError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, WireError>>> {
+        match &mut self.wire {
+            Using::Http1(wire) => wire.poll_frame(cx),
+            Using::Http2 { response: Some(response), .. } => {
+                Pin::new(response).poll_frame(cx).map_err(WireError::from)
+            }
+            Using::Http2 { response: None, .. } => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.wire {
+            Using::Http1(wire) => wire.is_end_stream(),
+            Using::Http2 { response, .. } => response.as_ref().is_none_or(Body::is_end_stream),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.wire {
+            Using::Http1(wire) => wire.size_hint(),
+            Using::Http2 { response, .. } => response.as_ref().map_or_else(SizeHint::default, Body::size_hint),
+        }
+    }
+}
+
 /// A request that got no response.
 #[derive(Debug)]
 pub struct Unsent<B> {
     /// The request, if no byte of it was written.
     pub request: Option<Request<B>>,
-    /// What hyper says.
-    pub error: hyper::Error,
+    /// Why there was none.
+    pub error: WireError,
 }
 
 impl<B> Unsent<B> {
@@ -416,7 +460,8 @@ impl<B> Unsent<B> {
     /// request that it will answer (RFC 9113, section 8.7).
     #[must_use]
     pub fn is_unprocessed(&self) -> bool {
-        let cause = std::error::Error::source(&self.error).and_then(|cause| cause.downcast_ref::<h2::Error>());
+        let WireError::Http2(error) = &self.error else { return false };
+        let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<h2::Error>());
         cause.is_some_and(|cause| {
             let is_refused = cause.is_reset() && cause.reason() == Some(h2::Reason::REFUSED_STREAM);
             let goes_away = cause.is_go_away() && cause.reason() == Some(h2::Reason::NO_ERROR);

@@ -1,4 +1,4 @@
-//! A backend's stream as hyper sees it, with a bound on what may come before a response, and a count of what came.
+//! A backend's stream as those who frame it see it, with a count of what came.
 
 use std::{
     cell::{Cell, RefCell},
@@ -12,40 +12,12 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{dial::Transport, pool::Place};
 
-/// A backend's stream as hyper reads and writes it. While the head of a response is awaited it gives no more than so many
-/// bytes: hyper skips interim responses (1xx) for as long as they come, and a backend that sends nothing else would keep the
-/// worker busy for ever.
+/// A backend's stream, which holds a place among its connections, and tells that something came.
 #[derive(Debug)]
 pub struct BackendStream {
     transport: Transport,
-    patience: Patience,
     heard: Heard,
     _place: Place,
-}
-
-/// Bytes that may still come before the head of a response; `None` while a body comes.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Patience(Rc<Cell<Option<usize>>>);
-
-/// Room for the largest head, what hyper reads ahead of a body before the head is taken, and thousands of interim responses.
-const MOST: usize = 512 * 1024;
-
-impl Patience {
-    /// A request is about to be sent.
-    pub(super) fn begin(&self) {
-        self.0.set(Some(MOST));
-    }
-
-    /// The head of its response is there.
-    pub(super) fn end(&self) {
-        self.0.set(None);
-    }
-
-    fn spend(&self, bytes: usize) -> io::Result<()> {
-        let Some(left) = self.0.get() else { return Ok(()) };
-        self.0.set(Some(left.checked_sub(bytes).ok_or(io::ErrorKind::InvalidData)?));
-        Ok(())
-    }
 }
 
 /// How often something came from the backend, for whoever wants to know whether it is silent.
@@ -78,17 +50,16 @@ impl Heard {
 }
 
 impl BackendStream {
-    pub(super) const fn new(transport: Transport, patience: Patience, heard: Heard, place: Place) -> Self {
-        Self { transport, patience, heard, _place: place }
+    pub(super) const fn new(transport: Transport, heard: Heard, place: Place) -> Self {
+        Self { transport, heard, _place: place }
     }
 }
 
 impl AsyncRead for BackendStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
         ready!(Pin::new(&mut self.transport).poll_read(cx, buf))?;
         self.heard.count();
-        Poll::Ready(self.patience.spend(buf.filled().len() - before))
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -16,24 +16,22 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::{
     Request, Response,
     body::Incoming,
-    client::conn::{http1, http2},
+    client::conn::http2,
     rt::Executor,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{
-    sync::Notify,
-    task::{AbortHandle, spawn_local},
-};
+use tokio::task::{AbortHandle, spawn_local};
 
 use super::{
-    Dial,
+    Dial, Garbage,
     dial::{DialError, Transport},
+    http1::Http1,
     pool::{Place, Stream, Unsent},
-    stream::{BackendStream, Heard, Patience},
+    stream::{BackendStream, Heard},
 };
 use crate::tls::Protocol;
 
-/// The largest response head that a backend may send, in bytes. Bodies pass in pieces of at most this.
+/// The largest response head that a backend may send, in bytes.
 const MAX_HEAD: usize = 64 * 1024;
 
 /// Requests at once on one HTTP/2 connection, where the backend allows more.
@@ -78,7 +76,7 @@ pub struct TakesTrailers;
 /// An open connection.
 pub(super) enum Wire<B: Sendable> {
     /// For one request at a time.
-    Http1(Http1<B>),
+    Http1(Http1),
     /// For many.
     Http2(Rc<Http2<B>>),
 }
@@ -87,26 +85,9 @@ pub(super) enum Wire<B: Sendable> {
 pub(super) async fn open<B: Sendable>(dial: &Dial, place: Place) -> Result<Wire<B>, DialError> {
     let transport = dial.connect().await?;
     match transport.protocol(dial) {
-        Protocol::Http1 => Http1::open(transport, place).await.map(Wire::Http1),
+        Protocol::Http1 => Ok(Wire::Http1(Http1::new(BackendStream::new(transport, Heard::default(), place)))),
         Protocol::Http2 => Box::pin(Http2::open(dial, transport, place)).await.map(|wire| Wire::Http2(Rc::new(wire))),
     }
-}
-
-/// An HTTP/1.1 connection: where requests go in, and the task that drives it.
-pub(super) struct Http1<B> {
-    pub(super) sender: http1::SendRequest<B>,
-    pub(super) born: Instant,
-    patience: Patience,
-    handover: Rc<Handover>,
-    _driver: Driver,
-}
-
-/// Where the driver of a connection leaves its stream, if the stream shall be a tunnel.
-#[derive(Default)]
-struct Handover {
-    is_wanted: Cell<bool>,
-    stream: RefCell<Option<Upgraded>>,
-    done: Notify,
 }
 
 /// A backend's stream after an upgrade, and what was read of it before.
@@ -118,51 +99,24 @@ pub struct Upgraded {
     pub ahead: Bytes,
 }
 
-impl<B: Sendable> Http1<B> {
-    async fn open(transport: Transport, place: Place) -> Result<Self, DialError> {
-        let patience = Patience::default();
-        let stream = TokioIo::new(BackendStream::new(transport, patience.clone(), Heard::default(), place));
-        let handshake = http1::Builder::new().max_buf_size(MAX_HEAD).handshake(stream).await;
-        let (sender, mut connection) = handshake.map_err(io::Error::other)?;
-        let handover = Rc::<Handover>::default();
-        let left = Rc::clone(&handover);
-        let driver = spawn_local(async move {
-            // What goes wrong is told to the request that uses it; between requests there is nobody to tell.
-            let _ended = (&mut connection).await;
-            if left.is_wanted.get() {
-                let parts = connection.into_parts();
-                left.stream.replace(Some(Upgraded { stream: parts.io.into_inner(), ahead: parts.read_buf }));
-                left.done.notify_one();
-            }
-        });
-        Ok(Self { sender, patience, handover, born: Instant::now(), _driver: Driver(driver.abort_handle()) })
-    }
-
-    /// The stream, after a response that says 101. What hyper still has to do with it takes a turn.
-    pub(super) async fn into_upgraded(self) -> Option<Upgraded> {
-        let done = tokio::time::timeout(Duration::from_secs(1), self.handover.done.notified()).await;
-        done.ok().and_then(|()| self.handover.stream.take())
-    }
-
-    /// Whether the next response may say 101, after which the stream is wanted.
-    pub(super) fn may_upgrade(&self, may: bool) {
-        self.handover.is_wanted.set(may);
-    }
-
-    pub(super) async fn send(&mut self, mut request: Request<B>) -> Result<Response<Incoming>, Unsent<B>> {
-        frame(&mut request);
-        self.patience.begin();
-        let sent = self.sender.try_send_request(request).await;
-        self.patience.end();
-        sent.map_err(|mut error| Unsent { request: error.take_message(), error: error.into_error() })
-    }
-}
-
-/// Says that a body of unknown length comes in chunks. Left to itself, hyper would send a GET or a HEAD without it.
-fn frame<B: Body>(request: &mut Request<B>) {
-    if request.body().size_hint().exact().is_none() {
-        request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-    }
+/// Why a request got no response, or a response no end.
+#[derive(Debug, thiserror::Error)]
+pub enum WireError {
+    /// The request's body ended before its time.
+    #[error("the request ended before its time")]
+    Body,
+    /// The backend closed the connection.
+    #[error("the backend closed the connection")]
+    Ended,
+    /// What the backend sent is not HTTP/1.1.
+    #[error(transparent)]
+    Garbage(#[from] Garbage),
+    /// What hyper says of a connection in HTTP/2.
+    #[error(transparent)]
+    Http2(#[from] hyper::Error),
+    /// What the system says.
+    #[error(transparent)]
+    Io(#[from] io::Error),
 }
 
 type Http2Connection<B> = http2::Connection<TokioIo<BackendStream>, Upload<B>, Tasks>;
@@ -214,7 +168,7 @@ pub(super) struct Http2<B: Sendable> {
 impl<B: Sendable> Http2<B> {
     async fn open(dial: &Dial, transport: Transport, place: Place) -> Result<Self, DialError> {
         let heard = Heard::default();
-        let stream = TokioIo::new(BackendStream::new(transport, Patience::default(), heard.clone(), place));
+        let stream = TokioIo::new(BackendStream::new(transport, heard.clone(), place));
         let mut builder = http2::Builder::new(Tasks);
         builder
             .timer(TokioTimer::new())
@@ -299,7 +253,7 @@ impl<B: Sendable> Http2<B> {
         let sent = self.sender.clone().try_send_request(request).await;
         sent.map_err(|mut error| Unsent {
             request: error.take_message().map(|request| undressed(request.map(|upload| upload.body))),
-            error: error.into_error(),
+            error: error.into_error().into(),
         })
     }
 

@@ -3,6 +3,7 @@
 use std::{
     fmt, io,
     pin::Pin,
+    rc::Rc,
     task::{Context, Poll, ready},
 };
 
@@ -59,7 +60,7 @@ impl CompressedBody {
         Self { encoder, is_over: false }
     }
 
-    pub(in crate::proxy) fn exchange(&self) -> &Exchange {
+    pub(in crate::proxy) fn exchange(&self) -> &Rc<Exchange> {
         self.source().body.exchange()
     }
 
