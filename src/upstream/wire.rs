@@ -39,6 +39,9 @@ const MAX_HEAD: usize = 64 * 1024;
 /// Requests at once on one HTTP/2 connection, where the backend allows more.
 const MAX_STREAMS: usize = 128;
 
+/// Fewer than most backends allow: each of them is used.
+const FEW_STREAMS: usize = 10;
+
 /// What a backend may send of one response before the client has taken it: enough for 1 Gbit/s over a millisecond there and
 /// back.
 const STREAM_WINDOW: u32 = 128 * 1024;
@@ -253,10 +256,14 @@ impl<B: Sendable> Http2<B> {
     }
 
     /// Whether it may carry one more request: as many as the backend allows, and we.
+    ///
+    /// Of many that are allowed the last is left alone: hyper holds a request that fills a connection up until it is written,
+    /// and loses it, with its body, where the backend goes away in that moment. Of few, one is too much to do without.
     pub(super) fn has_room(&self) -> bool {
         let Ok(connection) = self.connection.try_borrow() else { return false };
         let allowed = connection.as_ref().map_or(0, Http2Connection::current_max_send_streams);
-        self.streams.get() < allowed.min(MAX_STREAMS) && !self.is_closed()
+        let usable = if allowed < FEW_STREAMS { allowed } else { allowed - 1 };
+        self.streams.get() < usable.min(MAX_STREAMS) && !self.is_closed()
     }
 
     /// Whether it takes no request any more. Those that it carries go on.
