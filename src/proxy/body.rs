@@ -1,10 +1,11 @@
 //! Bodies pass through in pieces, each side as fast as the other takes them, and what hangs on them ends when they end.
 
 use std::{
+    cell::RefCell,
     error::Error as _,
     fmt, io,
     pin::Pin,
-    rc::Rc,
+    rc::{Rc, Weak},
     task::{Context, Poll, ready},
 };
 
@@ -13,7 +14,13 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::{Exchange, Fault, compress::CompressedBody, headers, upload::Upload};
+use super::{
+    Exchange, Fault,
+    compress::CompressedBody,
+    headers,
+    resend::{Again, Kept},
+    upload::Upload,
+};
 use crate::{
     config::plan::Coding,
     upstream::{Connection, Lease},
@@ -30,6 +37,8 @@ pub enum RequestBody {
     Empty,
     /// The client's body, as it comes.
     Client(Box<ClientBody>),
+    /// The client's body, which was sent before, to a backend that did not take it.
+    Again(Box<Again>),
 }
 
 /// A client's body on its way to a backend: counted, bounded in size and in silence.
@@ -38,6 +47,8 @@ pub struct ClientBody {
     exchange: Rc<Exchange>,
     left: u64,
     silence: Option<Pin<Box<Sleep>>>,
+    // Gone once nobody would send it again.
+    kept: Weak<RefCell<Kept>>,
 }
 
 impl RequestBody {
@@ -58,13 +69,22 @@ impl RequestBody {
                 exchange: Rc::clone(exchange),
                 left: max,
                 silence: None,
+                kept: Weak::new(),
             }))),
         }
     }
 
-    /// Whether it could be sent again.
+    /// Whether there is none, so that it could be sent again.
     pub(super) const fn is_empty(&self) -> bool {
         matches!(self, Self::Empty)
+    }
+
+    /// Keeps what is sent of it for as long as somebody holds what is returned. `None` where it is known to be too large.
+    pub(super) fn kept(&mut self) -> Option<Rc<RefCell<Kept>>> {
+        let Self::Client(body) = self else { return None };
+        let kept = Rc::new(RefCell::new(Kept::of_at_least(body.incoming.size_hint().lower())?));
+        body.kept = Rc::downgrade(&kept);
+        Some(kept)
     }
 }
 
@@ -80,9 +100,20 @@ impl ClientBody {
             Some(Err(error)) => Some(Err(broken_off(&error))),
             None => {
                 self.exchange.request_sent();
+                self.keep(None);
                 None
             }
         })
+    }
+
+    /// Keeps a frame, or, without one, the end.
+    fn keep(&self, frame: Option<&Frame<Bytes>>) {
+        let Some(kept) = self.kept.upgrade() else { return };
+        let mut kept = kept.borrow_mut();
+        frame.into_iter().for_each(|frame| kept.push(frame));
+        if frame.is_none_or(|frame| is_last(frame, &self.incoming)) {
+            kept.end();
+        }
     }
 
     fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -106,6 +137,7 @@ impl ClientBody {
         if is_last(&frame, &self.incoming) || self.incoming.size_hint().exact() == Some(0) {
             self.exchange.request_sent();
         }
+        self.keep(Some(&frame));
         Ok(frame)
     }
 }
@@ -123,6 +155,7 @@ impl Body for RequestBody {
                     Cut(fault)
                 })
             })),
+            Self::Again(body) => Poll::Ready(body.next().map(Ok)),
         }
     }
 
@@ -130,6 +163,7 @@ impl Body for RequestBody {
         match self {
             Self::Empty => true,
             Self::Client(body) => body.incoming.is_end_stream(),
+            Self::Again(body) => body.is_over(),
         }
     }
 
@@ -137,6 +171,7 @@ impl Body for RequestBody {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Client(body) => body.incoming.size_hint(),
+            Self::Again(body) => body.size_hint(),
         }
     }
 }
@@ -311,7 +346,11 @@ fn is_last(frame: &Frame<Bytes>, incoming: &impl Body) -> bool {
 
 impl fmt::Debug for RequestBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.is_empty() { "Empty" } else { "Client" })
+        f.write_str(match self {
+            Self::Empty => "Empty",
+            Self::Client(_) => "Client",
+            Self::Again(_) => "Again",
+        })
     }
 }
 

@@ -231,7 +231,7 @@ impl Exchange {
 
     pub(super) fn begin_attempt(&self, member: &Arc<Member>) {
         let began = Clock::now();
-        // A request without a body is sent anew with each attempt, and the wait for its response starts anew.
+        // A request that was sent whole is sent anew with each attempt, and the wait for its response starts anew.
         if self.is_request_sent() {
             self.request_sent.set(Some(began.into()));
         }

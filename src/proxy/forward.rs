@@ -1,6 +1,6 @@
 //! Pick a backend, send it the request, judge what comes back; again, where another backend can save the request.
 
-use std::{io, rc::Rc, sync::Arc};
+use std::{cell::RefCell, io, rc::Rc, sync::Arc};
 
 use http::{Request, Response, StatusCode, header::HOST, request::Parts};
 use hyper::body::Incoming;
@@ -10,6 +10,7 @@ use super::{
     Exchange, Fault, RequestBody,
     body::{Used, io_kind},
     headers,
+    resend::Kept,
     upgrade::Asked,
 };
 use crate::{
@@ -20,19 +21,20 @@ use crate::{
 
 /// Sends the request to a backend, or to one after the other, and returns the head of a response.
 ///
-/// A request of which no byte was written goes to another backend, whatever its method; that is no retry. One that was
-/// written and lost is retried only as `retries` says, and only where its body is empty.
+/// A request of which no byte was written goes to another backend, whatever its method; that is no retry. Nor is it one where
+/// the backend says that it has not begun: then it is sent again, with its body, if that is small and was sent whole. One
+/// that was written and lost is retried only as `retries` says, and only where its body is empty.
 pub(super) async fn forward(
     exchange: &Rc<Exchange>,
     route: &Route,
     head: Parts,
-    body: RequestBody,
+    mut body: RequestBody,
     asked: Option<&Asked>,
 ) -> Result<(Response<Incoming>, Used), Fault> {
-    let mut retries = Retries::new(route, &head, &body);
+    let mut retries = Retries::new(route, &head, &mut body);
     let mut tried = Vec::new();
     let mut last = None;
-    let mut paid = false;
+    let mut is_granted = false;
     let mut request = Request::from_parts(head, body);
     loop {
         if last.is_some() && exchange.is_overdue() {
@@ -41,7 +43,7 @@ pub(super) async fn forward(
         let lease = match pick(exchange, route, &tried) {
             Ok(lease) => lease,
             // Everybody was tried. The same ones may do better a second time.
-            Err(Fault::NoHealthyBackend) if paid || last.is_some_and(|fault| retries.allow(fault)) => {
+            Err(Fault::NoHealthyBackend) if is_granted || last.is_some_and(|fault| retries.allow(fault)) => {
                 tried.clear();
                 pick(exchange, route, &tried)?
             }
@@ -58,15 +60,13 @@ pub(super) async fn forward(
             Err(failure) => failure,
         };
         exchange.end_attempt(failure.fault.reason(), None);
-        // Nothing speaks against the backend that has refused a stream: a new connection to it may do.
+        tried.push(member.backend.slot());
+        // Nothing speaks against a backend that has not begun: where there is no other, a new connection to it may do.
         let is_free = failure.is_unprocessed && retries.allow_unprocessed();
-        if !is_free {
-            tried.push(member.backend.slot());
-        }
-        paid = failure.unsent.is_none() && !is_free && retries.allow(failure.fault);
+        is_granted = failure.unsent.is_none() && (is_free || retries.allow(failure.fault));
         request = match failure.unsent {
             Some(request) => *request,
-            None if is_free || paid => retries.replay(),
+            None if is_granted => retries.replay(),
             None => return Err(failure.fault),
         };
         last = Some(failure.fault);
@@ -175,7 +175,7 @@ async fn send(
     connection: &mut Connection<RequestBody>,
     request: Request<RequestBody>,
 ) -> Result<Response<Incoming>, Failure> {
-    tokio::select! {
+    let sent = tokio::select! {
         biased;
         sent = connection.send(request) => sent.map_err(|unsent| Failure {
             is_unprocessed: unsent.is_unprocessed(),
@@ -183,7 +183,11 @@ async fn send(
             unsent: unsent.request.map(Box::new),
         }),
         () = head_overdue(exchange, route) => Err(Fault::ResponseTimeout.into()),
+    };
+    if matches!(&sent, Err(failure) if failure.fault == Fault::ResponseTimeout) {
+        connection.doubt();
     }
+    sent
 }
 
 /// Returns when the head of a response is overdue: `request` after the start of the exchange, or `response_header` after the
@@ -213,6 +217,7 @@ fn timed_out() -> io::Error {
 fn connect_fault(error: &DialError) -> Fault {
     let error = match error {
         DialError::Connect(error) => error,
+        DialError::Protocol => return Fault::BadResponse,
         DialError::Tls(_) => return Fault::TlsError,
     };
     match error.kind() {
@@ -233,28 +238,37 @@ fn send_fault(error: &hyper::Error) -> Fault {
     if is_garbage { Fault::BadResponse } else { Fault::ResetBeforeHeaders }
 }
 
+/// How often a request is sent again because the backend has not begun: more than once, because connections that were opened
+/// together go away together, and few times, because a backend that refuses has enough to do.
+const MOST_UNPROCESSED: u8 = 3;
+
 /// What is left of a route's retries for one request, and the copy to send again.
 struct Retries<'a> {
     route: &'a Route,
     left: u8,
     copy: Option<Parts>,
+    // What was sent of its body, if it has one.
+    kept: Option<Rc<RefCell<Kept>>>,
     may_repeat: bool,
-    was_unprocessed: bool,
+    unprocessed: u8,
 }
 
 impl<'a> Retries<'a> {
-    fn new(route: &'a Route, head: &Parts, body: &RequestBody) -> Self {
+    fn new(route: &'a Route, head: &Parts, body: &mut RequestBody) -> Self {
         let plan = &route.plan.retries;
-        let may_repeat = plan.attempts > 0 && plan.methods.contains(&head.method);
+        let may_repeat = plan.attempts > 0 && plan.methods.contains(&head.method) && body.is_empty();
         // What a backend says that it has not begun may be sent again whatever it is, and only HTTP/2 can say so.
         let may_be_refused = route.upstream.plan.protocol != Protocol::Http1;
-        let copy = (body.is_empty() && (may_repeat || may_be_refused)).then(|| head.clone());
-        Self { route, left: plan.attempts, copy, may_repeat, was_unprocessed: false }
+        let kept = if may_be_refused { body.kept() } else { None };
+        let copy = (may_repeat || may_be_refused && (body.is_empty() || kept.is_some())).then(|| head.clone());
+        Self { route, left: plan.attempts, copy, kept, may_repeat, unprocessed: 0 }
     }
 
-    /// Whether a request that the backend has not begun may be sent again: once, and it counts as no retry.
+    /// Whether a request that the backend has not begun may be sent again. That counts as no retry.
     fn allow_unprocessed(&mut self) -> bool {
-        self.copy.is_some() && !std::mem::replace(&mut self.was_unprocessed, true)
+        let is_kept = self.kept.as_ref().is_none_or(|kept| kept.borrow().is_whole());
+        self.unprocessed += 1;
+        self.copy.is_some() && is_kept && self.unprocessed <= MOST_UNPROCESSED
     }
 
     /// Whether the failure may be retried; takes one of those left.
@@ -280,11 +294,7 @@ impl<'a> Retries<'a> {
             | Fault::Unauthorized
             | Fault::UriTooLong => return false,
         };
-        if self.copy.is_none()
-            || !self.may_repeat
-            || self.left == 0
-            || !self.route.plan.retries.when.contains(&condition)
-        {
+        if !self.may_repeat || self.left == 0 || !self.route.plan.retries.when.contains(&condition) {
             return false;
         }
         self.left -= 1;
@@ -293,7 +303,8 @@ impl<'a> Retries<'a> {
 
     fn replay(&self) -> Request<RequestBody> {
         let head = self.copy.clone().expect("a retry is allowed only where there is a copy");
-        Request::from_parts(head, RequestBody::Empty)
+        let again = |kept: &Rc<RefCell<Kept>>| RequestBody::Again(Box::new(kept.borrow().again()));
+        Request::from_parts(head, self.kept.as_ref().map_or(RequestBody::Empty, again))
     }
 }
 

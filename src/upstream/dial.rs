@@ -42,6 +42,9 @@ pub enum DialError {
     /// No connection.
     #[error(transparent)]
     Connect(#[from] io::Error),
+    /// A connection, and on it something else than the HTTP/2 that its backend is said to speak.
+    #[error("it does not speak HTTP/2")]
+    Protocol,
     /// A connection, and no agreement on TLS: why, in words.
     #[error("{0}")]
     Tls(String),

@@ -122,7 +122,7 @@ pub struct Connection<B: Sendable> {
 
 enum Using<B: Sendable> {
     Http1(Http1<B>),
-    Http2(Stream<B>),
+    Http2(Rc<Stream<B>>),
 }
 
 impl<B: Sendable> Pools<B> {
@@ -344,14 +344,17 @@ impl<B: Sendable> Connection<B> {
     /// # Errors
     /// What hyper says, with the request if no byte of it was written.
     pub async fn send(&mut self, request: Request<B>) -> Result<Response<Incoming>, Unsent<B>> {
-        let sent = match &mut self.wire {
+        match &mut self.wire {
             Using::Http1(wire) => wire.send(request).await,
-            Using::Http2(stream) => Box::pin(stream.wire.send(request)).await,
-        };
-        sent.map_err(|mut error| Unsent {
-            request: error.take_message().map(wire::undressed),
-            error: error.into_error(),
-        })
+            Using::Http2(stream) => Box::pin(stream.wire.send(request, stream)).await,
+        }
+    }
+
+    /// The response was not there in time. Where many share the connection, it may be the connection's doing.
+    pub fn doubt(&self) {
+        if let Using::Http2(stream) = &self.wire {
+            stream.wire.doubt();
+        }
     }
 
     /// What is spoken on it.
@@ -423,15 +426,15 @@ impl<B> Unsent<B> {
 }
 
 /// One request on a connection in HTTP/2. Dropped, its place is another's.
-struct Stream<B: Sendable> {
+pub(super) struct Stream<B: Sendable> {
     wire: Rc<Http2<B>>,
     pool: Weak<Pool<B>>,
 }
 
 impl<B: Sendable> Stream<B> {
-    fn new(wire: &Rc<Http2<B>>, pool: &Rc<Pool<B>>) -> Self {
+    fn new(wire: &Rc<Http2<B>>, pool: &Rc<Pool<B>>) -> Rc<Self> {
         wire.begin_stream();
-        Self { wire: Rc::clone(wire), pool: Rc::downgrade(pool) }
+        Rc::new(Self { wire: Rc::clone(wire), pool: Rc::downgrade(pool) })
     }
 }
 
@@ -439,6 +442,10 @@ impl<B: Sendable> Drop for Stream<B> {
     fn drop(&mut self) {
         self.wire.end_stream();
         if let Some(pool) = self.pool.upgrade() {
+            // Only now: in use, it would not close, and be of no use to anybody here either.
+            if self.wire.is_idle() && pool.is_wanted_elsewhere() {
+                pool.shared.borrow_mut().retain(|shared| !Rc::ptr_eq(&shared.wire, &self.wire));
+            }
             pool.freed.notify_one();
         }
     }

@@ -1,11 +1,11 @@
-//! A backend's stream as hyper sees it, with a bound on what may come before a response.
+//! A backend's stream as hyper sees it, with a bound on what may come before a response, and a count of what came.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     io,
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
 };
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -19,6 +19,7 @@ use super::{dial::Transport, pool::Place};
 pub struct BackendStream {
     transport: Transport,
     patience: Patience,
+    heard: Heard,
     _place: Place,
 }
 
@@ -47,9 +48,38 @@ impl Patience {
     }
 }
 
+/// How often something came from the backend, for whoever wants to know whether it is silent.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Heard(Rc<Ear>);
+
+#[derive(Debug, Default)]
+struct Ear {
+    times: Cell<u64>,
+    listener: RefCell<Option<Waker>>,
+}
+
+impl Heard {
+    /// How often so far.
+    pub(super) fn times(&self) -> u64 {
+        self.0.times.get()
+    }
+
+    /// Wakes the task the next time.
+    pub(super) fn listen(&self, cx: &Context<'_>) {
+        self.0.listener.replace(Some(cx.waker().clone()));
+    }
+
+    fn count(&self) {
+        self.0.times.set(self.0.times.get() + 1);
+        if let Some(listener) = self.0.listener.take() {
+            listener.wake();
+        }
+    }
+}
+
 impl BackendStream {
-    pub(super) const fn new(transport: Transport, patience: Patience, place: Place) -> Self {
-        Self { transport, patience, _place: place }
+    pub(super) const fn new(transport: Transport, patience: Patience, heard: Heard, place: Place) -> Self {
+        Self { transport, patience, heard, _place: place }
     }
 }
 
@@ -57,6 +87,7 @@ impl AsyncRead for BackendStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.transport).poll_read(cx, buf))?;
+        self.heard.count();
         Poll::Ready(self.patience.spend(buf.filled().len() - before))
     }
 }

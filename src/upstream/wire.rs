@@ -12,11 +12,11 @@ use std::{
 
 use bytes::{Buf, Bytes};
 use http::{HeaderValue, Uri, Version, header, uri::PathAndQuery};
-use http_body::Body;
+use http_body::{Body, Frame, SizeHint};
 use hyper::{
     Request, Response,
     body::Incoming,
-    client::conn::{TrySendError, http1, http2},
+    client::conn::{http1, http2},
     rt::Executor,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -28,8 +28,8 @@ use tokio::{
 use super::{
     Dial,
     dial::{DialError, Transport},
-    pool::Place,
-    stream::{BackendStream, Patience},
+    pool::{Place, Stream, Unsent},
+    stream::{BackendStream, Heard, Patience},
 };
 use crate::tls::Protocol;
 
@@ -39,16 +39,33 @@ const MAX_HEAD: usize = 64 * 1024;
 /// Requests at once on one HTTP/2 connection, where the backend allows more.
 const MAX_STREAMS: usize = 128;
 
-/// The same before it has said how many it allows.
-const UNTOLD_STREAMS: usize = 32;
+/// Fewer than most backends allow: each of them is used.
+const FEW_STREAMS: usize = 10;
 
-/// What a backend may send of one response, and of all of a connection's, before the client has taken it.
-const STREAM_WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// What a backend may send of one response before the client has taken it: enough for 1 Gbit/s over a millisecond there and
+/// back.
+const STREAM_WINDOW: u32 = 128 * 1024;
 
-/// How often a backend with requests under way is asked whether it is still there, and how long it may take to say so.
-const KEEP_ALIVE: Duration = Duration::from_secs(30);
-const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The same of all of a connection's responses: as much as all of them may hold together. With less, clients that do not read
+/// would keep all of it, and every other request of the connection would wait for them.
+///
+/// These 16 MiB are credit, not memory. They are held only while 128 clients read nothing of responses above 128 KiB, each until
+/// the deadline of its request; over HTTP/1.1 each would hold a connection with a buffer of half that, and one of the system's.
+const CONNECTION_WINDOW: u32 = STREAM_WINDOW * MAX_STREAMS as u32;
+
+/// How long nothing may come from a backend with requests under way before it is asked whether it is still there, and how long
+/// it may take to say so.
+///
+/// Servers of gRPC allow one such question in five minutes, and close the connection with `too_many_pings` at the third that
+/// comes sooner, where they have sent nothing meanwhile (gRPC proposal A8, "Server Enforcement"): a call on which both sides
+/// are silent for a while would end by it. Their clients, and Envoy's, ask never unless they are told to. This finds calls
+/// without a deadline whose backend is gone; the others are found by [`Http2::doubt`].
+const KEEP_ALIVE: Duration = Duration::from_secs(6 * 60);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// For how long nothing may come from a backend, since a request was sent to it, before one that got no answer in time speaks
+/// against the connection.
+const SILENCE: Duration = Duration::from_secs(2);
 
 /// What a request's body must be, to be sent to a backend.
 pub trait Sendable: Body<Data: Buf + Send, Error: Into<BoxError>> + Unpin + 'static {}
@@ -107,7 +124,7 @@ pub struct Upgraded {
 impl<B: Sendable> Http1<B> {
     async fn open(transport: Transport, place: Place) -> Result<Self, DialError> {
         let patience = Patience::default();
-        let stream = TokioIo::new(BackendStream::new(transport, patience.clone(), place));
+        let stream = TokioIo::new(BackendStream::new(transport, patience.clone(), Heard::default(), place));
         let handshake = http1::Builder::new().max_buf_size(MAX_HEAD).handshake(stream).await;
         let (sender, mut connection) = handshake.map_err(io::Error::other)?;
         let handover = Rc::<Handover>::default();
@@ -135,15 +152,12 @@ impl<B: Sendable> Http1<B> {
         self.handover.is_wanted.set(may);
     }
 
-    pub(super) async fn send(
-        &mut self,
-        mut request: Request<B>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<B>>> {
+    pub(super) async fn send(&mut self, mut request: Request<B>) -> Result<Response<Incoming>, Unsent<B>> {
         frame(&mut request);
         self.patience.begin();
         let sent = self.sender.try_send_request(request).await;
         self.patience.end();
-        sent
+        sent.map_err(|mut error| Unsent { request: error.take_message(), error: error.into_error() })
     }
 }
 
@@ -154,11 +168,38 @@ fn frame<B: Body>(request: &mut Request<B>) {
     }
 }
 
-type Http2Connection<B> = http2::Connection<TokioIo<BackendStream>, B, Tasks>;
+type Http2Connection<B> = http2::Connection<TokioIo<BackendStream>, Upload<B>, Tasks>;
+
+/// A request's body, and the stream that it belongs to, which is open until both body and response have ended: counted by the
+/// response alone, it would seem free while the connection has no room, and whatever is sent then would wait in hyper.
+pub(super) struct Upload<B: Sendable> {
+    body: B,
+    _stream: Rc<Stream<B>>,
+}
+
+impl<B: Sendable> Body for Upload<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
 
 /// An HTTP/2 connection, shared by its requests.
 pub(super) struct Http2<B: Sendable> {
-    sender: http2::SendRequest<B>,
+    sender: http2::SendRequest<Upload<B>>,
     // Polled by its driver, asked by whoever wants a stream. Gone once it has ended: requests that still wait in it come back
     // as it is dropped.
     connection: Rc<RefCell<Option<Http2Connection<B>>>>,
@@ -166,22 +207,29 @@ pub(super) struct Http2<B: Sendable> {
     pub(super) born: Instant,
     pub(super) idle_since: Cell<Instant>,
     streams: Cell<usize>,
+    heard: Heard,
+    // The first request since something last came: how often something had come by then, and when it was sent.
+    asked: Cell<(u64, Instant)>,
+    is_retired: Cell<bool>,
     _driver: Driver,
 }
 
 impl<B: Sendable> Http2<B> {
     async fn open(dial: &Dial, transport: Transport, place: Place) -> Result<Self, DialError> {
-        let stream = TokioIo::new(BackendStream::new(transport, Patience::default(), place));
+        let heard = Heard::default();
+        let stream = TokioIo::new(BackendStream::new(transport, Patience::default(), heard.clone(), place));
         let mut builder = http2::Builder::new(Tasks);
         builder
             .timer(TokioTimer::new())
-            .initial_max_send_streams(UNTOLD_STREAMS)
+            // None: `settled` sees by that whether the backend has said how many.
+            .initial_max_send_streams(0)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_header_list_size(MAX_HEAD as u32)
             .keep_alive_interval(KEEP_ALIVE)
             .keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
-        let (sender, connection) = builder.handshake(stream).await.map_err(io::Error::other)?;
+        let (sender, mut connection) = builder.handshake(stream).await.map_err(io::Error::other)?;
+        settled(&mut connection, &heard).await?;
         let connection = Rc::new(RefCell::new(Some(connection)));
         let driven = Rc::clone(&connection);
         let driver = spawn_local(async move {
@@ -192,20 +240,44 @@ impl<B: Sendable> Http2<B> {
             let ended = driven.borrow_mut().take();
             drop(ended);
         });
-        let (now, driver) = (Instant::now(), Driver(driver.abort_handle()));
-        let (idle_since, streams) = (Cell::new(now), Cell::default());
-        Ok(Self { sender, connection, dial: dial.clone(), born: now, idle_since, streams, _driver: driver })
+        let now = Instant::now();
+        Ok(Self {
+            sender,
+            connection,
+            dial: dial.clone(),
+            born: now,
+            idle_since: Cell::new(now),
+            streams: Cell::default(),
+            heard,
+            asked: Cell::new((0, now)),
+            is_retired: Cell::default(),
+            _driver: Driver(driver.abort_handle()),
+        })
     }
 
     /// Whether it may carry one more request: as many as the backend allows, and we.
+    ///
+    /// Of many that are allowed the last is left alone: hyper holds a request that fills a connection up until it is written,
+    /// and loses it, with its body, where the backend goes away in that moment. Of few, one is too much to do without.
     pub(super) fn has_room(&self) -> bool {
         let Ok(connection) = self.connection.try_borrow() else { return false };
         let allowed = connection.as_ref().map_or(0, Http2Connection::current_max_send_streams);
-        self.streams.get() < allowed.min(MAX_STREAMS) && !self.sender.is_closed()
+        let usable = if allowed < FEW_STREAMS { allowed } else { allowed - 1 };
+        self.streams.get() < usable.min(MAX_STREAMS) && !self.is_closed()
     }
 
+    /// Whether it takes no request any more. Those that it carries go on.
     pub(super) fn is_closed(&self) -> bool {
-        self.sender.is_closed()
+        self.is_retired.get() || self.sender.is_closed()
+    }
+
+    /// A request got no answer in time. That may be the request's doing, or the backend's; but where nothing at all has come for
+    /// a while, the connection may lead nowhere any more, and every further request would be lost in it.
+    pub(super) fn doubt(&self) {
+        let (heard, since) = self.asked.get();
+        if heard == self.heard.times() && since.elapsed() >= SILENCE {
+            self.is_retired.set(true);
+        }
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -221,9 +293,21 @@ impl<B: Sendable> Http2<B> {
         self.idle_since.set(Instant::now());
     }
 
-    pub(super) async fn send(&self, mut request: Request<B>) -> Result<Response<Incoming>, TrySendError<Request<B>>> {
+    pub(super) async fn send(
+        &self,
+        mut request: Request<B>,
+        stream: &Rc<Stream<B>>,
+    ) -> Result<Response<Incoming>, Unsent<B>> {
         self.dress(&mut request);
-        self.sender.clone().try_send_request(request).await
+        if self.asked.get().0 != self.heard.times() {
+            self.asked.set((self.heard.times(), Instant::now()));
+        }
+        let request = request.map(|body| Upload { body, _stream: Rc::clone(stream) });
+        let sent = self.sender.clone().try_send_request(request).await;
+        sent.map_err(|mut error| Unsent {
+            request: error.take_message().map(|request| undressed(request.map(|upload| upload.body))),
+            error: error.into_error(),
+        })
     }
 
     /// Makes a request one of HTTP/2: the host is a part of the target (RFC 9113, section 8.3.1).
@@ -243,11 +327,38 @@ impl<B: Sendable> Http2<B> {
     }
 }
 
-/// A request that came back, as one of HTTP/1.1 again: the next backend may speak that.
-pub(super) fn undressed<B>(mut request: Request<B>) -> Request<B> {
-    if request.version() != Version::HTTP_2 {
-        return request;
+/// Returns when the backend has sent its SETTINGS, which come first and unasked (RFC 9113, section 3.4), and allows a stream.
+///
+/// Whoever speaks something else, or nothing, is found out here, while there is no request yet that it could have taken: what
+/// is to be sent can still go elsewhere, whatever its method.
+async fn settled<B: Sendable>(connection: &mut Http2Connection<B>, heard: &Heard) -> Result<(), DialError> {
+    poll_fn(|cx| {
+        if let Poll::Ready(ended) = Pin::new(&mut *connection).poll(cx) {
+            return Poll::Ready(Err(unsettled(ended)));
+        }
+        if connection.current_max_send_streams() > 0 {
+            return Poll::Ready(Ok(()));
+        }
+        // hyper tells nobody of settings: what comes is read and applied in one turn, in a task of its own, and then asked for.
+        heard.listen(cx);
+        Poll::Pending
+    })
+    .await
+}
+
+/// Why a connection ended before it had begun.
+fn unsettled(ended: hyper::Result<()>) -> DialError {
+    let error = ended.err();
+    let cause = error.as_ref().and_then(|error| std::error::Error::source(error)?.downcast_ref::<h2::Error>());
+    match cause {
+        Some(cause) if cause.is_library() => DialError::Protocol,
+        Some(cause) if let Some(error) = cause.get_io() => io::Error::from(error.kind()).into(),
+        Some(_) | None => io::Error::from(io::ErrorKind::ConnectionAborted).into(),
     }
+}
+
+/// A request that came back, as one of HTTP/1.1 again: the next backend may speak that.
+fn undressed<B>(mut request: Request<B>) -> Request<B> {
     let target = std::mem::take(request.uri_mut()).into_parts();
     if let Some(host) = target.authority.and_then(|authority| HeaderValue::from_str(authority.as_str()).ok()) {
         request.headers_mut().insert(header::HOST, host);

@@ -36,3 +36,4 @@ mod support;
 mod timeouts;
 mod tls;
 mod upgrades;
+mod upstream_http2;

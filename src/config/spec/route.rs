@@ -108,7 +108,8 @@ pub(in crate::config) struct RouteTimeouts {
     pub(in crate::config) tunnel: Option<Written<Duration>>,
 }
 
-/// What may be tried again, on another backend when there is one.
+/// What may be tried again, on another backend when there is one: requests without a body. What was never sent, or what an HTTP/2
+/// backend gives back unbegun (with its body, up to 64 KiB), is sent again whatever is said here.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, expecting = "the fields of retries")]
 #[schemars(rename = "Retries")]

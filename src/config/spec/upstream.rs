@@ -24,7 +24,8 @@ pub(in crate::config) struct UpstreamSpec {
     pub(in crate::config) protocol: Option<Written<Protocol>>,
     /// Requests in flight per backend, 1 to 1000000. Default: no limit.
     pub(in crate::config) max_in_flight: Option<Written<Count>>,
-    /// Open connections per backend, 1 to 1000000; a request waits for a free one up to its connect timeout. Default: no limit.
+    /// Open connections per backend, 1 to 1000000; a request waits for a free one up to its connect timeout. Those in HTTP/2 are
+    /// shared by the requests of a worker: no fewer than `workers` should be allowed. Default: no limit.
     pub(in crate::config) max_connections: Option<Written<Count>>,
     /// Idle connections kept per backend and worker, 0 to 100000. Default `256`.
     pub(in crate::config) max_idle_connections: Option<Written<Count>>,

@@ -110,6 +110,7 @@ impl Attempt {
         secured.map_err(|error| match error {
             DialError::Tls(why) => Failure::new("tls", format!("TLS: {why}")),
             DialError::Connect(error) => not_connected(&error),
+            DialError::Protocol => Failure::new("protocol", error.to_string()),
         })
     }
 
