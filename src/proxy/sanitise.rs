@@ -28,6 +28,8 @@ pub(super) fn measure(head: &Parts, limits: &ClientLimits) -> Result<(), Fault> 
 pub(super) enum Malformed {
     #[error("CONNECT is not served")]
     Connect,
+    #[error("the request expects something other than 100-continue")]
+    Expectation,
     #[error(transparent)]
     Host(#[from] HostError),
     #[error("the Host header is missing, given twice or not text")]
@@ -46,6 +48,23 @@ pub(super) enum Malformed {
     Target,
 }
 
+impl Malformed {
+    pub(super) const fn fault(&self) -> Fault {
+        match self {
+            Self::Expectation => Fault::ExpectationFailed,
+            Self::Ambiguous
+            | Self::Connect
+            | Self::Framing
+            | Self::Host(_)
+            | Self::HostHeader
+            | Self::Length
+            | Self::Path(_)
+            | Self::Target
+            | Self::TwoHosts => Fault::BadRequest,
+        }
+    }
+}
+
 /// Refuses what is ambiguous, and brings the path into the one form that is matched and forwarded.
 pub(super) fn sanitise(head: &mut Parts) -> Result<(), Malformed> {
     if head.method == Method::CONNECT {
@@ -59,6 +78,9 @@ pub(super) fn sanitise(head: &mut Parts) -> Result<(), Malformed> {
     // In HTTP/1.1 hyper has made one of those that agree and refused the others.
     if !headers::is_length_plain(&head.headers) {
         return Err(Malformed::Length);
+    }
+    if !headers::is_expectation_known(&head.headers) {
+        return Err(Malformed::Expectation);
     }
     one_host(head)?;
     normalise_target(head)
@@ -165,6 +187,10 @@ mod tests {
         for coding in ["gzip, chunked", "gzip", "identity", "chunked, chunked", ""] {
             let coded = Request::post("/").header("host", "a").header("transfer-encoding", coding);
             assert_eq!(refused(coded), Malformed::Framing, "{coding}");
+        }
+        for expected in ["100-continue, 200-ok", "200-ok", "100-continue;q=1", "100", "\"100-continue\""] {
+            let expecting = Request::post("/").header("host", "a").header("expect", expected);
+            assert_eq!(refused(expecting), Malformed::Expectation, "{expected}");
         }
     }
 
