@@ -17,10 +17,28 @@ pub(super) fn measure(head: &Parts, limits: &ClientLimits) -> Result<(), Fault> 
     if target + authority > limits.uri as usize {
         return Err(Fault::UriTooLong);
     }
-    if head.headers.len() > limits.headers as usize {
+    if head.headers.len() > limits.headers as usize || size(head) > limits.header_size as usize {
         return Err(Fault::HeaderTooLarge);
     }
     Ok(())
+}
+
+/// The size of a head as its protocol counts it: in HTTP/1.1 what is written, with one space behind each colon; in HTTP/2 names
+/// and values, and 32 bytes for each field (RFC 9113, section 6.5.2).
+fn size(head: &Parts) -> usize {
+    const HTTP1_LINE: usize = "  HTTP/1.1\r\n\r\n".len();
+    const HTTP1_FIELD: usize = ": \r\n".len();
+    const HTTP2_FIELD: usize = 32;
+    const PSEUDO: usize = ":method:scheme:path".len() + 3 * HTTP2_FIELD;
+    const AUTHORITY: usize = ":authority".len() + HTTP2_FIELD;
+    let uri = &head.uri;
+    let is_http2 = head.version == Version::HTTP_2;
+    let (line, field) = if is_http2 { (PSEUDO, HTTP2_FIELD) } else { (HTTP1_LINE, HTTP1_FIELD) };
+    let scheme = uri.scheme_str().map_or(0, |scheme| scheme.len() + if is_http2 { 0 } else { "://".len() });
+    let authority = uri.authority().map_or(0, |host| host.as_str().len() + if is_http2 { AUTHORITY } else { 0 });
+    let path = uri.path_and_query().map_or(0, |path| path.as_str().len());
+    let fields: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + field).sum();
+    line + head.method.as_str().len() + scheme + authority + path + fields
 }
 
 /// Why a request is refused unread.
