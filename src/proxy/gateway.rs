@@ -175,7 +175,7 @@ async fn serve(exchange: &Rc<Exchange>, request: Request<Incoming>) -> Result<Re
     let body = RequestBody::new(body, exchange, route.plan.max_body.map(|size| size.0))?;
     let offer = route.plan.compress.as_ref().map(|compression| Offer::of(compression, &head));
     let asked = Asked::of(&head, route, !body.is_empty(), extended)?;
-    ready_for_backend(exchange, &mut head);
+    ready_for_backend(exchange, route, &mut head);
     if let Some(asked) = &asked {
         asked.ask(&mut head.headers);
     }
@@ -266,7 +266,7 @@ fn no_route(exchange: &Rc<Exchange>, head: &Parts) -> Result<Response<ResponseBo
     }
 }
 
-fn ready_for_backend(exchange: &Exchange, head: &mut Parts) {
+fn ready_for_backend(exchange: &Exchange, route: &Route, head: &mut Parts) {
     let client = exchange.client();
     let takes_trailers = headers::takes_trailers(&head.headers);
     headers::strip_hop_by_hop(&mut head.headers);
@@ -282,7 +282,7 @@ fn ready_for_backend(exchange: &Exchange, head: &mut Parts) {
     }
     head.headers.insert(headers::X_REQUEST_ID, exchange.id().clone());
     head.version = Version::HTTP_11;
-    head.extensions.clear();
+    head.extensions.clone_from(&route.upstream.told);
     if takes_trailers {
         head.extensions.insert(TakesTrailers);
     }

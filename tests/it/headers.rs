@@ -234,11 +234,13 @@ fn interim_responses_of_a_backend_do_not_confuse_the_final_one() {
         peer.write("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </a.css>\r\n\r\n")?;
         peer.respond("200 OK", "final")
     });
-    let gateway = Gateway::start(format!("workers: 1\n{}", route(&[backend.address()], "")));
+    let admin = "admin: { bind: \"127.0.0.1:0\" }";
+    let gateway = Gateway::start(format!("{admin}\nworkers: 1\n{}", route(&[backend.address()], "")));
     let mut client = gateway.connect();
     assert_eq!(client.get("/").text(), "final");
     assert_eq!(client.get("/").text(), "final");
     assert_eq!(backend.connections(), 1);
+    assert_eq!(gateway.metric("tidegate_upstream_interim_responses_total{upstream=\"/*\"}"), 4);
 }
 
 #[test]
