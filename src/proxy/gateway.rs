@@ -172,7 +172,7 @@ async fn serve(exchange: &Rc<Exchange>, request: Request<Incoming>) -> Result<Re
         return Err(Refused::by_layer(&refusal, &pass));
     }
 
-    let body = RequestBody::new(body, exchange, route.plan.max_body.map(|size| size.0))?;
+    let body = RequestBody::new(body, &head, exchange, route.plan.max_body.map(|size| size.0))?;
     let offer = route.plan.compress.as_ref().map(|compression| Offer::of(compression, &head));
     let asked = Asked::of(&head, route, !body.is_empty(), extended)?;
     ready_for_backend(exchange, route, &mut head);

@@ -1,9 +1,9 @@
 //! What is counted of each route, backend, upstream and listener.
 //!
 //! Whoever owns the counted thing (the registry, the listener) owns its metrics, so they survive a reload with it. Workers
-//! call the `record` methods: no lock, no shared write but for a rarity, and no allocation but a worker's first record of a thing, which makes
-//! its block of cells; of ten thousand routes only the used ones cost memory. `expose` sums the blocks for a scrape and is
-//! given the names, which are not known here.
+//! call the `record` methods: no lock, no shared write but for a rarity, and no allocation but a worker's first record of a
+//! thing, which makes its block of cells; of ten thousand routes only the used ones cost memory. `expose` sums the blocks for
+//! a scrape and is given the names, which are not known here.
 
 use std::{
     collections::BTreeMap,
