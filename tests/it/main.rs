@@ -13,6 +13,7 @@ mod bodies;
 mod compression;
 mod downgrade;
 mod drills;
+mod event_streams;
 mod examples;
 mod failover;
 mod floods;
