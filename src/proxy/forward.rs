@@ -282,6 +282,7 @@ impl<'a> Retries<'a> {
             | Fault::ClientGone
             | Fault::ClientTimeout
             | Fault::Draining
+            | Fault::ExpectationFailed
             | Fault::HeaderTooLarge
             | Fault::Internal
             | Fault::NoHealthyBackend

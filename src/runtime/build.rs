@@ -1,6 +1,10 @@
 //! From a plan to a snapshot and the registry that goes with it. Pure: dropped, it is as if it had never been.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
 
 use http::{HeaderName, HeaderValue};
 
@@ -194,6 +198,7 @@ impl Building<'_> {
             unresolved,
             limits: Limits::from(&**plan),
             metrics: Arc::clone(&kept.metrics),
+            told: told(&kept.metrics),
         };
         self.next.upstreams.insert(id, kept);
         (id, upstream)
@@ -263,6 +268,15 @@ fn addresses(backend: &plan::Backend, resolved: &Resolved) -> Result<Vec<(Addres
             Ok(addresses.into_iter().map(|address| (address.into(), named(address))).collect())
         }
     }
+}
+
+/// Made once: to copy it costs a request less than to make it.
+fn told(metrics: &UpstreamMetrics) -> http::Extensions {
+    let (interim, mut request) = (metrics.interim(), http::Request::new(()));
+    hyper::ext::on_informational(&mut request, move |_| {
+        interim.fetch_add(1, Relaxed);
+    });
+    request.into_parts().0.extensions
 }
 
 fn dial(

@@ -103,4 +103,6 @@ pub struct Upstream {
     pub limits: Limits,
     /// What it counts.
     pub metrics: Arc<UpstreamMetrics>,
+    /// What goes with each request to it, for hyper to tell of interim responses, which never leave it.
+    pub told: http::Extensions,
 }
