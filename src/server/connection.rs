@@ -425,14 +425,25 @@ struct Streams(Rc<Open>);
 
 impl<F: Future<Output = ()> + 'static> Executor<F> for Streams {
     fn execute(&self, stream: F) {
-        let open = Rc::clone(&self.0);
+        let watch = Watch(Rc::clone(&self.0));
         let task = spawn_local(async move {
-            if AssertUnwindSafe(stream).catch_unwind().await.is_err() {
-                open.cut(Closed::Panic);
-            }
-            open.client.stream_ended(tokio::task::id());
+            let watch = watch;
+            stream.await;
+            watch.0.client.stream_ended(tokio::task::id());
         });
         self.0.client.stream_began(task.id(), task.abort_handle());
+    }
+}
+
+/// Cuts a connection of which one stream panics, while that unwinds. Later would be too late: a lock that the stream shares
+/// with its connection may be poisoned, and whatever touches it then panics as well, the end of the stream among it.
+struct Watch(Rc<Open>);
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.cut(Closed::Panic);
+        }
     }
 }
 

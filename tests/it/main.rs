@@ -34,6 +34,7 @@ mod shutdown;
 mod smuggling;
 mod sockets;
 mod support;
+mod survival;
 mod timeouts;
 mod tls;
 mod upgrades;
