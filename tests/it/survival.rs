@@ -177,7 +177,7 @@ fn a_panic_costs_one_connection() {
         let mut client = Client::http2(workers.plain);
         assert_eq!(client.send(request(1, &GET, true)).frames_of(1), None);
     };
-    let cases: [(&str, &str, &dyn Fn(&Workers)); 4] = [
+    let cases: [(&str, &str, Misbehave<'_>); 4] = [
         ("rustls::server", "clienthello", &shakes_hands),
         // In the middle of a request: a connection to its backend is made.
         ("rustls::client", "ClientHello", &asks),
@@ -199,5 +199,7 @@ fn a_panic_costs_one_connection() {
     }
     workers.fleet.stop();
 }
+
+type Misbehave<'a> = &'a dyn Fn(&Workers);
 
 const HTTP1: &str = "GET /secured HTTP/1.1\r\nhost: a\r\n\r\n";
