@@ -10,6 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use http::{Version, header, request::Parts};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 
@@ -48,14 +49,21 @@ pub struct ClientBody {
     silence: Option<Pin<Box<Sleep>>>,
     // Gone once nobody would send it again.
     kept: Weak<RefCell<Kept>>,
+    /// A head of HTTP/2 announces trailers, which HTTP/1.1 has only behind chunks: its length is not told.
+    announces_trailers: bool,
 }
 
 impl RequestBody {
-    /// Takes over a client's body of at most `max` bytes.
+    /// Takes over the body that a client has sent with this head, of at most `max` bytes.
     ///
     /// # Errors
     /// `BodyTooLarge` where its announced length is above that.
-    pub(super) fn new(incoming: Option<Upload>, exchange: &Rc<Exchange>, max: Option<u64>) -> Result<Self, Fault> {
+    pub(super) fn new(
+        incoming: Option<Upload>,
+        head: &Parts,
+        exchange: &Rc<Exchange>,
+        max: Option<u64>,
+    ) -> Result<Self, Fault> {
         let Some(incoming) = incoming else {
             exchange.request_sent();
             return Ok(Self::Empty);
@@ -69,6 +77,7 @@ impl RequestBody {
                 left: max,
                 silence: None,
                 kept: Weak::new(),
+                announces_trailers: head.version == Version::HTTP_2 && head.headers.contains_key(header::TRAILER),
             }))),
         }
     }
@@ -115,6 +124,10 @@ impl ClientBody {
         }
     }
 
+    fn size_hint(&self) -> SizeHint {
+        if self.announces_trailers { SizeHint::default() } else { self.incoming.size_hint() }
+    }
+
     fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let limit = self.exchange.timeouts().client_body;
         // Once the response has begun, both sides may take turns and pauses; the deadline of the exchange bounds them.
@@ -133,7 +146,7 @@ impl ClientBody {
         self.exchange.received(length);
         self.left = self.left.checked_sub(length).ok_or(Fault::BodyTooLarge)?;
         // A backend that was told the length has all of it, although the end may not have been said yet.
-        if is_last(&frame, &self.incoming) || self.incoming.size_hint().exact() == Some(0) {
+        if is_last(&frame, &self.incoming) || self.size_hint().exact() == Some(0) {
             self.exchange.request_sent();
         }
         self.keep(Some(&frame));
@@ -169,7 +182,7 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
-            Self::Client(body) => body.incoming.size_hint(),
+            Self::Client(body) => body.size_hint(),
             Self::Again(body) => body.size_hint(),
         }
     }
@@ -361,7 +374,7 @@ fn broken_off(error: &hyper::Error) -> Fault {
 }
 
 /// What the system, or a decoder, says below an error of hyper's.
-fn io_kind(error: &hyper::Error) -> Option<io::ErrorKind> {
+pub(super) fn io_kind(error: &hyper::Error) -> Option<io::ErrorKind> {
     Some(error.source()?.downcast_ref::<io::Error>()?.kind())
 }
 

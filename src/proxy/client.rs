@@ -67,7 +67,7 @@ struct Stream {
 /// The credit of a client that has just been useful: above anything that a working client sends between two requests or two
 /// pieces of a body, which is a whole window (`server::connection`) and its frames, and soon used up by one that sends pings,
 /// settings or empty frames.
-const CREDIT: usize = 2 * 1024 * 1024;
+const CREDIT: usize = 6 * 1024 * 1024;
 
 /// Requests that a client may give up before it must have seen as many to their end.
 const MOST_ABANDONED: u32 = 100;

@@ -25,6 +25,8 @@ pub enum Fault {
     ConnectTimeout,
     /// The process, or the listener, was told to stop, and the time to finish was over.
     Draining,
+    /// The client expects something of the gateway that it does not do (`Expect`, RFC 9110, section 10.1.1).
+    ExpectationFailed,
     /// The head of the request has more fields, or more bytes, than the listener accepts.
     HeaderTooLarge,
     /// A bug: the code that served the connection panicked.
@@ -66,7 +68,7 @@ pub enum Blame {
 
 impl Fault {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::BadRequest,
         Self::BadResponse,
         Self::BodyTooLarge,
@@ -76,6 +78,7 @@ impl Fault {
         Self::ConnectRefused,
         Self::ConnectTimeout,
         Self::Draining,
+        Self::ExpectationFailed,
         Self::HeaderTooLarge,
         Self::Internal,
         Self::NoHealthyBackend,
@@ -113,6 +116,7 @@ impl Fault {
             Self::ClientTimeout | Self::TunnelTimeout => 408,
             Self::BodyTooLarge => 413,
             Self::UriTooLong => 414,
+            Self::ExpectationFailed => 417,
             Self::RateLimited => 429,
             Self::HeaderTooLarge => 431,
             // nginx's: the client closed the request. Never sent, because nobody is there to read it.
@@ -143,6 +147,7 @@ impl Fault {
             Self::ConnectRefused => "connect_refused",
             Self::ConnectTimeout => "connect_timeout",
             Self::Draining => "draining",
+            Self::ExpectationFailed => "expectation_failed",
             Self::HeaderTooLarge => "header_too_large",
             Self::Internal => "internal",
             Self::NoHealthyBackend => "no_healthy_backend",
@@ -167,6 +172,7 @@ impl Fault {
             | Self::BodyTooLarge
             | Self::ClientGone
             | Self::ClientTimeout
+            | Self::ExpectationFailed
             | Self::HeaderTooLarge
             | Self::NoRoute
             | Self::RateLimited
@@ -193,6 +199,7 @@ impl Fault {
     pub const fn grpc_status(self) -> u16 {
         match self {
             Self::ClientGone => 1,
+            Self::ExpectationFailed => 2,
             Self::ConnectTimeout | Self::ClientTimeout | Self::ResponseTimeout | Self::TunnelTimeout => 4,
             Self::BodyTooLarge | Self::HeaderTooLarge | Self::RateLimited | Self::UriTooLong => 8,
             Self::NoRoute => 12,
@@ -217,6 +224,7 @@ impl Fault {
             | Self::BodyTooLarge
             | Self::ClientGone
             | Self::ClientTimeout
+            | Self::ExpectationFailed
             | Self::HeaderTooLarge
             | Self::UriTooLong => "http_request_error",
             Self::BadResponse => "http_protocol_error",
@@ -249,6 +257,7 @@ impl Fault {
             Self::ConnectRefused => "The service refuses connections.",
             Self::ConnectTimeout => "The service did not accept a connection in time.",
             Self::Draining => "The gateway stops.",
+            Self::ExpectationFailed => "What the request expects cannot be done here.",
             Self::HeaderTooLarge => "The head of the request is larger than is accepted here.",
             Self::Internal => "The gateway failed.",
             Self::NoHealthyBackend => "No backend of the service is healthy.",

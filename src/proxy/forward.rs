@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::{
     Exchange, Fault, RequestBody,
-    body::Used,
+    body::{Used, io_kind},
     headers,
     resend::Kept,
     upgrade::Asked,
@@ -21,7 +21,7 @@ use crate::{
 /// Sends the request to a backend, or to one after the other, and returns the head of a response.
 ///
 /// A request of which no byte was written goes to another backend, whatever its method; that is no retry. Nor is it one where
-/// the backend says that it has not begun: then it is sent once more, with its body, if that is small and was sent whole. One
+/// the backend says that it has not begun: then it is sent again, with its body, if that is small and was sent whole. One
 /// that was written and lost is retried only as `retries` says, and only where its body is empty.
 pub(super) async fn forward(
     exchange: &Rc<Exchange>,
@@ -186,6 +186,7 @@ async fn send(
     if matches!(&sent, Err(failure) if failure.fault == Fault::ResponseTimeout) {
         connection.doubt();
     }
+    route.upstream.metrics.interim(connection.take_interim());
     sent
 }
 
@@ -235,10 +236,16 @@ const OUT_OF_DESCRIPTORS: [i32; 2] = [rustix::io::Errno::MFILE.raw_os_error(), r
 fn send_fault(error: &WireError) -> Fault {
     match error {
         WireError::Garbage(_) => Fault::BadResponse,
-        WireError::Http2(error) if error.is_parse() => Fault::BadResponse,
+        WireError::Http2(error) if error.is_parse() || io_kind(error) == Some(io::ErrorKind::InvalidData) => {
+            Fault::BadResponse
+        }
         WireError::Body | WireError::Ended | WireError::Http2(_) | WireError::Io(_) => Fault::ResetBeforeHeaders,
     }
 }
+
+/// How often a request is sent again because the backend has not begun: more than once, because connections that were opened
+/// together go away together, and few times, because a backend that refuses has enough to do.
+const MOST_UNPROCESSED: u8 = 3;
 
 /// What is left of a route's retries for one request, and the copy to send again.
 struct Retries<'a> {
@@ -248,7 +255,7 @@ struct Retries<'a> {
     // What was sent of its body, if it has one.
     kept: Option<Rc<RefCell<Kept>>>,
     may_repeat: bool,
-    was_unprocessed: bool,
+    unprocessed: u8,
 }
 
 impl<'a> Retries<'a> {
@@ -259,13 +266,14 @@ impl<'a> Retries<'a> {
         let may_be_refused = route.upstream.plan.protocol != Protocol::Http1;
         let kept = if may_be_refused { body.kept() } else { None };
         let copy = (may_repeat || may_be_refused && (body.is_empty() || kept.is_some())).then(|| head.clone());
-        Self { route, left: plan.attempts, copy, kept, may_repeat, was_unprocessed: false }
+        Self { route, left: plan.attempts, copy, kept, may_repeat, unprocessed: 0 }
     }
 
-    /// Whether a request that the backend has not begun may be sent again: once, and it counts as no retry.
+    /// Whether a request that the backend has not begun may be sent again. That counts as no retry.
     fn allow_unprocessed(&mut self) -> bool {
         let is_kept = self.kept.as_ref().is_none_or(|kept| kept.borrow().is_whole());
-        self.copy.is_some() && is_kept && !std::mem::replace(&mut self.was_unprocessed, true)
+        self.unprocessed += 1;
+        self.copy.is_some() && is_kept && self.unprocessed <= MOST_UNPROCESSED
     }
 
     /// Whether the failure may be retried; takes one of those left.
@@ -279,6 +287,7 @@ impl<'a> Retries<'a> {
             | Fault::ClientGone
             | Fault::ClientTimeout
             | Fault::Draining
+            | Fault::ExpectationFailed
             | Fault::HeaderTooLarge
             | Fault::Internal
             | Fault::NoHealthyBackend

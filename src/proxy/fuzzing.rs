@@ -2,15 +2,16 @@
 
 use std::{borrow::Cow, net::IpAddr};
 
-use http::{HeaderName, HeaderValue, Method, Request, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Version, header};
 
 use super::{
+    compress::negotiate,
     frames::Frames,
     grpc,
     headers::{self, Origin},
     sanitise,
 };
-use crate::route;
+use crate::{config::plan::Coding, route};
 
 /// Takes a head through all that is done to it on its way to a backend. Bytes that the HTTP library would refuse are none.
 ///
@@ -70,6 +71,65 @@ pub fn websocket_frames(bytes: &[u8]) {
     whole.pass(bytes);
     bytes.chunks(usize::from(*piece).max(1)).for_each(|piece| cut.pass(piece));
     assert_eq!(whole.is_between(), cut.is_between());
+}
+
+/// Takes lines for fields of `Accept-Encoding`, to a route that offers what the first byte says.
+///
+/// # Panics
+/// What is chosen is not offered, or not wanted, or not what a plain reading of RFC 9110, section 12.5.3, leads to.
+pub fn accept_encoding(bytes: &[u8]) {
+    let Some((offer, bytes)) = bytes.split_first() else { return };
+    let mut ours = vec![Coding::Zstd, Coding::Brotli, Coding::Gzip];
+    ours.rotate_left(usize::from(offer >> 3) % 3);
+    let mut number = 0;
+    ours.retain(|_| {
+        number += 1;
+        offer & (1 << number) == 0
+    });
+    let mut headers = HeaderMap::new();
+    let mut wishes = Vec::new();
+    for value in bytes.split(|byte| *byte == b'\n').filter_map(|line| HeaderValue::from_bytes(line).ok()) {
+        wishes.extend(value.to_str().unwrap_or_default().split(',').filter_map(wish));
+        headers.append(header::ACCEPT_ENCODING, value);
+    }
+
+    let weight = |names: &[&str]| {
+        let named = wishes.iter().filter(|(name, _)| names.contains(&name.as_str()));
+        named.map(|(_, weight)| *weight).min()
+    };
+    let of = |coding: &Coding| {
+        let names: &[&str] = if *coding == Coding::Gzip { &["gzip", "x-gzip"] } else { &[coding.token()] };
+        weight(names).or(weight(&["*"])).unwrap_or(0)
+    };
+    let (most, identity) = (ours.iter().map(of).max().unwrap_or(0), weight(&["identity"]).unwrap_or(0));
+    let expected = ours.iter().find(|coding| of(coding) == most).filter(|_| most > 0 && most >= identity);
+
+    let chosen = negotiate(&headers, &ours);
+    assert!(chosen.is_none_or(|coding| ours.contains(&coding) && of(&coding) > 0), "{chosen:?} {wishes:?}");
+    assert_eq!(chosen.as_ref(), expected, "{wishes:?}");
+}
+
+/// `gzip;q=0.5`, in thousandths.
+fn wish(text: &str) -> Option<(String, u16)> {
+    let parts: Vec<&str> = text.split(';').map(str::trim).collect();
+    let weight = match parts.get(1) {
+        None => 1_000,
+        Some(parameter) => {
+            let (name, value) = parameter.split_once('=')?;
+            let value = value.trim();
+            let is_plain = value.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+            let whole = value.starts_with(['0', '1']) && (value.len() == 1 || value[1..].starts_with('.'));
+            if !name.trim().eq_ignore_ascii_case("q") || !is_plain || !whole || value.len() > 5 {
+                return None;
+            }
+            let weight: f32 = value.parse().ok()?;
+            if weight > 1.0 {
+                return None;
+            }
+            (weight * 1_000.0).round() as u16
+        }
+    };
+    Some((parts[0].to_ascii_lowercase(), weight))
 }
 
 /// `METHOD TARGET`, then a line for each field.

@@ -76,8 +76,10 @@ impl Gateway {
         request: Request<Incoming>,
     ) -> Result<Response<ResponseBody>, Infallible> {
         let exchange = Exchange::begin(&self, &client, self.pin(), &request);
-        // A small one has come with its head, as a rule: it is read then, and the connection goes on.
-        let is_small = request.body().size_hint().exact().is_some_and(|length| length <= SMALL_BODY);
+        // A small one has come with its head, as a rule: it is read then, and the connection goes on. Whoever waits to be told
+        // to go on has sent none of it, and may send something else now.
+        let is_small = request.body().size_hint().exact().is_some_and(|length| length <= SMALL_BODY)
+            && (request.body().is_end_stream() || !request.headers().contains_key(header::EXPECT));
         let served = serve(&exchange, request).await;
         let mut response = served.unwrap_or_else(|refused| respond::refuse(&exchange, refused));
         if exchange.leaves_unread() && !is_small {
@@ -170,7 +172,7 @@ async fn serve(exchange: &Rc<Exchange>, request: Request<Incoming>) -> Result<Re
         return Err(Refused::by_layer(&refusal, &pass));
     }
 
-    let body = RequestBody::new(body, exchange, route.plan.max_body.map(|size| size.0))?;
+    let body = RequestBody::new(body, &head, exchange, route.plan.max_body.map(|size| size.0))?;
     let offer = route.plan.compress.as_ref().map(|compression| Offer::of(compression, &head));
     let asked = Asked::of(&head, route, !body.is_empty(), extended)?;
     ready_for_backend(exchange, &mut head);

@@ -60,6 +60,12 @@ pub(super) fn is_framing_understood(headers: &HeaderMap) -> bool {
     }
 }
 
+/// Whether nothing is expected but what the gateway does, which is to say "go on" (RFC 9110, section 10.1.1).
+pub(super) fn is_expectation_known(headers: &HeaderMap) -> bool {
+    let mut expected = headers.get_all(header::EXPECT).iter().flat_map(|list| list.as_bytes().split(|b| *b == b','));
+    expected.all(|one| one.trim_ascii().is_empty() || one.trim_ascii().eq_ignore_ascii_case(b"100-continue"))
+}
+
 /// Removes what clients may not say: fields that tell backends who a client is, and fields whose name has an underscore, as nginx
 /// does: to programs behind CGI and WSGI, `X_Forwarded_For` and `X-Forwarded-For` are one.
 pub(super) fn strip_claims(headers: &mut HeaderMap, identity: &[HeaderName]) {

@@ -73,7 +73,7 @@ impl From<Malformed> for Refused {
         if let Some(first) = detail.get_mut(..1) {
             first.make_ascii_uppercase();
         }
-        Self { fault: Fault::BadRequest, detail: Some(format!("{detail}.").into()), headers: Box::new(headers) }
+        Self { fault: malformed.fault(), detail: Some(format!("{detail}.").into()), headers: Box::new(headers) }
     }
 }
 

@@ -17,10 +17,28 @@ pub(super) fn measure(head: &Parts, limits: &ClientLimits) -> Result<(), Fault> 
     if target + authority > limits.uri as usize {
         return Err(Fault::UriTooLong);
     }
-    if head.headers.len() > limits.headers as usize {
+    if head.headers.len() > limits.headers as usize || size(head) > limits.header_size as usize {
         return Err(Fault::HeaderTooLarge);
     }
     Ok(())
+}
+
+/// The size of a head as its protocol counts it: in HTTP/1.1 what is written, with one space behind each colon; in HTTP/2 names
+/// and values, and 32 bytes for each field (RFC 9113, section 6.5.2).
+fn size(head: &Parts) -> usize {
+    const HTTP1_LINE: usize = "  HTTP/1.1\r\n\r\n".len();
+    const HTTP1_FIELD: usize = ": \r\n".len();
+    const HTTP2_FIELD: usize = 32;
+    const PSEUDO: usize = ":method:scheme:path".len() + 3 * HTTP2_FIELD;
+    const AUTHORITY: usize = ":authority".len() + HTTP2_FIELD;
+    let uri = &head.uri;
+    let is_http2 = head.version == Version::HTTP_2;
+    let (line, field) = if is_http2 { (PSEUDO, HTTP2_FIELD) } else { (HTTP1_LINE, HTTP1_FIELD) };
+    let scheme = uri.scheme_str().map_or(0, |scheme| scheme.len() + if is_http2 { 0 } else { "://".len() });
+    let authority = uri.authority().map_or(0, |host| host.as_str().len() + if is_http2 { AUTHORITY } else { 0 });
+    let path = uri.path_and_query().map_or(0, |path| path.as_str().len());
+    let fields: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + field).sum();
+    line + head.method.as_str().len() + scheme + authority + path + fields
 }
 
 /// Why a request is refused unread.
@@ -28,6 +46,8 @@ pub(super) fn measure(head: &Parts, limits: &ClientLimits) -> Result<(), Fault> 
 pub(super) enum Malformed {
     #[error("CONNECT is not served")]
     Connect,
+    #[error("the request expects something other than 100-continue")]
+    Expectation,
     #[error(transparent)]
     Host(#[from] HostError),
     #[error("the Host header is missing, given twice or not text")]
@@ -46,6 +66,23 @@ pub(super) enum Malformed {
     Target,
 }
 
+impl Malformed {
+    pub(super) const fn fault(&self) -> Fault {
+        match self {
+            Self::Expectation => Fault::ExpectationFailed,
+            Self::Ambiguous
+            | Self::Connect
+            | Self::Framing
+            | Self::Host(_)
+            | Self::HostHeader
+            | Self::Length
+            | Self::Path(_)
+            | Self::Target
+            | Self::TwoHosts => Fault::BadRequest,
+        }
+    }
+}
+
 /// Refuses what is ambiguous, and brings the path into the one form that is matched and forwarded.
 pub(super) fn sanitise(head: &mut Parts) -> Result<(), Malformed> {
     if head.method == Method::CONNECT {
@@ -59,6 +96,9 @@ pub(super) fn sanitise(head: &mut Parts) -> Result<(), Malformed> {
     // In HTTP/1.1 hyper has made one of those that agree and refused the others.
     if !headers::is_length_plain(&head.headers) {
         return Err(Malformed::Length);
+    }
+    if !headers::is_expectation_known(&head.headers) {
+        return Err(Malformed::Expectation);
     }
     one_host(head)?;
     normalise_target(head)
@@ -165,6 +205,10 @@ mod tests {
         for coding in ["gzip, chunked", "gzip", "identity", "chunked, chunked", ""] {
             let coded = Request::post("/").header("host", "a").header("transfer-encoding", coding);
             assert_eq!(refused(coded), Malformed::Framing, "{coding}");
+        }
+        for expected in ["100-continue, 200-ok", "200-ok", "100-continue;q=1", "100", "\"100-continue\""] {
+            let expecting = Request::post("/").header("host", "a").header("expect", expected);
+            assert_eq!(refused(expecting), Malformed::Expectation, "{expected}");
         }
     }
 

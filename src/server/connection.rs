@@ -54,6 +54,8 @@ pub enum Closed {
     HandshakeTimeout,
     /// The head of a request took longer than `client_header`.
     HeaderTimeout,
+    /// The head of a request was too large to be read to its end; hyper has said so.
+    HeaderTooLarge,
     /// Nothing came for `client_idle`.
     Idle,
     /// The code that served it panicked.
@@ -69,7 +71,7 @@ pub enum Closed {
 
 impl Closed {
     /// Their tokens, in the order of their numbers.
-    pub const TOKENS: [&'static str; 13] = [
+    pub const TOKENS: [&'static str; 14] = [
         "bad_request",
         "client_gone",
         "cut",
@@ -78,6 +80,7 @@ impl Closed {
         "flood",
         "handshake_timeout",
         "header_timeout",
+        "header_too_large",
         "idle",
         "panic",
         "proxy_header",
@@ -94,6 +97,10 @@ impl Closed {
 
 /// Bodies pass in pieces of at most this, in bytes, unless heads may be larger.
 const PIECE: usize = 64 * 1024;
+
+/// By so many bytes a head may be larger than the listener accepts and is read all the same, for an answer that says why it is
+/// refused, and a line in the log. What is larger still never becomes a request: hyper answers it with a bare 431.
+const HEAD_SLACK: u32 = 16 * 1024;
 
 /// As many fields hyper reads without allocating, unless it is told of more.
 const HEADERS_ON_STACK: u32 = 100;
@@ -298,7 +305,7 @@ async fn http1<T: Transport>(gateway: Rc<Gateway>, open: &Rc<Open>, stream: Clie
     let service = TowerToHyperService::new(gateway.service(Rc::clone(&open.client)));
     let mut builder = http1::Builder::new();
     let limits = &open.client.listener.plan.limits;
-    let head = limits.header_size as usize;
+    let head = (limits.header_size + HEAD_SLACK) as usize;
     // The worker's sweep keeps the deadlines: hyper's would arm a timer for each request.
     builder.header_read_timeout(None::<Duration>).max_header_size(head).max_buf_size(head.max(PIECE));
     if limits.headers > HEADERS_ON_STACK {
@@ -370,7 +377,7 @@ async fn http2<T: Transport>(gateway: Rc<Gateway>, open: &Rc<Open>, stream: Clie
     let mut builder = http2::Builder::new(Streams(Rc::clone(open)));
     builder
         .max_concurrent_streams(open.client.listener.plan.max_concurrent_streams)
-        .max_header_list_size(open.client.listener.plan.limits.header_size)
+        .max_header_list_size(open.client.listener.plan.limits.header_size + HEAD_SLACK)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(STREAM_BUFFER)
@@ -418,20 +425,34 @@ struct Streams(Rc<Open>);
 
 impl<F: Future<Output = ()> + 'static> Executor<F> for Streams {
     fn execute(&self, stream: F) {
-        let open = Rc::clone(&self.0);
+        let watch = Watch(Rc::clone(&self.0));
         let task = spawn_local(async move {
-            if AssertUnwindSafe(stream).catch_unwind().await.is_err() {
-                open.cut(Closed::Panic);
-            }
-            open.client.stream_ended(tokio::task::id());
+            let watch = watch;
+            stream.await;
+            watch.0.client.stream_ended(tokio::task::id());
         });
         self.0.client.stream_began(task.id(), task.abort_handle());
     }
 }
 
+/// Cuts a connection of which one stream panics, while that unwinds. Later would be too late: a lock that the stream shares
+/// with its connection may be poisoned, and whatever touches it then panics as well, the end of the stream among it.
+struct Watch(Rc<Open>);
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.cut(Closed::Panic);
+        }
+    }
+}
+
 /// What a client may send of one request's body, and of all of a connection's, before the backend has taken it.
-const STREAM_WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
+///
+/// h2 ends a connection on which small frames wait for their reader (`upstream::wire` has the sum): with these figures one call
+/// that streams messages of 25 bytes to a backend that has stopped reading is no reason to.
+const STREAM_WINDOW: u32 = 128 * 1024;
+const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 
 /// How often a client is asked whether it is still there, and how long it may take to say so.
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
@@ -447,7 +468,9 @@ const STREAM_BUFFER: usize = 64 * 1024;
 const MAX_RESETS: usize = 64;
 
 fn reason(error: &hyper::Error) -> Closed {
-    if error.is_parse() {
+    if error.is_parse_too_large() {
+        Closed::HeaderTooLarge
+    } else if error.is_parse() {
         Closed::BadRequest
     } else if error.is_user() {
         Closed::Cut

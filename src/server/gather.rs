@@ -3,16 +3,23 @@
 use std::{
     cell::RefCell,
     io,
-    pin::Pin,
+    pin::{Pin, pin},
     rc::Rc,
     task::{Context, Poll, ready},
 };
 
 use bytes::{Buf as _, BytesMut};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    task::yield_now,
+};
 
 /// What is gathered before the socket must take some, in bytes.
 const MOST: usize = 64 * 1024;
+
+/// What is read in a turn, in bytes. Those whom it is for have theirs before more is read: h2 counts what waits for them
+/// against the client.
+const TURN: usize = 64 * 1024;
 
 /// A stream whose writes are held back until [`Gathered::poll_write_out`], which whoever drives the connection calls after each
 /// poll of it: all that the connection had to say in that turn goes out at once.
@@ -21,6 +28,8 @@ pub(super) struct Gathered<S>(Rc<RefCell<Gathering<S>>>);
 struct Gathering<S> {
     stream: S,
     out: BytesMut,
+    // What may still be read in this turn.
+    turn: usize,
 }
 
 impl<S> Clone for Gathered<S> {
@@ -31,7 +40,7 @@ impl<S> Clone for Gathered<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Gathered<S> {
     pub(super) fn new(stream: S) -> Self {
-        Self(Rc::new(RefCell::new(Gathering { stream, out: BytesMut::new() })))
+        Self(Rc::new(RefCell::new(Gathering { stream, out: BytesMut::new(), turn: TURN })))
     }
 
     /// Writes what was gathered. Pending until the socket has taken all of it.
@@ -42,6 +51,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gathered<S> {
 
 impl<S: AsyncWrite + Unpin> Gathering<S> {
     fn poll_write_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.turn = TURN;
         while self.out.has_remaining() {
             let written = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.out))?;
             if written == 0 {
@@ -58,7 +68,15 @@ impl<S: AsyncWrite + Unpin> Gathering<S> {
 
 impl<S: AsyncRead + Unpin> AsyncRead for Gathered<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0.borrow_mut().stream).poll_read(cx, buf)
+        let mut gathering = self.0.borrow_mut();
+        if gathering.turn == 0 {
+            // The next turn comes after everybody else's: a mere wake-up would let it overtake those who wait for a socket.
+            return pin!(yield_now()).poll(cx).map(|()| Ok(()));
+        }
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut gathering.stream).poll_read(cx, buf))?;
+        gathering.turn = gathering.turn.saturating_sub(buf.filled().len() - before);
+        Poll::Ready(Ok(()))
     }
 }
 

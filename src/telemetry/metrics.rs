@@ -1,11 +1,18 @@
 //! What is counted of each route, backend, upstream and listener.
 //!
 //! Whoever owns the counted thing (the registry, the listener) owns its metrics, so they survive a reload with it. Workers
-//! call the `record` methods: no lock, no shared write, and no allocation but a worker's first record of a thing, which makes
-//! its block of cells; of ten thousand routes only the used ones cost memory. `expose` sums the blocks for a scrape and is
-//! given the names, which are not known here.
+//! call the `record` methods: no lock, no shared write but for a rarity, and no allocation but a worker's first record of a
+//! thing, which makes its block of cells; of ten thousand routes only the used ones cost memory. `expose` sums the blocks for
+//! a scrape and is given the names, which are not known here.
 
-use std::{collections::BTreeMap, sync::OnceLock, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use http::Method;
 
@@ -320,13 +327,22 @@ const ATTEMPT_OUTCOMES: [&str; 4] = ["first_ok", "first_failed", "retry_ok", "re
 #[derive(Debug)]
 pub struct UpstreamMetrics {
     attempts: TokenCounter,
+    // One cell for all workers: there are few.
+    interim: AtomicU64,
 }
 
 impl UpstreamMetrics {
     /// All at zero.
     #[must_use]
     pub fn new(workers: usize) -> Self {
-        Self { attempts: TokenCounter::new(workers, &ATTEMPT_OUTCOMES) }
+        Self { attempts: TokenCounter::new(workers, &ATTEMPT_OUTCOMES), interim: AtomicU64::new(0) }
+    }
+
+    /// Counts interim responses.
+    pub fn interim(&self, responses: u32) {
+        if responses > 0 {
+            self.interim.fetch_add(responses.into(), Relaxed);
+        }
     }
 
     /// Counts an attempt.
@@ -345,6 +361,7 @@ impl UpstreamMetrics {
         for (outcome, sum) in self.attempts() {
             attempts.sample([upstream, outcome], sum);
         }
+        out.family(&catalogue::UPSTREAM_INTERIM_RESPONSES).sample([upstream], self.interim.load(Relaxed));
     }
 }
 

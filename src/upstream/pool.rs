@@ -14,7 +14,7 @@ use std::{
     pin::Pin,
     rc::{Rc, Weak},
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
 
@@ -371,6 +371,14 @@ impl<B: Sendable> Connection<B> {
         }
     }
 
+    /// How many interim responses (1xx) came before the response, or instead of it. In HTTP/2 hyper tells nobody of them.
+    pub fn take_interim(&mut self) -> u32 {
+        match &mut self.wire {
+            Using::Http1(wire) => wire.take_interim(),
+            Using::Http2 { .. } => 0,
+        }
+    }
+
     /// What is spoken on it.
     #[must_use]
     pub const fn is_http2(&self) -> bool {
@@ -424,8 +432,15 @@ impl<B: Sendable> Body for Connection<B> {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, WireError>>> {
         match &mut self.wire {
             Using::Http1(wire) => wire.poll_frame(cx),
-            Using::Http2 { response: Some(response), .. } => {
-                Pin::new(response).poll_frame(cx).map_err(WireError::from)
+            Using::Http2 { stream, response: Some(response) } => {
+                let frame = ready!(Pin::new(&mut *response).poll_frame(cx));
+                stream.wire.moved_on();
+                // hyper takes a reset without an error for an end. It may be one where the backend has answered and does not
+                // want the rest of the request, and only there (RFC 9113, section 8.1).
+                if frame.is_none() && stream.is_sent.get() && !response.is_end_stream() {
+                    return Poll::Ready(Some(Err(WireError::Ended)));
+                }
+                Poll::Ready(frame.map(|frame| frame.map_err(WireError::from)))
             }
             Using::Http2 { response: None, .. } => Poll::Ready(None),
         }
@@ -474,12 +489,14 @@ impl<B> Unsent<B> {
 pub(super) struct Stream<B: Sendable> {
     wire: Rc<Http2<B>>,
     pool: Weak<Pool<B>>,
+    /// All of the request was sent.
+    pub(super) is_sent: Cell<bool>,
 }
 
 impl<B: Sendable> Stream<B> {
     fn new(wire: &Rc<Http2<B>>, pool: &Rc<Pool<B>>) -> Rc<Self> {
         wire.begin_stream();
-        Rc::new(Self { wire: Rc::clone(wire), pool: Rc::downgrade(pool) })
+        Rc::new(Self { wire: Rc::clone(wire), pool: Rc::downgrade(pool), is_sent: Cell::default() })
     }
 }
 

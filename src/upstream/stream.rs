@@ -12,21 +12,23 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{dial::Transport, pool::Place};
 
-/// A backend's stream, which holds a place among its connections, and tells that something came.
+/// A backend's stream, which holds a place among its connections, and tells, where somebody wants to know, that something came.
 #[derive(Debug)]
 pub struct BackendStream {
     transport: Transport,
-    heard: Heard,
+    heard: Option<Heard>,
     _place: Place,
 }
 
-/// How often something came from the backend, for whoever wants to know whether it is silent.
+/// How often something came from the backend, for whoever wants to know whether it is silent, and how much more may come before
+/// something useful does.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Heard(Rc<Ear>);
 
 #[derive(Debug, Default)]
 struct Ear {
     times: Cell<u64>,
+    credit: Cell<usize>,
     listener: RefCell<Option<Waker>>,
 }
 
@@ -41,25 +43,35 @@ impl Heard {
         self.0.listener.replace(Some(cx.waker().clone()));
     }
 
-    fn count(&self) {
+    /// So many bytes may come from now on.
+    pub(super) fn credit(&self, bytes: usize) {
+        self.0.credit.set(bytes);
+    }
+
+    fn count(&self, bytes: usize) -> io::Result<()> {
+        let left = self.0.credit.get().checked_sub(bytes).ok_or(io::ErrorKind::InvalidData)?;
+        self.0.credit.set(left);
         self.0.times.set(self.0.times.get() + 1);
         if let Some(listener) = self.0.listener.take() {
             listener.wake();
         }
+        Ok(())
     }
 }
 
 impl BackendStream {
-    pub(super) const fn new(transport: Transport, heard: Heard, place: Place) -> Self {
+    pub(super) const fn new(transport: Transport, heard: Option<Heard>, place: Place) -> Self {
         Self { transport, heard, _place: place }
     }
 }
 
 impl AsyncRead for BackendStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.transport).poll_read(cx, buf))?;
-        self.heard.count();
-        Poll::Ready(Ok(()))
+        let Self { transport, heard, .. } = &mut *self;
+        let Some(heard) = heard else { return Pin::new(transport).poll_read(cx, buf) };
+        let before = buf.filled().len();
+        ready!(Pin::new(transport).poll_read(cx, buf))?;
+        Poll::Ready(heard.count(buf.filled().len() - before))
     }
 }
 

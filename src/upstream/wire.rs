@@ -6,7 +6,7 @@ use std::{
     io,
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
 
@@ -37,16 +37,25 @@ const MAX_HEAD: usize = 64 * 1024;
 /// Requests at once on one HTTP/2 connection, where the backend allows more.
 const MAX_STREAMS: usize = 128;
 
+/// Fewer than most backends allow: each of them is used.
+const FEW_STREAMS: usize = 10;
+
 /// What a backend may send of one response before the client has taken it: enough for 1 Gbit/s over a millisecond there and
 /// back.
 const STREAM_WINDOW: u32 = 128 * 1024;
 
-/// The same of all of a connection's responses: as much as all of them may hold together. With less, clients that do not read
-/// would keep all of it, and every other request of the connection would wait for them.
+/// The same of all of a connection's responses: more than all of them may hold together, which is 16 MiB. With less, clients that
+/// do not read would keep all of it, and every other request of the connection would wait for them.
 ///
-/// These 16 MiB are credit, not memory. They are held only while 128 clients read nothing of responses above 128 KiB, each until
-/// the deadline of its request; over HTTP/1.1 each would hold a connection with a buffer of half that, and one of the system's.
-const CONNECTION_WINDOW: u32 = STREAM_WINDOW * MAX_STREAMS as u32;
+/// It is that much more because h2 allows frames that wait for their reader by it: those under 256 bytes together half of it,
+/// each counted as what it lacks of 256, and past that it ends the connection. A response in frames of 30 bytes, of which
+/// a client takes nothing, counts for 1 MiB; here 64 such clients do not cost all others theirs. Both are credit, not memory.
+/// What is really held ends with the deadlines of the requests.
+const CONNECTION_WINDOW: u32 = 128 * 1024 * 1024;
+
+/// What may come of a backend before something useful does, the head of a response or a piece of a body that a client takes: more
+/// than all of the streams' windows, and soon used up by one that sends interim responses, pings or settings for ever.
+const CREDIT: usize = 2 * MAX_STREAMS * STREAM_WINDOW as usize;
 
 /// How long nothing may come from a backend with requests under way before it is asked whether it is still there, and how long
 /// it may take to say so.
@@ -85,7 +94,7 @@ pub(super) enum Wire<B: Sendable> {
 pub(super) async fn open<B: Sendable>(dial: &Dial, place: Place) -> Result<Wire<B>, DialError> {
     let transport = dial.connect().await?;
     match transport.protocol(dial) {
-        Protocol::Http1 => Ok(Wire::Http1(Http1::new(BackendStream::new(transport, Heard::default(), place)))),
+        Protocol::Http1 => Ok(Wire::Http1(Http1::new(BackendStream::new(transport, None, place)))),
         Protocol::Http2 => Box::pin(Http2::open(dial, transport, place)).await.map(|wire| Wire::Http2(Rc::new(wire))),
     }
 }
@@ -125,7 +134,7 @@ type Http2Connection<B> = http2::Connection<TokioIo<BackendStream>, Upload<B>, T
 /// response alone, it would seem free while the connection has no room, and whatever is sent then would wait in hyper.
 pub(super) struct Upload<B: Sendable> {
     body: B,
-    _stream: Rc<Stream<B>>,
+    stream: Rc<Stream<B>>,
 }
 
 impl<B: Sendable> Body for Upload<B> {
@@ -136,7 +145,10 @@ impl<B: Sendable> Body for Upload<B> {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        let is_last = frame.as_ref().is_none_or(|frame| frame.as_ref().is_ok_and(Frame::is_trailers));
+        self.stream.is_sent.set(is_last || self.body.is_end_stream());
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -168,7 +180,8 @@ pub(super) struct Http2<B: Sendable> {
 impl<B: Sendable> Http2<B> {
     async fn open(dial: &Dial, transport: Transport, place: Place) -> Result<Self, DialError> {
         let heard = Heard::default();
-        let stream = TokioIo::new(BackendStream::new(transport, heard.clone(), place));
+        heard.credit(CREDIT);
+        let stream = TokioIo::new(BackendStream::new(transport, Some(heard.clone()), place));
         let mut builder = http2::Builder::new(Tasks);
         builder
             .timer(TokioTimer::new())
@@ -207,10 +220,14 @@ impl<B: Sendable> Http2<B> {
     }
 
     /// Whether it may carry one more request: as many as the backend allows, and we.
+    ///
+    /// Of many that are allowed the last is left alone: hyper holds a request that fills a connection up until it is written,
+    /// and loses it, with its body, where the backend goes away in that moment. Of few, one is too much to do without.
     pub(super) fn has_room(&self) -> bool {
         let Ok(connection) = self.connection.try_borrow() else { return false };
         let allowed = connection.as_ref().map_or(0, Http2Connection::current_max_send_streams);
-        self.streams.get() < allowed.min(MAX_STREAMS) && !self.is_closed()
+        let usable = if allowed < FEW_STREAMS { allowed } else { allowed - 1 };
+        self.streams.get() < usable.min(MAX_STREAMS) && !self.is_closed()
     }
 
     /// Whether it takes no request any more. Those that it carries go on.
@@ -225,6 +242,11 @@ impl<B: Sendable> Http2<B> {
         if heard == self.heard.times() && since.elapsed() >= SILENCE {
             self.is_retired.set(true);
         }
+    }
+
+    /// The backend was useful: it may send as much again.
+    pub(super) fn moved_on(&self) {
+        self.heard.credit(CREDIT);
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -249,8 +271,10 @@ impl<B: Sendable> Http2<B> {
         if self.asked.get().0 != self.heard.times() {
             self.asked.set((self.heard.times(), Instant::now()));
         }
-        let request = request.map(|body| Upload { body, _stream: Rc::clone(stream) });
+        stream.is_sent.set(request.body().is_end_stream());
+        let request = request.map(|body| Upload { body, stream: Rc::clone(stream) });
         let sent = self.sender.clone().try_send_request(request).await;
+        self.moved_on();
         sent.map_err(|mut error| Unsent {
             request: error.take_message().map(|request| undressed(request.map(|upload| upload.body))),
             error: error.into_error().into(),

@@ -12,7 +12,11 @@ use http::HeaderMap;
 use rustls::{RootCertStore, ServerConfig, crypto::aws_lc_rs::default_provider, server::WebPkiClientVerifier};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 
-use crate::support::{Act, Authority, Backend, Gateway, Http2Backend, Launch, Load, Pair, eventually, ok, upstream};
+use crate::support::{
+    Act, Authority, Backend, Client, Gateway, Http2Backend, Launch, Load, Pair, eventually,
+    frames::{DATA, END_HEADERS, END_STREAM, GET, HEADERS, block, frame, request as request_of},
+    ok, upstream,
+};
 
 fn server_config(pair: &Pair, clients: Option<&Authority>, alpn: &[&str]) -> ServerConfig {
     let chain = vec![CertificateDer::from_pem_slice(pair.cert.as_bytes()).unwrap()];
@@ -191,8 +195,17 @@ fn a_request_becomes_one_of_http2_and_its_answer_one_of_http1() {
     }
     assert_eq!(seen.body, "query");
     assert_eq!(seen.trailers.unwrap()["x-check"], "9");
-    assert_eq!(gateway.send("GET /old HTTP/1.0\r\n\r\n").status(), 200);
+    // Here nothing is in the way of a length.
+    let fields = [GET.to_vec(), vec![("content-length", &b"3"[..]), ("trailer", b"x-check")]].concat();
+    let trailers = frame(HEADERS, END_HEADERS | END_STREAM, 1, block(&[("x-check", b"9")]));
+    let mut client = Client::http2(gateway.address());
+    client.send(request_of(1, &fields, false)).send(frame(DATA, 0, 1, "abc")).send(trailers);
+    client.frames_of(1).expect("an answer");
     let seen = backend.seen().remove(1);
+    assert_eq!((&seen.head.headers()["content-length"], &seen.body[..]), (&"3".parse().unwrap(), &b"abc"[..]));
+    assert_eq!(seen.trailers.unwrap()["x-check"], "9");
+    assert_eq!(gateway.send("GET /old HTTP/1.0\r\n\r\n").status(), 200);
+    let seen = backend.seen().remove(2);
     assert_eq!(seen.head.uri().path(), "/old");
     assert!(!seen.head.headers().contains_key("te"));
 }

@@ -112,19 +112,9 @@ fn a_piece_does_not_wait_for_the_next() {
         assert_eq!(client.head().header("content-encoding"), Some(coding));
         let mut seen = Vec::new();
         while decoded(coding, &seen).0 != b"first" {
-            let size = chunk_size(&mut client);
-            seen.extend(client.read(size));
-            client.read(2);
+            seen.extend(client.chunk());
         }
     }
-}
-
-fn chunk_size(client: &mut Client) -> usize {
-    let mut line = Vec::new();
-    while !line.ends_with(b"\r\n") {
-        line.extend(client.read(1));
-    }
-    usize::from_str_radix(std::str::from_utf8(&line).unwrap().trim(), 16).unwrap()
 }
 
 #[test]

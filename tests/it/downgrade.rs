@@ -307,6 +307,53 @@ fn trailers_are_trailers() {
     assert_eq!(String::from_utf8_lossy(&seen.lock().unwrap()), "3\r\nabc\r\n0\r\nx-sum: 1\r\n\r\n");
 }
 
+/// HTTP/1.1 has trailers only behind chunks: a length in their way is left out, where they are announced. Where they are not,
+/// they are dropped, whatever the framing.
+#[test]
+fn a_length_does_not_cost_announced_trailers() {
+    let desk = Desk::open();
+    let seen = Arc::<Mutex<Vec<u8>>>::default();
+    let raw = Arc::clone(&seen);
+    desk.backend.behave(move |peer, received| {
+        let is_chunked = received.header("transfer-encoding").is_some();
+        let mut raw = raw.lock().unwrap();
+        raw.clear();
+        while !raw.ends_with(if is_chunked { b"\r\n\r\n" } else { b"abc" }) {
+            raw.extend(peer.read_raw()?);
+        }
+        peer.write("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello")
+    });
+    let say = |fields: &[Field<'_>], trailers: &[Field<'_>]| {
+        let mut post = with(&[(":method", b"POST")]);
+        post.extend_from_slice(fields);
+        let mut frames = vec![request(1, &post, false), frame(DATA, u8::from(trailers.is_empty()), 1, "abc")];
+        if !trailers.is_empty() {
+            frames.push(frame(HEADERS, END_HEADERS | END_STREAM, 1, block(trailers)));
+        }
+        let head = desk.passes(&frames).head;
+        let framing = (head.get("content-length").map(str::to_owned), head.get("transfer-encoding").map(str::to_owned));
+        (framing, String::from_utf8(seen.lock().unwrap().clone()).unwrap())
+    };
+    let (length, trailer, sum) = (("content-length", &b"3"[..]), ("trailer", &b"x-sum"[..]), ("x-sum", &b"1"[..]));
+    let chunked = || (None, Some("chunked".to_owned()));
+    let of_length = || (Some("3".to_owned()), None);
+    assert_eq!(say(&[length, trailer], &[sum]), (chunked(), "3\r\nabc\r\n0\r\nx-sum: 1\r\n\r\n".to_owned()));
+    assert_eq!(say(&[length, trailer], &[]), (chunked(), "3\r\nabc\r\n0\r\n\r\n".to_owned()));
+    assert_eq!(say(&[trailer], &[sum]), (chunked(), "3\r\nabc\r\n0\r\nx-sum: 1\r\n\r\n".to_owned()));
+    assert_eq!(say(&[length], &[sum]), (of_length(), "abc".to_owned()));
+    assert_eq!(say(&[], &[sum]), (chunked(), "3\r\nabc\r\n0\r\nx-sum: 1\r\n\r\n".to_owned()));
+    assert_eq!(desk.backend.connections(), 1, "it goes on after trailers");
+    // One that is wrong is still wrong.
+    desk.refuses(
+        "a length that is not that of the body",
+        &[
+            request(1, &with(&[(":method", b"POST"), ("content-length", b"4"), trailer]), false),
+            frame(DATA, 0, 1, "abc"),
+            frame(HEADERS, END_HEADERS | END_STREAM, 1, block(&[sum])),
+        ],
+    );
+}
+
 #[test]
 fn a_stream_that_is_reset_in_its_body_is_cut_for_the_backend() {
     let desk = Desk::open();

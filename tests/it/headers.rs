@@ -1,6 +1,10 @@
 //! What each side sees of the other's headers.
 
-use crate::support::{Backend, Gateway, route, upstream};
+use crate::support::{
+    Backend, Client, Gateway,
+    frames::{DATA, GET, request},
+    route, upstream,
+};
 
 const TRUSTING: &str = "listeners: { main: { bind: \"127.0.0.1:0\", trusted_proxies: [127.0.0.0/8] } }\n";
 
@@ -185,7 +189,42 @@ fn who_expects_100_continue_is_told_to_go_on() {
         .connect()
         .send("POST / HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 11\r\n\r\n")
         .head();
-    assert_eq!(refused.status(), 413);
+    assert_eq!((refused.status(), refused.header("connection")), (413, Some("close")));
+}
+
+#[test]
+fn who_expects_anything_else_is_told_so() {
+    let backend = Backend::start();
+    let gateway = Gateway::start(format!("telemetry: {{ access_log: {{}} }}\n{}", route(&[backend.address()], "")));
+    let unknown = [
+        "expect: 200-ok",
+        "expect: 100-continue, x=y",
+        "expect: 100-continue\r\nexpect: x",
+        "expect: 100-continue;q=1",
+    ];
+    for expect in unknown {
+        let mut client = gateway.connect();
+        let response =
+            client.send(format!("POST / HTTP/1.1\r\nhost: a\r\n{expect}\r\ncontent-length: 2\r\n\r\n")).response();
+        assert_eq!(response.fault(), (417, "expectation_failed".to_owned()), "{expect}");
+        assert_eq!(response.problem()["detail"], "The request expects something other than 100-continue.");
+        assert_eq!(response.header("proxy-status"), Some("tidegate; error=http_request_error"));
+        assert_eq!((response.header("connection"), client.rest().as_str()), (Some("close"), ""));
+    }
+    assert_eq!(backend.hits(), 0);
+    assert!(gateway.await_access_log(4).iter().all(|line| line["reason"] == "expectation_failed"));
+    // A list may be empty, or say the same twice.
+    for expect in ["expect:", "expect: 100-Continue, 100-continue", "expect: ,"] {
+        let response = gateway.send(format!("POST / HTTP/1.1\r\nhost: a\r\n{expect}\r\ncontent-length: 2\r\n\r\nhi"));
+        assert_eq!(response.text(), "hello", "{expect}");
+    }
+    let mut fields = GET.to_vec();
+    fields.push(("expect", b"200-ok"));
+    let mut client = Client::http2(gateway.address());
+    let frames = client.send(request(1, &fields, true)).frames_of(1).expect("an answer");
+    let problem = frames.iter().find(|frame| frame.kind == DATA).expect("a problem document");
+    assert!(String::from_utf8_lossy(&problem.payload).contains("expectation_failed"));
+    assert_eq!(backend.hits(), 3);
 }
 
 #[test]
@@ -195,11 +234,13 @@ fn interim_responses_of_a_backend_do_not_confuse_the_final_one() {
         peer.write("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </a.css>\r\n\r\n")?;
         peer.respond("200 OK", "final")
     });
-    let gateway = Gateway::start(format!("workers: 1\n{}", route(&[backend.address()], "")));
+    let admin = "admin: { bind: \"127.0.0.1:0\" }";
+    let gateway = Gateway::start(format!("{admin}\nworkers: 1\n{}", route(&[backend.address()], "")));
     let mut client = gateway.connect();
     assert_eq!(client.get("/").text(), "final");
     assert_eq!(client.get("/").text(), "final");
     assert_eq!(backend.connections(), 1);
+    assert_eq!(gateway.metric("tidegate_upstream_interim_responses_total{upstream=\"/*\"}"), 4);
 }
 
 #[test]

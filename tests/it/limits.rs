@@ -1,8 +1,8 @@
 //! What a client may ask of a listener, and what it hears that asks for more.
 
 use crate::support::{
-    Backend, Client, Gateway,
-    frames::{ACK, CONTINUATION, END_HEADERS, GET, GOAWAY, HEADERS, PING, block, frame, request},
+    Backend, Client, Gateway, eventually,
+    frames::{ACK, CONTINUATION, DATA, END_HEADERS, GET, GOAWAY, HEADERS, PING, block, frame, request},
     route,
 };
 
@@ -63,9 +63,58 @@ fn heads_are_measured() {
     {
         let gateway = start(&backend, fields);
         assert_eq!(gateway.send(of(most)).status(), 200, "{fields}");
-        assert_eq!(gateway.send(of(most + 1)).status(), 431, "{fields}");
+        assert_eq!(gateway.send(of(most + 1)).fault(), (431, "header_too_large".to_owned()), "{fields}");
     }
     assert_eq!(backend.hits(), 3);
+}
+
+/// Whoever is refused hears why and is in the log, as long as the head can be read; where it cannot, the connection counts.
+#[test]
+fn a_head_that_is_too_large_is_counted_either_way() {
+    let backend = Backend::start();
+    let more = "admin: { bind: \"127.0.0.1:0\" }\ntelemetry: { access_log: {} }\n";
+    let gateway = start_with(&backend, "max_header_size: 2KiB", more);
+    let of = |size: usize| format!("GET / HTTP/1.1\r\nhost: a\r\nx-long: {}\r\n\r\n", "a".repeat(size));
+    let errors = "tidegate_gateway_errors_total{route=\"-\",reason=\"header_too_large\"}";
+    let closed = "tidegate_connections_closed_total{listener=\"main\",reason=\"header_too_large\"}";
+
+    let mut client = gateway.connect();
+    let refused = client.send(of(3_000)).response();
+    assert_eq!(refused.problem()["detail"], "The head of the request is larger than is accepted here.");
+    // Its end is known, so the next request is, too.
+    assert_eq!(client.get("/").status(), 200);
+    eventually("it is counted", || gateway.metric(errors) == 1);
+    assert_eq!(gateway.await_access_log(2)[0]["reason"], "header_too_large");
+
+    for (number, unread) in [of(20_000), with_fields(101)].iter().enumerate() {
+        let mut client = gateway.connect();
+        let response = client.send(unread).response();
+        assert_eq!((response.status(), response.body.len()), (431, 0));
+        assert_eq!(client.rest(), "");
+        eventually("it is counted", || gateway.metric(closed) == number + 1);
+    }
+    assert_eq!((gateway.metric(errors), backend.hits()), (1, 1));
+}
+
+/// RFC 9113, section 6.5.2: each field counts for 32 bytes more than are in it.
+#[test]
+fn http2_heads_are_measured_as_http2_does() {
+    let backend = Backend::start();
+    let gateway = start(&backend, "max_header_size: 2KiB");
+    let plain: usize = GET.iter().map(|(name, value)| name.len() + value.len() + 32).sum();
+    let ask = |size: usize| {
+        let value = vec![b'a'; size - plain - 32 - "x-long".len()];
+        let mut fields = GET.to_vec();
+        fields.push(("x-long", &value));
+        let mut client = Client::http2(gateway.address());
+        let frames = client.send(request(1, &fields, true)).frames_of(1).expect("an answer");
+        let body: Vec<u8> = frames.iter().filter(|frame| frame.kind == DATA).flat_map(|f| f.payload.clone()).collect();
+        String::from_utf8(body).unwrap()
+    };
+    assert_eq!(ask(2 * 1024), "hello");
+    assert!(ask(2 * 1024 + 1).contains("\"reason\":\"header_too_large\""));
+    assert_eq!(ask(20 * 1024), "", "not read to its end");
+    assert_eq!(backend.hits(), 1);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! backend gives back.
 
 use std::{
+    io::Write as _,
     net::{SocketAddr, TcpListener},
     sync::{
         Arc,
@@ -27,7 +28,7 @@ use tokio::{
 use crate::support::{
     Act, Backend, Client, Gate, Gateway, Http2Backend, Load, at_rest, eventually,
     frames::{
-        ACK, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE, block, frame,
+        ACK, DATA, END_HEADERS, END_STREAM, GET, GOAWAY, HEADERS, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE, block, frame,
         request,
     },
     ok,
@@ -178,11 +179,11 @@ fn what_one_backend_refuses_goes_to_another() {
         assert_eq!(gateway.send(POST).text(), "hello");
     }
     assert_eq!((good.seen().len(), refusing.seen().len()), (20, 15));
-    // Once more, and no more, where there is no other.
+    // A few times, where there is no other.
     let gateway = Gateway::start(to(&[refusing.address()], ""));
     let before = refusing.seen().len();
     assert_eq!(gateway.send(POST).fault(), (502, "reset_before_headers".to_owned()));
-    assert_eq!(refusing.seen().len() - before, 2);
+    assert_eq!(refusing.seen().len() - before, 4);
 }
 
 #[tokio::test]
@@ -244,19 +245,31 @@ fn a_request_that_a_connection_gives_back_as_it_goes_is_sent_on_another() {
 
 #[test]
 fn connections_that_go_away_under_load_cost_no_post() {
-    const STREAMS: u32 = 200;
+    post_while_connections_go_away(1_000);
+}
+
+#[test]
+fn connections_that_go_away_when_they_are_full_cost_no_post() {
+    post_while_connections_go_away(10);
+}
+
+/// Asks more at once than a connection takes, and as each connection goes away after some requests, nothing is lost by that.
+#[track_caller]
+fn post_while_connections_go_away(max_streams: u32) {
+    const REQUESTS: u32 = 100;
     let connections = Arc::new(AtomicUsize::new(0));
     let opened = Arc::clone(&connections);
     let backend = by_hand(move |_, peer| {
         opened.fetch_add(1, SeqCst);
-        greet(peer, &[]);
+        // SETTINGS_MAX_CONCURRENT_STREAMS
+        greet(peer, &[[0, 3].as_slice(), &max_streams.to_be_bytes()].concat());
         let mut answered = 0;
         while let Some(got) = peer.frame() {
-            if got.kind != DATA || got.flags & END_STREAM == 0 || answered == STREAMS {
+            if got.kind != DATA || got.flags & END_STREAM == 0 || answered == REQUESTS {
                 continue;
             }
             answered += 1;
-            if answered == STREAMS {
+            if answered == REQUESTS {
                 // What came after this one is not looked at.
                 peer.send(frame(GOAWAY, 0, 0, [got.stream.to_be_bytes(), [0; 4]].concat()));
             }
@@ -264,8 +277,8 @@ fn connections_that_go_away_under_load_cost_no_post() {
         }
     });
     let gateway = Gateway::start(to(&[backend], ""));
-    Load::of(3_000, 16).start(gateway.address(), |_| POST.to_owned()).finish().assert_flawless();
-    assert!(connections.load(SeqCst) >= 15, "{connections:?}");
+    Load::of(6_000, 24).start(gateway.address(), |_| POST.to_owned()).finish().assert_flawless();
+    assert!(connections.load(SeqCst) >= 60, "{connections:?}");
 }
 
 #[test]
@@ -440,4 +453,155 @@ fn a_request_that_outlives_its_response_keeps_its_stream() {
     client.send(request(1, &post, false));
     assert_eq!(client.frames_of(1).unwrap().pop().unwrap().payload, b"early");
     assert_eq!(gateway.get("/").text(), "hello");
+}
+
+/// A reset without an error ends a response only where the backend has said the end (RFC 9113, section 8.1).
+#[test]
+fn a_response_that_is_given_up_does_not_look_whole() {
+    for goodbye in [RST_STREAM, GOAWAY] {
+        let backend = by_hand(move |_, peer| {
+            greet(peer, &[]);
+            while let Some(got) = peer.frame() {
+                if got.kind == HEADERS {
+                    peer.send(frame(HEADERS, END_HEADERS, got.stream, block(&[(":status", b"200")])));
+                    peer.send(frame(DATA, 0, got.stream, b"half"));
+                    match goodbye {
+                        RST_STREAM => peer.send(frame(RST_STREAM, 0, got.stream, [0; 4])),
+                        _ => peer.send(frame(GOAWAY, 0, 0, [0; 8])),
+                    };
+                }
+            }
+        });
+        let gateway = Gateway::start(to(&[backend], ""));
+        let response = gateway.get("/");
+        assert_eq!((&response.body[..], response.is_whole), (&b"half"[..], false), "{goodbye}");
+        let mut client = Client::http2(gateway.address());
+        client.send(request(1, &GET, true));
+        let frames = client.frames_of(1).expect("the connection goes on");
+        assert_eq!(frames.last().map(|frame| frame.kind), Some(RST_STREAM), "{goodbye}");
+    }
+}
+
+/// A backend that has answered may say that it does not want the rest of the request.
+#[test]
+fn a_whole_response_to_half_a_request_is_whole() {
+    let backend = by_hand(|_, peer| {
+        greet(peer, &[]);
+        while let Some(got) = peer.frame() {
+            if got.kind == HEADERS {
+                answer(peer, got.stream, b"enough");
+                peer.send(frame(RST_STREAM, 0, got.stream, [0; 4]));
+            }
+        }
+    });
+    let gateway = Gateway::start(to(&[backend], ""));
+    for _ in 0..20 {
+        let response = gateway.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1000000\r\n\r\nhalf");
+        assert_eq!((response.text(), response.is_whole), ("enough", true));
+    }
+}
+
+#[test]
+fn a_backend_that_never_comes_to_the_point_is_cut() {
+    // Interim responses, pings, settings.
+    let says: [fn(u32) -> Vec<u8>; 3] = [
+        |stream| frame(HEADERS, END_HEADERS, stream, block(&[(":status", b"103")])),
+        |_| frame(PING, 0, 0, *b"areyou??"),
+        |_| frame(SETTINGS, 0, 0, []),
+    ];
+    for says in says {
+        let backend = by_hand(move |_, peer| {
+            greet(peer, &[]);
+            let stream = loop {
+                match peer.frame() {
+                    Some(got) if got.kind == HEADERS => break got.stream,
+                    Some(_) => {}
+                    None => return,
+                }
+            };
+            let mut reader = peer.stream().try_clone().unwrap();
+            thread::spawn(move || std::io::copy(&mut reader, &mut std::io::sink()));
+            let many = says(stream).repeat(1_000);
+            while peer.stream().write_all(&many).is_ok() {}
+        });
+        let gateway = Gateway::start(to(&[backend], "timeouts: { request: 0s }"));
+        let (status, reason) = gateway.get("/").fault();
+        assert_eq!((status, &reason[..]), (502, "bad_response"));
+    }
+}
+
+/// h2 ends a connection on which too many small frames wait for their reader.
+#[test]
+fn small_messages_that_nobody_reads_cost_nobody_else_a_call() {
+    const SLOW: usize = 20;
+    const MESSAGES: usize = 5_000;
+    let messages = frame(DATA, 0, 1, [b'x'; 25]);
+    let backend = by_hand(move |_, peer| {
+        greet(peer, &[]);
+        while let Some(got) = peer.frame() {
+            match (got.kind, got.payload.len()) {
+                (HEADERS, length) if length > 600 => {
+                    peer.send(frame(HEADERS, END_HEADERS, got.stream, block(&[(":status", b"200")])));
+                    let mut message = messages.clone();
+                    message[5..9].copy_from_slice(&got.stream.to_be_bytes());
+                    peer.send(message.repeat(MESSAGES));
+                }
+                (HEADERS, _) => answer(peer, got.stream, b"hello"),
+                _ => {}
+            }
+        }
+    });
+    let gateway = Gateway::start(to(&[backend], ""));
+    // SETTINGS_INITIAL_WINDOW_SIZE: none.
+    let mut slow = Client::http2(gateway.address());
+    slow.send(frame(SETTINGS, 0, 0, [0, 4, 0, 0, 0, 0]));
+    let long = [b'x'; 1_000];
+    let fields = [&GET[..], &[("x-long", &long[..])]].concat();
+    for stream in (1..).step_by(2).take(SLOW) {
+        slow.send(request(stream, &fields, true));
+    }
+    for _ in 0..50 {
+        assert_eq!(gateway.get("/").text(), "hello");
+    }
+    slow.send(frame(PING, 0, 0, *b"ask-me!!"));
+    let ends = |kind| matches!(kind, RST_STREAM | GOAWAY);
+    while let Some(got) = slow.frame() {
+        assert!(!ends(got.kind), "{got:?}");
+        if got.kind == PING && got.payload == b"ask-me!!" {
+            break;
+        }
+    }
+}
+
+/// The same, the other way round: one call that streams to a backend which has stopped reading.
+#[test]
+fn small_messages_to_a_slow_backend_end_no_connection() {
+    let gate = Gate::default();
+    let opens = gate.clone();
+    let slow = by_hand(move |_, peer| {
+        greet(peer, &[]);
+        opens.wait().unwrap();
+        let mut got = 0;
+        while let Some(frame) = peer.frame() {
+            got += if frame.kind == DATA { frame.payload.len() } else { 0 };
+            if got == 125_000 {
+                return answer(peer, 1, b"all");
+            }
+            if frame.kind == DATA && got % 25_000 < 25 {
+                peer.send(more(0)).send(more(1));
+            }
+        }
+    });
+    let gateway = Gateway::start(to(&[slow], ""));
+    let mut client = Client::http2(gateway.address());
+    let post: [(&str, &[u8]); 4] = [(":method", b"POST"), (":scheme", b"http"), (":authority", b"a"), (":path", b"/")];
+    client.send(request(1, &post, false)).send(frame(DATA, 0, 1, [b'x'; 25]).repeat(4_999));
+    client.send(frame(DATA, END_STREAM, 1, [b'x'; 25]));
+    thread::sleep(Duration::from_millis(200));
+    gate.open();
+    assert_eq!(client.frames_of(1).expect("the connection goes on").pop().unwrap().payload, b"all");
+}
+
+fn more(stream: u32) -> Vec<u8> {
+    frame(WINDOW_UPDATE, 0, stream, 1_000_000_u32.to_be_bytes())
 }

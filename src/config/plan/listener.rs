@@ -46,7 +46,7 @@ pub struct ClientLimits {
     pub requests: u32,
     /// Header fields of a request. Default 100.
     pub headers: u32,
-    /// The head of a request as a whole, in bytes. Default 64 KiB.
+    /// The head of a request as a whole, in bytes as its protocol counts them. Default 64 KiB.
     pub header_size: u32,
     /// The target of a request, in bytes. Default 16 KiB.
     pub uri: u32,

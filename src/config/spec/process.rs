@@ -25,9 +25,13 @@ pub(in crate::config) struct ListenerSpec {
     pub(in crate::config) max_connections: Option<Written<Count>>,
     /// Requests on one connection, after which it ends in order, 1 to 1000000. Default `10000`.
     pub(in crate::config) max_requests: Option<Written<Count>>,
-    /// Header fields of a request, 1 to 1000; more are a 431. Default `100`.
+    /// Header fields of a request, 1 to 1000; more are a 431. (More than 100 as well as this are not read to their end: that 431
+    /// has no body.) Default `100`.
     pub(in crate::config) max_headers: Option<Written<Count>>,
-    /// The head of a request as a whole, `1KiB` to `1MiB`; a larger one is a 431. Default `64KiB`.
+    /// The head of a request as a whole, `1KiB` to `1MiB`; a larger one is a 431. Counted as the protocol counts it: in HTTP/1.1
+    /// the bytes up to and including the empty line; in HTTP/2 names and values uncompressed, and 32 bytes more for each field,
+    /// `:method` and its like among them. One that is larger by more than 16 KiB is not read to its end: that 431 has no body.
+    /// Default `64KiB`.
     pub(in crate::config) max_header_size: Option<Written<SizeOrNone>>,
     /// The target of a request, `64B` to `64KiB`; a longer one is a 414. Default `16KiB`.
     pub(in crate::config) max_uri: Option<Written<SizeOrNone>>,

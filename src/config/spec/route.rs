@@ -78,7 +78,8 @@ pub(in crate::config) struct DefaultTimeouts {
     pub(in crate::config) connect: Option<Written<Duration>>,
     /// From the end of the request to the head of the response, per attempt. Default `0s`.
     pub(in crate::config) response_header: Option<Written<Duration>>,
-    /// The whole exchange, retries and bodies included. Default `30s`.
+    /// The whole exchange, retries and bodies included: a response that goes on for longer, as a stream of events, needs more, or
+    /// `0s`. Default `30s`.
     pub(in crate::config) request: Option<Written<Duration>>,
     /// How long an idle connection to a backend is kept. Default `60s`.
     pub(in crate::config) idle: Option<Written<Duration>>,

@@ -13,7 +13,7 @@ use http::{
 };
 
 pub use body::CompressedBody;
-use negotiate::negotiate;
+pub(super) use negotiate::negotiate;
 
 use crate::config::plan::{Coding, Compression};
 

@@ -6,7 +6,7 @@ use crate::config::plan::Coding;
 
 /// The coding that the client likes best, and of those that it likes as much the first of ours. `None`: as it is. What cannot
 /// be read is no wish.
-pub(super) fn negotiate(headers: &HeaderMap, ours: &[Coding]) -> Option<Coding> {
+pub(in crate::proxy) fn negotiate(headers: &HeaderMap, ours: &[Coding]) -> Option<Coding> {
     let mut best: Option<(Weight, Coding)> = None;
     let identity = weight(headers, "identity").unwrap_or(Weight(1));
     for coding in ours {

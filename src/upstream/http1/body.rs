@@ -166,8 +166,10 @@ impl Chunks {
                     _ => return Err(Garbage("a chunk longer than its size")),
                 },
                 Self::Trailers => {
+                    let before = read.len();
                     let trailers = head::parse_trailers(read)?;
-                    if trailers.is_none() && read.len() > LONGEST_TRAILERS {
+                    let length = if trailers.is_none() { before } else { before - read.len() };
+                    if length > LONGEST_TRAILERS {
                         return Err(Garbage("trailers that are too long"));
                     }
                     return Ok(match trailers {

@@ -67,6 +67,7 @@ pub(super) struct Http1 {
     keeps_alive: bool,
     may_upgrade: bool,
     uploading: Option<Uploading>,
+    interim: u32,
     pub(super) born: Instant,
 }
 
@@ -82,6 +83,7 @@ impl Http1 {
             keeps_alive: true,
             may_upgrade: false,
             uploading: None,
+            interim: 0,
             born: Instant::now(),
         }
     }
@@ -89,6 +91,11 @@ impl Http1 {
     /// Whether the next response may say 101, after which the stream is wanted.
     pub(super) fn may_upgrade(&mut self, may: bool) {
         self.may_upgrade = may;
+    }
+
+    /// How many interim responses (1xx) came since this was last asked.
+    pub(super) fn take_interim(&mut self) -> u32 {
+        std::mem::take(&mut self.interim)
     }
 
     /// Whether request and response have ended, and another may follow them.
@@ -143,10 +150,11 @@ impl Http1 {
     ) -> Poll<Result<Response<()>, WireError>> {
         loop {
             let before = self.read.len();
-            let Some(head) = head::parse(&mut self.read)? else {
-                if before > LARGEST_HEAD {
-                    return Poll::Ready(Err(Garbage("a head that is too large").into()));
-                }
+            let head = head::parse(&mut self.read)?;
+            if head.as_ref().map_or(before, |_| before - self.read.len()) > LARGEST_HEAD {
+                return Poll::Ready(Err(Garbage("a head that is too large").into()));
+            }
+            let Some(head) = head else {
                 if ready!(self.poll_read(cx))? == 0 {
                     return Poll::Ready(Err(WireError::Ended));
                 }
@@ -154,6 +162,7 @@ impl Http1 {
             };
             let (status, headers) = (head.response.status(), head.response.headers());
             if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
+                self.interim = self.interim.saturating_add(1);
                 *interim += before - self.read.len();
                 if *interim > MOST_INTERIM {
                     return Poll::Ready(Err(Garbage("too many interim responses").into()));

@@ -124,6 +124,19 @@ impl<S: Read + Write> Client<S> {
         bytes
     }
 
+    /// Reads one chunk of a chunked body; empty at its end.
+    #[track_caller]
+    pub fn chunk(&mut self) -> Vec<u8> {
+        let mut line = Vec::new();
+        while !line.ends_with(b"\r\n") {
+            line.extend(self.read(1));
+        }
+        let size = usize::from_str_radix(std::str::from_utf8(&line).unwrap().trim(), 16).expect("the size of a chunk");
+        let chunk = self.read(size);
+        assert_eq!(self.read(2), b"\r\n");
+        chunk
+    }
+
     /// Reads whatever comes until the connection is closed, in order or not.
     #[track_caller]
     pub fn rest(&mut self) -> String {
