@@ -293,6 +293,16 @@ mod tests {
     }
 
     #[test]
+    fn operators_have_the_table() {
+        let page = include_str!("../../docs/http.md");
+        for f in Fault::ALL {
+            let (status, blame) = (f.status().as_u16(), format!("{:?}", f.blame()).to_lowercase());
+            let row = format!("| `{}` | {status} | {} | {blame} |", f.reason(), f.grpc_status());
+            assert!(page.contains(&row), "{row}");
+        }
+    }
+
+    #[test]
     fn the_table() {
         let rows = Fault::ALL.map(|f| {
             let (status, blame) = (f.status().as_u16(), format!("{:?}", f.blame()));

@@ -351,3 +351,17 @@ fn a_client_that_takes_too_long_over_a_response_is_cut_at_once() {
     let ended = std::io::copy(&mut client.stream(), &mut std::io::sink());
     assert_eq!(ended.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
 }
+
+/// As with nginx: whoever says that nothing more will come has left, and the backend is not kept busy for it.
+#[test]
+fn a_client_that_closes_its_half_has_left() {
+    let backend = Backend::scripted(|peer, _| peer.wait_for_close());
+    let gateway = Gateway::start(format!("telemetry: {{ access_log: {{}} }}\n{}", route(&[backend.address()], "")));
+    let mut client = gateway.connect();
+    client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+    eventually("the backend has it", || backend.hits() == 1);
+    assert_eq!(client.finish().rest(), "");
+    eventually("the backend is let go", || backend.open() == 0);
+    let line = gateway.await_access_log(1).remove(0);
+    assert_eq!((line["status"].as_u64(), line["reason"].as_str()), (Some(499), Some("client_gone")));
+}

@@ -1,7 +1,7 @@
 //! The order of the `mod` lines in `src/lib.rs` is the architecture: a module uses only what stands above it.
 //!
 //! Dumb on purpose: it reads source text. Beside the floors it keeps the fences: which crate, or which part of the standard
-//! library, is named in which folder only.
+//! library, is named in which folder only; and what SECURITY.md says of the tests.
 
 use std::{
     fs,
@@ -113,4 +113,22 @@ fn a_fenced_name_stays_in_its_place() {
 fn reads_lists_and_paths() {
     let code = "use crate::{\n    base::{Name, x},\n    config::plan,\n    health,\n};\nfn f() { crate::proxy::g(); }";
     assert_eq!(named_after_crate(code), ["base", "config", "health", "proxy"]);
+}
+
+/// Its table is worth something only as long as it is true.
+#[test]
+fn the_tests_that_security_names_are_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(root.join("SECURITY.md")).unwrap();
+    let (_, table) = text.split_once("| Class |").expect("the table");
+    let named: Vec<&str> = table.split('`').skip(1).step_by(2).filter(|name| *name != "tests/it").collect();
+    assert!(named.len() > 20, "{named:?}");
+    for name in named {
+        let file = |module: &str| fs::read_to_string(root.join(format!("tests/it/{}.rs", module.replace("::", "/"))));
+        let is_there = match name.rsplit_once("::") {
+            Some((module, test)) => file(module).is_ok_and(|code| code.contains(&format!("fn {test}()"))),
+            None => file(name).is_ok() || root.join(format!("tests/fuzz/targets/{name}.rs")).exists(),
+        };
+        assert!(is_there, "SECURITY.md names `{name}`, which is not among the tests");
+    }
 }

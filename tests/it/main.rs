@@ -21,6 +21,7 @@ mod floors;
 mod grpc;
 mod headers;
 mod health;
+mod http2_conformance;
 mod layers;
 mod limits;
 mod peers;

@@ -4,13 +4,17 @@
 //! whoever listens may panic in the middle of it. For that the workers run in the test's process.
 
 use std::{
-    fmt::Write as _,
-    fs, io,
-    net::SocketAddr,
+    fmt::{self, Write as _},
+    fs,
+    io::{self, Write as _},
+    net::{SocketAddr, TcpStream},
+    path::Path,
     sync::{Arc, Mutex, Once},
     thread,
+    time::{Duration, Instant},
 };
 
+use rustls::{ClientConnection, StreamOwned};
 use tidegate::{
     config::{
         self, Source,
@@ -25,8 +29,9 @@ use tidegate::{
 use tracing_core::{Event, Field, Metadata, Subscriber, field::Visit, span};
 
 use crate::support::{
-    Authority, Backend, Client, eventually,
+    Authority, Backend, Client, Gateway, Launch, PATIENCE, eventually,
     frames::{GET, PING, frame, request},
+    route,
 };
 
 /// Which message, of which library, a worker panics at; once.
@@ -84,7 +89,7 @@ impl Subscriber for Listens {
 struct Text(String);
 
 impl Visit for Text {
-    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         let _ = write!(self.0, "{}={value:?} ", field.name());
     }
 }
@@ -100,7 +105,7 @@ struct Workers {
 }
 
 impl Workers {
-    fn start(yaml: &str, folder: &std::path::Path) -> Self {
+    fn start(yaml: &str, folder: &Path) -> Self {
         static LISTENS: Once = Once::new();
         LISTENS.call_once(|| {
             log::set_logger(&Listens).unwrap();
@@ -203,3 +208,68 @@ fn a_panic_costs_one_connection() {
 type Misbehave<'a> = &'a dyn Fn(&Workers);
 
 const HTTP1: &str = "GET /secured HTTP/1.1\r\nhost: a\r\n\r\n";
+
+/// A gateway with a listener `main` that speaks TLS.
+fn secured(backend: &Backend, authority: &Authority) -> Gateway {
+    let pair = authority.server(&["gateway.test"], 1);
+    let tls = "tls: { certs: [{ cert: cert.pem, key: key.pem }] }";
+    Launch::default().file("cert.pem", pair.cert).file("key.pem", pair.key).start(format!(
+        "workers: 1\nlisteners: {{ main: {{ bind: \"127.0.0.1:0\", {tls} }} }}\n{}",
+        route(&[backend.address()], "")
+    ))
+}
+
+/// rustls has panicked at it (RUSTSEC-2024-0399).
+#[test]
+fn a_hello_in_pieces_is_a_hello() {
+    let (backend, authority) = (Backend::start(), Authority::new("authority"));
+    let gateway = secured(&backend, &authority);
+    for size in [1, 7, 100] {
+        let name = "gateway.test".try_into().unwrap();
+        let mut connection = ClientConnection::new(Arc::new(authority.trusting().config()), name).unwrap();
+        let mut hello = Vec::new();
+        connection.write_tls(&mut hello).unwrap();
+        let (head, message) = hello.split_at(5);
+        let record = |piece: &[u8]| [&head[..3], &u16::try_from(piece.len()).unwrap().to_be_bytes(), piece].concat();
+        let pieces: Vec<u8> = message.chunks(size).flat_map(record).collect();
+        let mut socket = TcpStream::connect(gateway.address()).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.write_all(&pieces).unwrap();
+        let mut client = Client::over(StreamOwned::new(connection, socket));
+        assert_eq!(client.get("/").text(), "hello", "pieces of {size}");
+    }
+}
+
+/// rustls has spun at it (RUSTSEC-2024-0336), as others have at connections that are half closed.
+#[test]
+fn who_says_goodbye_and_stays_costs_no_time() {
+    let backend = Backend::scripted(|peer, request| match request.target() {
+        "/endless" => {
+            peer.write("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n")?;
+            peer.wait_for_close()
+        }
+        _ => peer.respond("200 OK", "hello"),
+    });
+    let authority = Authority::new("authority");
+    let gateway = secured(&backend, &authority);
+    let connect = || authority.trusting().connect(gateway.address(), "gateway.test").unwrap();
+    let mut clients: Vec<_> = (0..40).map(|_| connect()).collect();
+    for (number, client) in clients.iter_mut().enumerate() {
+        // Before a request, in the middle of a head, after a response, in the middle of one.
+        match number % 4 {
+            0 => {}
+            1 => drop(client.send("GET / HTTP/1.1\r\nhost")),
+            2 => assert_eq!(client.get("/").text(), "hello"),
+            _ => drop(client.send("GET /endless HTTP/1.1\r\nhost: a\r\n\r\n").head()),
+        }
+        let stream = client.inner_mut();
+        stream.conn.send_close_notify();
+        stream.conn.complete_io(&mut stream.sock).unwrap();
+    }
+    let (began, before) = (Instant::now(), gateway.cpu_ticks());
+    thread::sleep(Duration::from_secs(1));
+    let (ticks, took) = (gateway.cpu_ticks() - before, began.elapsed());
+    assert!(ticks < 20, "{ticks} hundredths of a second in {took:?}");
+    assert_eq!(connect().get("/").text(), "hello");
+    drop(clients);
+}

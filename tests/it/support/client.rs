@@ -65,6 +65,10 @@ impl<S: Read + Write> Client<S> {
         &self.stream
     }
 
+    pub const fn inner_mut(&mut self) -> &mut S {
+        &mut self.stream
+    }
+
     /// Says something. What the other end makes of it is for it to answer, so a closed connection is no failure here.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
         let _ = self.stream.write_all(bytes.as_ref());
