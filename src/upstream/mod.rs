@@ -25,9 +25,11 @@ use arc_swap::{ArcSwap, Guard};
 pub use backend::{Backend, Slot, Verdict};
 pub use dial::{Dial, DialError, Secured, Transport};
 pub use eligible::{Eligible, Lease, Member, Tier};
+pub use http1::Garbage;
+#[cfg(fuzzing)]
+pub use http1::fuzzing;
 pub use pool::{Bells, Connection, Limits, Pools, Reuse, Unsent};
 pub use stream::BackendStream;
-pub use http1::Garbage;
 pub use wire::{Sendable, TakesTrailers, Upgraded, WireError};
 
 use crate::telemetry::cells::WorkerId;

@@ -4,6 +4,7 @@ use std::{
     cell::{Cell, RefCell},
     future::poll_fn,
     io,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
@@ -11,14 +12,10 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
+use futures_util::FutureExt as _;
 use http::{HeaderValue, Uri, Version, header, uri::PathAndQuery};
 use http_body::{Body, Frame, SizeHint};
-use hyper::{
-    Request, Response,
-    body::Incoming,
-    client::conn::http2,
-    rt::Executor,
-};
+use hyper::{Request, Response, body::Incoming, client::conn::http2, rt::Executor};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::task::{AbortHandle, spawn_local};
 
@@ -173,7 +170,7 @@ pub(super) struct Http2<B: Sendable> {
     heard: Heard,
     // The first request since something last came: how often something had come by then, and when it was sent.
     asked: Cell<(u64, Instant)>,
-    is_retired: Cell<bool>,
+    is_retired: Rc<Cell<bool>>,
     _driver: Driver,
 }
 
@@ -196,13 +193,21 @@ impl<B: Sendable> Http2<B> {
         settled(&mut connection, &heard).await?;
         let connection = Rc::new(RefCell::new(Some(connection)));
         let driven = Rc::clone(&connection);
+        let is_retired = Rc::<Cell<bool>>::default();
+        let retired = Rc::clone(&is_retired);
         let driver = spawn_local(async move {
             let poll =
                 |cx: &mut Context<'_>| driven.borrow_mut().as_mut().map(|connection| Pin::new(connection).poll(cx));
-            // What goes wrong is told to the requests that use it.
-            poll_fn(|cx| poll(cx).map_or(Poll::Ready(()), |polled| polled.map(drop))).await;
+            // What goes wrong is told to the requests that use it. A panic leaves a lock behind that makes whoever touches the
+            // connection panic, too: nobody may.
+            let driving = poll_fn(|cx| poll(cx).map_or(Poll::Ready(()), |polled| polled.map(drop)));
+            let driven_to_its_end = AssertUnwindSafe(driving).catch_unwind().await;
+            retired.set(true);
             let ended = driven.borrow_mut().take();
-            drop(ended);
+            let dropped = catch_unwind(AssertUnwindSafe(|| drop(ended)));
+            if let Err(panic) = driven_to_its_end.and(dropped) {
+                resume_unwind(panic);
+            }
         });
         let now = Instant::now();
         Ok(Self {
@@ -214,7 +219,7 @@ impl<B: Sendable> Http2<B> {
             streams: Cell::default(),
             heard,
             asked: Cell::new((0, now)),
-            is_retired: Cell::default(),
+            is_retired,
             _driver: Driver(driver.abort_handle()),
         })
     }
@@ -224,10 +229,13 @@ impl<B: Sendable> Http2<B> {
     /// Of many that are allowed the last is left alone: hyper holds a request that fills a connection up until it is written,
     /// and loses it, with its body, where the backend goes away in that moment. Of few, one is too much to do without.
     pub(super) fn has_room(&self) -> bool {
+        if self.is_closed() {
+            return false;
+        }
         let Ok(connection) = self.connection.try_borrow() else { return false };
         let allowed = connection.as_ref().map_or(0, Http2Connection::current_max_send_streams);
         let usable = if allowed < FEW_STREAMS { allowed } else { allowed - 1 };
-        self.streams.get() < usable.min(MAX_STREAMS) && !self.is_closed()
+        self.streams.get() < usable.min(MAX_STREAMS)
     }
 
     /// Whether it takes no request any more. Those that it carries go on.

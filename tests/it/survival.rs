@@ -14,6 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use http::HeaderMap;
 use rustls::{ClientConnection, StreamOwned};
 use tidegate::{
     config::{
@@ -29,9 +30,9 @@ use tidegate::{
 use tracing_core::{Event, Field, Metadata, Subscriber, field::Visit, span};
 
 use crate::support::{
-    Authority, Backend, Client, Gateway, Launch, PATIENCE, eventually,
+    Act, Authority, Backend, Client, Gateway, Http2Backend, Launch, PATIENCE, eventually,
     frames::{GET, PING, frame, request},
-    route,
+    ok, route,
 };
 
 /// Which message, of which library, a worker panics at; once.
@@ -149,7 +150,8 @@ impl Workers {
 
 #[test]
 fn a_panic_costs_one_connection() {
-    let backend = Backend::start();
+    let (backend, shared) =
+        (Backend::start(), Http2Backend::start(100, |_| Act::Answer(ok("hello"), HeaderMap::new())));
     let (authority, folder) = (Authority::new("authority"), tempfile::tempdir().unwrap());
     let pair = authority.server(&["gateway.test"], 1);
     fs::write(folder.path().join("cert.pem"), &pair.cert).unwrap();
@@ -160,7 +162,10 @@ fn a_panic_costs_one_connection() {
             "listeners:\n  plain: {{ bind: \"127.0.0.1:0\" }}\n  \
              secure: {{ bind: \"127.0.0.1:0\", tls: {{ certs: [{{ cert: cert.pem, key: key.pem }}] }} }}\n\
              routes:\n  - {{ path: /secured, to: \"https://{to}\", health: none }}\n  \
-             - {{ path: /*, to: \"{to}\", health: none }}\n"
+             - {{ path: /shared, to: shared }}\n  \
+             - {{ path: /*, to: \"{to}\", health: none }}\n\
+             upstreams: {{ shared: {{ backends: [\"{shared}\"], health: none, protocol: http2 }} }}\n",
+            shared = shared.address(),
         ),
         folder.path(),
     );
@@ -197,11 +202,18 @@ fn a_panic_costs_one_connection() {
         eventually("it is counted", || workers.panics.sum() == number as u64 + 1);
         eventually("it is told", || workers.told() == number + 1);
         eventually("it is closed", || workers.open() == 2);
-        assert_eq!(bystander.get("/").text(), "hello", "{library}");
+        for path in ["/", "/shared"] {
+            assert_eq!(bystander.get(path).text(), "hello", "{library}");
+        }
         let stream = 2 * u32::try_from(number).unwrap() + 1;
         assert!(other.send(request(stream, &GET, true)).frames_of(stream).is_some(), "{library}");
         assert_eq!(authority.trusting().connect(workers.secure, "gateway.test").unwrap().get("/").text(), "hello");
     }
+    // In a connection to a backend that many share: what can be asked again is, and nobody else is given that connection.
+    *TRAP.lock().unwrap() = Some(("h2::proto::streams::send", "send_headers"));
+    assert_eq!(Client::connect(workers.plain).get("/shared").text(), "hello");
+    assert_eq!(*TRAP.lock().unwrap(), None, "it did not panic");
+    assert_eq!(bystander.get("/shared").text(), "hello");
     workers.fleet.stop();
 }
 

@@ -28,8 +28,8 @@ use tokio::{
 use crate::support::{
     Act, Backend, Client, Gate, Gateway, Http2Backend, Load, at_rest, eventually,
     frames::{
-        ACK, DATA, END_HEADERS, END_STREAM, GET, GOAWAY, HEADERS, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE, block, frame,
-        request,
+        ACK, DATA, END_HEADERS, END_STREAM, GET, GOAWAY, HEADERS, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE, block,
+        frame, request,
     },
     ok,
 };

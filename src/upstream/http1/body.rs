@@ -59,7 +59,12 @@ impl Decoder {
     ///
     /// # Errors
     /// It is said in more than one way, or in one that cannot be understood.
-    pub(super) fn of(method: &Method, status: StatusCode, version: Version, headers: &HeaderMap) -> Result<Self, Garbage> {
+    pub(super) fn of(
+        method: &Method,
+        status: StatusCode,
+        version: Version,
+        headers: &HeaderMap,
+    ) -> Result<Self, Garbage> {
         if *method == Method::HEAD || status.is_informational() || matches!(status.as_u16(), 204 | 304) {
             return Ok(Self::Over);
         }
@@ -208,7 +213,10 @@ fn chunk_size(read: &mut BytesMut) -> Result<Option<u64>, Garbage> {
         return if read.len() < LONGEST_LINE { Ok(None) } else { Err(Garbage("a chunk's line that is too long")) };
     };
     let line = read.split_to(end + 1);
-    let line = line.strip_suffix(b"\r\n").filter(|line| !line.contains(&b'\r')).ok_or(Garbage("what is no line of a chunk"))?;
+    let line = line
+        .strip_suffix(b"\r\n")
+        .filter(|line| !line.contains(&b'\r'))
+        .ok_or(Garbage("what is no line of a chunk"))?;
     let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
     let (size, rest) = line.split_at(digits);
     let is_extension = matches!(rest.trim_ascii_start(), [] | [b';', ..]);

@@ -5,6 +5,10 @@
 //! waits for it, in the task of the request. Nothing else is different: the tests hold it against hyper's client.
 
 mod body;
+#[cfg(fuzzing)]
+pub mod fuzzing;
+#[cfg(all(test, not(fuzzing)))]
+mod fuzzing;
 mod head;
 #[cfg(test)]
 mod tests;
@@ -129,7 +133,9 @@ impl Http1 {
             match (uploaded, head) {
                 (_, Poll::Ready(Ok(head))) => Poll::Ready(Ok(head)),
                 // A backend that answers early may close its side at once: the answer is read all the same.
-                (Poll::Ready(Err(error @ WireError::Body)), _) | (_, Poll::Ready(Err(error))) => Poll::Ready(Err(error)),
+                (Poll::Ready(Err(error @ WireError::Body)), _) | (_, Poll::Ready(Err(error))) => {
+                    Poll::Ready(Err(error))
+                }
                 (Poll::Ready(Ok(()) | Err(_)) | Poll::Pending, Poll::Pending) => Poll::Pending,
             }
         })
@@ -173,7 +179,8 @@ impl Http1 {
                 return Poll::Ready(Err(Garbage("an upgrade that nobody asked for").into()));
             }
             self.response = Decoder::of(method, status, head.response.version(), headers)?;
-            let is_doubtful = headers.contains_key(header::TRANSFER_ENCODING) && headers.contains_key(header::CONTENT_LENGTH);
+            let is_doubtful =
+                headers.contains_key(header::TRANSFER_ENCODING) && headers.contains_key(header::CONTENT_LENGTH);
             self.keeps_alive = head.keeps_alive && !is_doubtful && self.response != Decoder::UntilClose;
             return Poll::Ready(Ok(head.response));
         }

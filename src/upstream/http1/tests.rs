@@ -9,40 +9,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
 use super::{
     Garbage,
     body::{Decoder, Piece},
+    fuzzing::{Understood, understand},
     head::{self, Length},
 };
-
-/// A response as it was understood, or `None`.
-type Understood = Option<(u16, HeaderMap, Vec<u8>, HeaderMap)>;
-
-/// By our own framing, when the bytes come in these pieces, and then the end.
-fn ours<'a>(method: &Method, pieces: impl IntoIterator<Item = &'a [u8]>) -> Result<Understood, Garbage> {
-    let (mut read, mut pieces) = (BytesMut::new(), pieces.into_iter());
-    let response = loop {
-        match head::parse(&mut read)? {
-            Some(head) if head.response.status().is_informational() => {}
-            Some(head) => break head.response,
-            None => match pieces.next() {
-                Some(piece) => read.extend_from_slice(piece),
-                None => return Ok(None),
-            },
-        }
-    };
-    let (head, ()) = response.into_parts();
-    let mut decoder = Decoder::of(method, head.status, head.version, &head.headers)?;
-    let (mut body, mut trailers, mut is_closed) = (Vec::new(), HeaderMap::new(), false);
-    loop {
-        match decoder.decode(&mut read, is_closed)? {
-            Piece::Data(data) => body.extend_from_slice(&data),
-            Piece::Trailers(last) => trailers = last,
-            Piece::End => return Ok(Some((head.status.as_u16(), head.headers, body, trailers))),
-            Piece::Nothing => match pieces.next() {
-                Some(piece) => read.extend_from_slice(piece),
-                None => is_closed = true,
-            },
-        }
-    }
-}
 
 /// By hyper's client.
 async fn hypers(method: &Method, text: &[u8]) -> Understood {
@@ -121,7 +90,7 @@ proptest! {
         cuts.extend([0, text.len()]);
         cuts.sort_unstable();
         let pieces = cuts.windows(2).map(|cut| &text[cut[0]..cut[1]]);
-        let (whole, pieced) = (ours(&Method::GET, [&text[..]]), ours(&Method::GET, pieces));
+        let (whole, pieced) = (understand(&Method::GET, [&text[..]]), understand(&Method::GET, pieces));
         prop_assert_eq!(whole.clone().ok().flatten(), pieced.ok().flatten(), "{:?}", text.escape_ascii().to_string());
     }
 
@@ -130,20 +99,20 @@ proptest! {
     fn hyper_understands_the_same(text in text(), method in prop::sample::select(vec![Method::GET, Method::HEAD])) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let hypers = runtime.block_on(hypers(&method, &text));
-        if let Ok(Some(ours)) = ours(&method, [&text[..]]) {
+        if let Ok(Some(ours)) = understand(&method, [&text[..]]) {
             prop_assert_eq!(Some(ours), hypers, "{:?}", text.escape_ascii().to_string());
         }
     }
 
     #[test]
     fn nothing_panics(text in prop::collection::vec(any::<u8>(), 0..200)) {
-        let _ = ours(&Method::GET, [&b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"[..], &text]);
-        let _ = ours(&Method::GET, [&text[..]]);
+        let _ = understand(&Method::GET, [&b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"[..], &text]);
+        let _ = understand(&Method::GET, [&text[..]]);
     }
 }
 
 fn understood(text: &str) -> Result<Understood, Garbage> {
-    ours(&Method::GET, [text.as_bytes()])
+    understand(&Method::GET, [text.as_bytes()])
 }
 
 #[test]
@@ -172,7 +141,8 @@ fn bodies_end_where_they_say() {
     assert!(chunked(&format!("3;{}\r\nhel\r\n0\r\n\r\n", "x".repeat(5_000))).is_err());
     assert!(chunked(&format!("0\r\n{}\r\n", "x: y\r\n".repeat(101))).is_err());
     assert!(chunked(&format!("0\r\nx: {}\r\n\r\n", "y".repeat(100_000))).is_err());
-    for wrong in ["content-length: 9\r\n", "content-length: 5\r\ncontent-length: 5\r\n", "transfer-encoding: gzip\r\n"] {
+    for wrong in ["content-length: 9\r\n", "content-length: 5\r\ncontent-length: 5\r\n", "transfer-encoding: gzip\r\n"]
+    {
         assert!(body(&format!("HTTP/1.1 200 OK\r\n{wrong}\r\nhello")).is_err(), "{wrong}");
     }
     assert!(body("HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n").is_err());
