@@ -141,7 +141,7 @@ impl ClientBody {
 
     fn count(&mut self, mut frame: Frame<Bytes>) -> Result<Frame<Bytes>, Fault> {
         if let Some(trailers) = frame.trailers_mut() {
-            headers::strip_request_trailers(trailers, &self.exchange.pinned().snapshot.identity_headers);
+            headers::strip_request_trailers(trailers, |name| self.exchange.is_identity(name));
         }
         let length = frame.data_ref().map_or(0, |data| data.len() as u64);
         self.exchange.received(length);

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant as Clock},
 };
 
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, Version, header, request::Parts};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version, header, request::Parts};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio::time::Instant;
@@ -38,6 +38,8 @@ use crate::{
 pub struct Exchange {
     gateway: Rc<Gateway>,
     pinned: Rc<Pinned>,
+    // The snapshot whose routes serve it.
+    routed: Rc<Pinned>,
     client: Rc<Client>,
     number: u64,
     client_ip: IpAddr,
@@ -113,6 +115,7 @@ impl Exchange {
             gateway: Rc::clone(gateway),
             client: Rc::clone(client),
             number,
+            routed: client.served_by(&pinned),
             pinned,
             id,
             method: request.method().clone(),
@@ -164,8 +167,17 @@ impl Exchange {
         self.gateway.pools()
     }
 
-    pub(super) fn pinned(&self) -> &Rc<Pinned> {
-        &self.pinned
+    /// The snapshot whose routes serve it.
+    pub(super) fn routed(&self) -> &Rc<Pinned> {
+        &self.routed
+    }
+
+    /// Whether a field tells backends who a client is, so that no client may say it: by the snapshot that routes the request, by
+    /// the one in force, because backends are shared, or by the listener that it came in on.
+    pub(super) fn is_identity(&self, name: &HeaderName) -> bool {
+        let own = self.client.listener.plan.tls.as_ref().and_then(|tls| tls.client_subject.as_ref());
+        let is_named_by = |pinned: &Pinned| pinned.snapshot.identity_headers.contains(name);
+        own == Some(name) || is_named_by(&self.routed) || is_named_by(&self.pinned)
     }
 
     pub(super) fn client(&self) -> &Rc<Client> {

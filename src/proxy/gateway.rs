@@ -235,9 +235,7 @@ async fn begin_tunnel(
 
 fn find<'a>(exchange: &'a Exchange, head: &Parts) -> Result<Option<&'a Arc<Route>>, Refused> {
     let host = sanitise::host(head)?;
-    let client = exchange.client();
-    let snapshot = client.served_by(exchange.pinned());
-    let served = snapshot.snapshot.served(client.listener.id);
+    let served = exchange.routed().snapshot.served(exchange.client().listener.id);
     let lead_to = |path: &str| served.and_then(|served| served.table.find(&host, path));
     let path = head.uri.path();
     let route = lead_to(path);
@@ -270,7 +268,7 @@ fn ready_for_backend(exchange: &Exchange, route: &Route, head: &mut Parts) {
     let client = exchange.client();
     let takes_trailers = headers::takes_trailers(&head.headers);
     headers::strip_hop_by_hop(&mut head.headers);
-    headers::strip_claims(&mut head.headers, &exchange.pinned().snapshot.identity_headers);
+    headers::strip_claims(&mut head.headers, |name| exchange.is_identity(name));
     // The backend's "go on" is not awaited: hyper has told the client already, or will when the body is first read.
     head.headers.remove(header::EXPECT);
     if head.version == Version::HTTP_2 {
