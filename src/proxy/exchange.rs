@@ -279,6 +279,11 @@ impl Exchange {
         self.is_body_read.set(true);
     }
 
+    /// The rest of the client's body has come, and nobody wants it.
+    pub(super) fn body_read(&self) {
+        self.is_body_read.set(true);
+    }
+
     /// Whether a body of HTTP/1 is still to be read, so that an answer now is the last on its connection.
     pub(super) fn leaves_unread(&self) -> bool {
         self.version != Version::HTTP_2 && !self.is_body_read.get()

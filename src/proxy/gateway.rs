@@ -76,13 +76,9 @@ impl Gateway {
         request: Request<Incoming>,
     ) -> Result<Response<ResponseBody>, Infallible> {
         let exchange = Exchange::begin(&self, &client, self.pin(), &request);
-        // A small one has come with its head, as a rule: it is read then, and the connection goes on. Whoever waits to be told
-        // to go on has sent none of it, and may send something else now.
-        let is_small = request.body().size_hint().exact().is_some_and(|length| length <= SMALL_BODY)
-            && (request.body().is_end_stream() || !request.headers().contains_key(header::EXPECT));
         let served = serve(&exchange, request).await;
         let mut response = served.unwrap_or_else(|refused| respond::refuse(&exchange, refused));
-        if exchange.leaves_unread() && !is_small {
+        if exchange.leaves_unread() {
             // The client may send its next request meanwhile, which nobody would read.
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
@@ -153,13 +149,10 @@ impl Gateway {
     }
 }
 
-/// Bodies up to this, in bytes, come in one piece with their head, as a rule.
-const SMALL_BODY: u64 = 4 * 1024;
-
 /// The straight line.
 async fn serve(exchange: &Rc<Exchange>, request: Request<Incoming>) -> Result<Response<ResponseBody>, Refused> {
     let (mut head, body) = request.into_parts();
-    let body = Upload::of(body, exchange.client());
+    let body = Upload::of(body, exchange);
     sanitise::measure(&head, &exchange.client().listener.plan.limits)?;
     let extended = upgrade::extended_connect(&mut head)?;
     sanitise::sanitise(&mut head)?;

@@ -276,6 +276,33 @@ fn an_answer_before_the_end_of_a_request_says_that_the_connection_ends() {
     assert_eq!(client.get("/here").text(), "hello");
 }
 
+/// What has not come may come as a request, for all that the gateway knows.
+#[test]
+fn a_small_body_that_has_not_come_ends_the_connection_all_the_same() {
+    let backend = Backend::start();
+    let keys = format!(
+        "auth: {{ ops: {{ api_key: {{ header: x-key, keys: {{ amy: \"sha256:{}\" }} }} }} }}\n",
+        "0".repeat(64)
+    );
+    for (fields, status) in [("auth: ops", 401), ("max_body: 1B", 413)] {
+        let gateway = Gateway::start(format!("{keys}{}", route(&[backend.address()], fields)));
+        for (head, come) in [("", ""), ("", "o"), ("expect: 100-continue\r\n", ""), ("expect: 100-continue\r\n", "ok")]
+        {
+            let mut client = gateway.connect();
+            let request = format!("POST / HTTP/1.1\r\nhost: a\r\n{head}content-length: 2\r\n\r\n{come}");
+            let response = client.send(request).response();
+            assert_eq!((response.status(), response.header("connection")), (status, Some("close")), "{head}{come}");
+            assert_eq!(client.send("GET /smuggled HTTP/1.1\r\nhost: a\r\n\r\n").rest(), "");
+        }
+        let mut client = gateway.connect();
+        for _ in 0..2 {
+            let response = client.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\nok").response();
+            assert_eq!((response.status(), response.header("connection")), (status, None));
+        }
+    }
+    assert_eq!(backend.hits(), 0);
+}
+
 /// The fields of an upload over HTTP/2, to here.
 const UPLOAD: [(&str, &[u8]); 5] =
     [(":method", b"POST"), (":scheme", b"http"), (":authority", b"a"), (":path", b"/here"), ("content-length", b"5")];
