@@ -61,6 +61,7 @@ pub struct Exchange {
     request_fault: Cell<Option<Fault>>,
     request_sent: Cell<Option<Instant>>,
     is_body_read: Cell<bool>,
+    is_last: Cell<bool>,
     response_ended: Cell<bool>,
     is_tunnel: Cell<bool>,
     received: Cell<u64>,
@@ -134,6 +135,7 @@ impl Exchange {
             request_fault: Cell::default(),
             request_sent: Cell::default(),
             is_body_read: Cell::new(!has_body),
+            is_last: Cell::default(),
             response_ended: Cell::default(),
             is_tunnel: Cell::default(),
             received: Cell::default(),
@@ -284,9 +286,16 @@ impl Exchange {
         self.is_body_read.set(true);
     }
 
-    /// Whether a body of HTTP/1 is still to be read, so that an answer now is the last on its connection.
-    pub(super) fn leaves_unread(&self) -> bool {
-        self.version != Version::HTTP_2 && !self.is_body_read.get()
+    /// What comes behind it in HTTP/1 may be no request, whatever it looks like.
+    pub(super) fn be_last(&self) {
+        self.is_last.set(true);
+    }
+
+    /// Whether an answer now is the last on its connection of HTTP/1: what comes next is not known to be a request, or a body is
+    /// still to be read.
+    pub(super) fn is_last(&self) -> bool {
+        let is_http1 = self.version != Version::HTTP_2 && !self.is_tunnel.get();
+        is_http1 && (self.is_last.get() || !self.is_body_read.get())
     }
 
     pub(super) fn is_request_sent(&self) -> bool {
@@ -390,7 +399,7 @@ impl Exchange {
             listener.metrics.tunnel_closed(worker);
         }
         let was_abandoned = self.fault.get() == Some(Fault::ClientGone);
-        self.client.end_request(self.number, self.is_body_read.get(), was_abandoned, now);
+        self.client.end_request(self.number, self.is_last(), was_abandoned, now);
         self.log(status, duration);
     }
 

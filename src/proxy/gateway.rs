@@ -78,7 +78,7 @@ impl Gateway {
         let exchange = Exchange::begin(&self, &client, self.pin(), &request);
         let served = serve(&exchange, request).await;
         let mut response = served.unwrap_or_else(|refused| respond::refuse(&exchange, refused));
-        if exchange.leaves_unread() {
+        if exchange.is_last() {
             // The client may send its next request meanwhile, which nobody would read.
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
@@ -158,6 +158,12 @@ async fn serve(exchange: &Rc<Exchange>, request: Request<Incoming>) -> Result<Re
     sanitise::sanitise(&mut head)?;
     let Some(route) = find(exchange, &head)? else { return no_route(exchange, &head) };
 
+    // Looked at before anybody refuses it: what the client has sent ahead was meant for a tunnel, and is nobody's request.
+    let asked = Asked::of(&head, route, body.is_some(), extended);
+    if let Ok(Some(Asked { extended: None, .. })) = &asked {
+        exchange.be_last();
+    }
+
     let mut pass = Pass::default();
     let admitted = route.layers.admit(exchange.worker(), exchange.client_ip(), &mut head, &mut pass).await;
     exchange.admitted(&head, pass.identity.take());
@@ -167,7 +173,7 @@ async fn serve(exchange: &Rc<Exchange>, request: Request<Incoming>) -> Result<Re
 
     let body = RequestBody::new(body, &head, exchange, route.plan.max_body.map(|size| size.0))?;
     let offer = route.plan.compress.as_ref().map(|compression| Offer::of(compression, &head));
-    let asked = Asked::of(&head, route, !body.is_empty(), extended)?;
+    let asked = asked?;
     ready_for_backend(exchange, route, &mut head);
     if let Some(asked) = &asked {
         asked.ask(&mut head.headers);
@@ -192,7 +198,7 @@ async fn serve(exchange: &Rc<Exchange>, request: Request<Incoming>) -> Result<Re
             Box::pin(begin_tunnel(exchange, &mut head, used, asked)).await?
         }
         Some(asked) => {
-            asked.declined(&mut head)?;
+            asked.declined(head.status)?;
             ResponseBody::backend(body, Rc::clone(exchange), used)
         }
     };
