@@ -217,11 +217,11 @@ fn trailers_do_not_disturb_the_messages_that_carry_them() {
         peer.write("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nx-sum: 1\r\n\r\n")
     });
     let gateway = Gateway::start(format!("workers: 1\n{}", route(&[backend.address()], "")));
-    let mut client = gateway.connect();
     for _ in 0..2 {
         let request =
             "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\nx-sum: 2\r\n\r\n";
-        assert_eq!(client.send(request).response().text(), "ok");
+        let response = gateway.send(request);
+        assert_eq!((response.text(), response.header("connection")), ("ok", Some("close")));
     }
     assert_eq!(backend.requests().iter().map(|request| &request.body[..]).collect::<Vec<_>>(), [b"hi", b"hi"]);
     assert_eq!(backend.connections(), 1);
