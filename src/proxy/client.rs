@@ -311,12 +311,12 @@ impl Client {
     }
 
     /// A request that a backend answered early may end after the next one has begun: it has no say any more in what is unread.
-    pub(super) fn end_request(&self, number: u64, is_body_read: bool, was_abandoned: bool, now: Instant) {
+    pub(super) fn end_request(&self, number: u64, leaves_unread: bool, was_abandoned: bool, now: Instant) {
         if let Some(multiplexed) = &mut *self.multiplexed.borrow_mut() {
             multiplexed.count_end(was_abandoned);
         }
         if number == self.requests.get() {
-            self.has_unread.set(!is_body_read);
+            self.has_unread.set(leaves_unread);
             self.deadline.set(None);
         }
         self.in_flight.set(self.in_flight.get().saturating_sub(1));
@@ -325,8 +325,8 @@ impl Client {
         }
     }
 
-    /// Whether the last request was answered without its body having been read. What is still to come of it must be taken
-    /// before the connection is closed, or the system answers it with a reset that may overtake the response.
+    /// Whether the last request was answered although more may come, of its body or behind it. That must be taken before the
+    /// connection is closed, or the system answers it with a reset that may overtake the response.
     #[must_use]
     pub fn has_unread(&self) -> bool {
         self.has_unread.get()

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant as Clock},
 };
 
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, Version, header, request::Parts};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version, header, request::Parts};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio::time::Instant;
@@ -38,6 +38,8 @@ use crate::{
 pub struct Exchange {
     gateway: Rc<Gateway>,
     pinned: Rc<Pinned>,
+    // The snapshot whose routes serve it.
+    routed: Rc<Pinned>,
     client: Rc<Client>,
     number: u64,
     client_ip: IpAddr,
@@ -59,6 +61,7 @@ pub struct Exchange {
     request_fault: Cell<Option<Fault>>,
     request_sent: Cell<Option<Instant>>,
     is_body_read: Cell<bool>,
+    is_last: Cell<bool>,
     response_ended: Cell<bool>,
     is_tunnel: Cell<bool>,
     received: Cell<u64>,
@@ -113,6 +116,7 @@ impl Exchange {
             gateway: Rc::clone(gateway),
             client: Rc::clone(client),
             number,
+            routed: client.served_by(&pinned),
             pinned,
             id,
             method: request.method().clone(),
@@ -131,6 +135,7 @@ impl Exchange {
             request_fault: Cell::default(),
             request_sent: Cell::default(),
             is_body_read: Cell::new(!has_body),
+            is_last: Cell::default(),
             response_ended: Cell::default(),
             is_tunnel: Cell::default(),
             received: Cell::default(),
@@ -164,8 +169,17 @@ impl Exchange {
         self.gateway.pools()
     }
 
-    pub(super) fn pinned(&self) -> &Rc<Pinned> {
-        &self.pinned
+    /// The snapshot whose routes serve it.
+    pub(super) fn routed(&self) -> &Rc<Pinned> {
+        &self.routed
+    }
+
+    /// Whether a field tells backends who a client is, so that no client may say it: by the snapshot that routes the request, by
+    /// the one in force, because backends are shared, or by the listener that it came in on.
+    pub(super) fn is_identity(&self, name: &HeaderName) -> bool {
+        let own = self.client.listener.plan.tls.as_ref().and_then(|tls| tls.client_subject.as_ref());
+        let is_named_by = |pinned: &Pinned| pinned.snapshot.identity_headers.contains(name);
+        own == Some(name) || is_named_by(&self.routed) || is_named_by(&self.pinned)
     }
 
     pub(super) fn client(&self) -> &Rc<Client> {
@@ -267,9 +281,21 @@ impl Exchange {
         self.is_body_read.set(true);
     }
 
-    /// Whether a body of HTTP/1 is still to be read, so that an answer now is the last on its connection.
-    pub(super) fn leaves_unread(&self) -> bool {
-        self.version != Version::HTTP_2 && !self.is_body_read.get()
+    /// The rest of the client's body has come, and nobody wants it.
+    pub(super) fn body_read(&self) {
+        self.is_body_read.set(true);
+    }
+
+    /// What comes behind it in HTTP/1 may be no request, whatever it looks like.
+    pub(super) fn be_last(&self) {
+        self.is_last.set(true);
+    }
+
+    /// Whether an answer now is the last on its connection of HTTP/1: what comes next is not known to be a request, or a body is
+    /// still to be read.
+    pub(super) fn is_last(&self) -> bool {
+        let is_http1 = self.version != Version::HTTP_2 && !self.is_tunnel.get();
+        is_http1 && (self.is_last.get() || !self.is_body_read.get())
     }
 
     pub(super) fn is_request_sent(&self) -> bool {
@@ -373,7 +399,7 @@ impl Exchange {
             listener.metrics.tunnel_closed(worker);
         }
         let was_abandoned = self.fault.get() == Some(Fault::ClientGone);
-        self.client.end_request(self.number, self.is_body_read.get(), was_abandoned, now);
+        self.client.end_request(self.number, self.is_last(), was_abandoned, now);
         self.log(status, duration);
     }
 

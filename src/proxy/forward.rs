@@ -99,8 +99,9 @@ fn pick(exchange: &Exchange, route: &Route, tried: &[Slot]) -> Result<Lease, Fau
 
 fn address(request: &mut Request<RequestBody>, route: &Route, member: &Member) {
     let host = match &route.upstream.plan.host {
-        HostHeader::Preserve => return,
-        HostHeader::Backend => member.authority.clone(),
+        HostHeader::Preserve if request.headers().contains_key(HOST) => return,
+        // A client of HTTP/1.0 may name none, and a request of HTTP/1.1 must (RFC 9112, section 3.2).
+        HostHeader::Backend | HostHeader::Preserve => member.authority.clone(),
         HostHeader::Literal(host) => host.clone(),
     };
     request.headers_mut().insert(HOST, host);

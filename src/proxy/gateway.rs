@@ -76,13 +76,9 @@ impl Gateway {
         request: Request<Incoming>,
     ) -> Result<Response<ResponseBody>, Infallible> {
         let exchange = Exchange::begin(&self, &client, self.pin(), &request);
-        // A small one has come with its head, as a rule: it is read then, and the connection goes on. Whoever waits to be told
-        // to go on has sent none of it, and may send something else now.
-        let is_small = request.body().size_hint().exact().is_some_and(|length| length <= SMALL_BODY)
-            && (request.body().is_end_stream() || !request.headers().contains_key(header::EXPECT));
         let served = serve(&exchange, request).await;
         let mut response = served.unwrap_or_else(|refused| respond::refuse(&exchange, refused));
-        if exchange.leaves_unread() && !is_small {
+        if exchange.is_last() {
             // The client may send its next request meanwhile, which nobody would read.
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
@@ -153,17 +149,20 @@ impl Gateway {
     }
 }
 
-/// Bodies up to this, in bytes, come in one piece with their head, as a rule.
-const SMALL_BODY: u64 = 4 * 1024;
-
 /// The straight line.
 async fn serve(exchange: &Rc<Exchange>, request: Request<Incoming>) -> Result<Response<ResponseBody>, Refused> {
     let (mut head, body) = request.into_parts();
-    let body = Upload::of(body, exchange.client());
+    let body = Upload::of(body, exchange);
     sanitise::measure(&head, &exchange.client().listener.plan.limits)?;
     let extended = upgrade::extended_connect(&mut head)?;
     sanitise::sanitise(&mut head)?;
     let Some(route) = find(exchange, &head)? else { return no_route(exchange, &head) };
+
+    // Looked at before anybody refuses it: what the client has sent ahead was meant for a tunnel, and is nobody's request.
+    let asked = Asked::of(&head, route, body.is_some(), extended);
+    if let Ok(Some(Asked { extended: None, .. })) = &asked {
+        exchange.be_last();
+    }
 
     let mut pass = Pass::default();
     let admitted = route.layers.admit(exchange.worker(), exchange.client_ip(), &mut head, &mut pass).await;
@@ -174,7 +173,7 @@ async fn serve(exchange: &Rc<Exchange>, request: Request<Incoming>) -> Result<Re
 
     let body = RequestBody::new(body, &head, exchange, route.plan.max_body.map(|size| size.0))?;
     let offer = route.plan.compress.as_ref().map(|compression| Offer::of(compression, &head));
-    let asked = Asked::of(&head, route, !body.is_empty(), extended)?;
+    let asked = asked?;
     ready_for_backend(exchange, &mut head);
     if let Some(asked) = &asked {
         asked.ask(&mut head.headers);
@@ -198,7 +197,7 @@ async fn serve(exchange: &Rc<Exchange>, request: Request<Incoming>) -> Result<Re
             begin_tunnel(exchange, &mut head, used, asked)?
         }
         Some(asked) => {
-            asked.declined(&mut head)?;
+            asked.declined(head.status)?;
             ResponseBody::backend(Rc::clone(exchange), used)
         }
     };
@@ -234,9 +233,7 @@ fn begin_tunnel(
 
 fn find<'a>(exchange: &'a Exchange, head: &Parts) -> Result<Option<&'a Arc<Route>>, Refused> {
     let host = sanitise::host(head)?;
-    let client = exchange.client();
-    let snapshot = client.served_by(exchange.pinned());
-    let served = snapshot.snapshot.served(client.listener.id);
+    let served = exchange.routed().snapshot.served(exchange.client().listener.id);
     let lead_to = |path: &str| served.and_then(|served| served.table.find(&host, path));
     let path = head.uri.path();
     let route = lead_to(path);
@@ -269,7 +266,7 @@ fn ready_for_backend(exchange: &Exchange, head: &mut Parts) {
     let client = exchange.client();
     let takes_trailers = headers::takes_trailers(&head.headers);
     headers::strip_hop_by_hop(&mut head.headers);
-    headers::strip_claims(&mut head.headers, &exchange.pinned().snapshot.identity_headers);
+    headers::strip_claims(&mut head.headers, |name| exchange.is_identity(name));
     // The backend's "go on" is not awaited: hyper has told the client already, or will when the body is first read.
     head.headers.remove(header::EXPECT);
     if head.version == Version::HTTP_2 {

@@ -12,9 +12,9 @@ use crate::{
 
 /// Refuses what is larger than the listener accepts. (hyper has refused what is far larger.)
 pub(super) fn measure(head: &Parts, limits: &ClientLimits) -> Result<(), Fault> {
+    // Path and query alone: HTTP/2 and an absolute target have the host beside them, which others send as a field.
     let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
-    let authority = head.uri.authority().map_or(0, |authority| authority.as_str().len());
-    if target + authority > limits.uri as usize {
+    if target > limits.uri as usize {
         return Err(Fault::UriTooLong);
     }
     if head.headers.len() > limits.headers as usize || size(head) > limits.header_size as usize {

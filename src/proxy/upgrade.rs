@@ -116,17 +116,9 @@ impl Asked {
         }
     }
 
-    /// What is left to say where the backend answers instead of agreeing.
-    pub(super) fn declined(&self, head: &mut response::Parts) -> Result<(), Fault> {
-        // To a CONNECT any success means that there is a tunnel.
-        if self.extended.is_some() && head.status.is_success() {
-            return Err(Fault::BadResponse);
-        }
-        if self.extended.is_none() {
-            // What the client has sent ahead was meant for a tunnel: it is nobody's request.
-            head.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-        }
-        Ok(())
+    /// Whether the backend may answer so instead of agreeing: to a CONNECT any success means that there is a tunnel.
+    pub(super) fn declined(&self, status: StatusCode) -> Result<(), Fault> {
+        if self.extended.is_some() && status.is_success() { Err(Fault::BadResponse) } else { Ok(()) }
     }
 }
 

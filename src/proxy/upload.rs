@@ -3,7 +3,7 @@
 use std::{
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -13,24 +13,26 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tokio::time::timeout;
 
-use super::Client;
+use super::{Client, Exchange};
 
 /// A client's body, as it comes.
 ///
 /// To drop a body of HTTP/2 before its end would reset its stream. That is allowed once the response is whole (RFC 9113, section
 /// 8.1), but clients that are about to send the end take it for an error, and what they still send to many such streams for an
 /// attack by which the connection ends. So the rest is read and forgotten, as far as it comes soon.
+///
+/// In HTTP/1.1 the connection may go on behind a body that nobody wants, if all of it is there, as a small one is with its head.
 pub(super) struct Upload {
     // Taken when this is dropped.
     incoming: Option<Incoming>,
-    client: Rc<Client>,
+    exchange: Rc<Exchange>,
 }
 
 impl Upload {
     /// The body of a request, if it has one.
-    pub(super) fn of(incoming: Incoming, client: &Rc<Client>) -> Option<Self> {
+    pub(super) fn of(incoming: Incoming, exchange: &Rc<Exchange>) -> Option<Self> {
         let has_body = !incoming.is_end_stream();
-        has_body.then(|| Self { incoming: Some(incoming), client: Rc::clone(client) })
+        has_body.then(|| Self { incoming: Some(incoming), exchange: Rc::clone(exchange) })
     }
 }
 
@@ -53,11 +55,21 @@ impl Body for Upload {
 
 impl Drop for Upload {
     fn drop(&mut self) {
-        let rest = self.incoming.take().filter(|incoming| !incoming.is_end_stream());
-        if let Some(rest) = rest.filter(|_| self.client.is_multiplexed()) {
-            self.client.spawn(forget(rest, Rc::clone(&self.client)));
+        let Some(mut rest) = self.incoming.take().filter(|incoming| !incoming.is_end_stream()) else { return };
+        let client = self.exchange.client();
+        if client.is_multiplexed() {
+            client.spawn(forget(rest, Rc::clone(client)));
+        } else if has_come(&mut rest) {
+            self.exchange.body_read();
         }
     }
+}
+
+/// Whether a body of known length is there to its end. (One that the client keeps back until it is told to go on is not: hyper
+/// tells it when it next looks, and by then the body is dropped.)
+fn has_come(rest: &mut Incoming) -> bool {
+    let frame = Pin::new(&mut *rest).poll_frame(&mut Context::from_waker(Waker::noop()));
+    matches!(frame, Poll::Ready(Some(Ok(_)))) && rest.is_end_stream()
 }
 
 /// Reads a body to its end, or as much as a client may have sent before it has heard that nobody wants it.

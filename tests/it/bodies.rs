@@ -217,11 +217,11 @@ fn trailers_do_not_disturb_the_messages_that_carry_them() {
         peer.write("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nx-sum: 1\r\n\r\n")
     });
     let gateway = Gateway::start(format!("workers: 1\n{}", route(&[backend.address()], "")));
-    let mut client = gateway.connect();
     for _ in 0..2 {
         let request =
             "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\nx-sum: 2\r\n\r\n";
-        assert_eq!(client.send(request).response().text(), "ok");
+        let response = gateway.send(request);
+        assert_eq!((response.text(), response.header("connection")), ("ok", Some("close")));
     }
     assert_eq!(backend.requests().iter().map(|request| &request.body[..]).collect::<Vec<_>>(), [b"hi", b"hi"]);
     assert_eq!(backend.connections(), 1);
@@ -274,6 +274,33 @@ fn an_answer_before_the_end_of_a_request_says_that_the_connection_ends() {
     let response = client.send("POST /here HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\nok").response();
     assert_eq!((response.status(), response.header("connection")), (200, None));
     assert_eq!(client.get("/here").text(), "hello");
+}
+
+/// What has not come may come as a request, for all that the gateway knows.
+#[test]
+fn a_small_body_that_has_not_come_ends_the_connection_all_the_same() {
+    let backend = Backend::start();
+    let keys = format!(
+        "auth: {{ ops: {{ api_key: {{ header: x-key, keys: {{ amy: \"sha256:{}\" }} }} }} }}\n",
+        "0".repeat(64)
+    );
+    for (fields, status) in [("auth: ops", 401), ("max_body: 1B", 413)] {
+        let gateway = Gateway::start(format!("{keys}{}", route(&[backend.address()], fields)));
+        for (head, come) in [("", ""), ("", "o"), ("expect: 100-continue\r\n", ""), ("expect: 100-continue\r\n", "ok")]
+        {
+            let mut client = gateway.connect();
+            let request = format!("POST / HTTP/1.1\r\nhost: a\r\n{head}content-length: 2\r\n\r\n{come}");
+            let response = client.send(request).response();
+            assert_eq!((response.status(), response.header("connection")), (status, Some("close")), "{head}{come}");
+            assert_eq!(client.send("GET /smuggled HTTP/1.1\r\nhost: a\r\n\r\n").rest(), "");
+        }
+        let mut client = gateway.connect();
+        for _ in 0..2 {
+            let response = client.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\nok").response();
+            assert_eq!((response.status(), response.header("connection")), (status, None));
+        }
+    }
+    assert_eq!(backend.hits(), 0);
 }
 
 /// The fields of an upload over HTTP/2, to here.

@@ -134,6 +134,20 @@ fn an_http_1_0_client_gets_a_response_that_it_can_read() {
     assert!(backend.request().head.first_line().ends_with("HTTP/1.1"));
 }
 
+/// RFC 9112, section 3.2: a request of HTTP/1.1 has a Host.
+#[test]
+fn who_names_no_host_means_the_backends() {
+    for setting in ["preserve", "backend", "internal.test"] {
+        let backend = Backend::start();
+        let gateway = Gateway::start(upstream(&[backend.address()], &format!("host: {setting}")));
+        assert_eq!(gateway.send("GET / HTTP/1.0\r\n\r\n").status(), 200);
+        let own = backend.address().to_string();
+        let seen = if setting == "internal.test" { setting } else { &own };
+        assert_eq!(backend.request().header("host"), Some(seen), "{setting}");
+        assert_eq!(backend.request().header("x-forwarded-host"), None, "{setting}");
+    }
+}
+
 #[test]
 fn an_http_1_0_client_may_keep_its_connection() {
     let backend = Backend::start();

@@ -130,6 +130,25 @@ fn targets_are_measured() {
     assert_eq!(get(16 * 1024 + 1).fault(), (414, "uri_too_long".to_owned()));
 }
 
+/// The host is no part of what is measured, wherever it stands.
+#[test]
+fn targets_are_measured_alike_in_all_their_forms() {
+    let backend = Backend::start();
+    let gateway = start(&backend, "max_uri: 64B");
+    for (length, is_served) in [(64, true), (65, false)] {
+        let target = format!("/{}?b", "a".repeat(length - 3));
+        let status = if is_served { 200 } else { 414 };
+        assert_eq!(gateway.get(&target).status(), status, "{length}");
+        let absolute = format!("GET http://shop.gateway.test:8080{target} HTTP/1.1\r\nhost: a\r\n\r\n");
+        assert_eq!(gateway.send(absolute).status(), status, "{length}");
+        let mut fields = GET.to_vec();
+        fields[3].1 = target.as_bytes();
+        let answer = http2_status(&gateway, &request(1, &fields, true)).expect("an answer");
+        assert_eq!(answer == "200", is_served, "{length}: {answer}");
+    }
+    assert_eq!(backend.hits(), 3);
+}
+
 #[test]
 fn http2_has_the_same_limits() {
     let backend = Backend::start();

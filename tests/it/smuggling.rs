@@ -414,7 +414,10 @@ fn bad_chunks_never_make_a_whole_request() {
     judge("3;name=value\r\nabc\r\n0;last\r\n\r\n", Kept("/", "abc"));
     judge("3 \t;name=\"a;b\"\r\nabc\r\n00\r\n\r\n", Kept("/", "abc"));
     judge("000003\r\nabc\r\n0\r\n\r\n", Kept("/", "abc"));
-    judge("1\r\na\r\n2\r\nbc\r\n0\r\nx: y\r\n\r\n", Kept("/", "abc"));
+    // hyper and its parser of fields do not agree where trailers end, so nothing comes after them.
+    judge("1\r\na\r\n2\r\nbc\r\n0\r\nx: y\r\n\r\n", Last("/", "abc"));
+    judge("3\r\nabc\r\n0\r\nx: y\n\nGET /swallowed HTTP/1.1\r\nhost: a\r\n\r\n", Last("/", "abc"));
+    judge("3\r\nabc\r\n0\r\n\nGET /swallowed HTTP/1.1\r\nhost: a\r\n\r\n", Last("/", "abc"));
     // Too much of them is refused.
     judge(&format!("3;{}\r\nabc\r\n0\r\n\r\n", "x".repeat(20_000)), REFUSED);
     judge(&format!("3\r\nabc\r\n0\r\n{}\r\n", "x: y\r\n".repeat(20_000)), REFUSED);

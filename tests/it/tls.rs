@@ -4,13 +4,20 @@ use std::{
     fs,
     io::{Read as _, Write as _},
     net::TcpStream,
-    sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
     thread,
 };
 
 use rustls::version::{TLS12, TLS13};
 
-use crate::support::{Authority, Backend, Client, Gateway, Launch, PATIENCE, Pair, eventually, route};
+use crate::support::{
+    Authority, Backend, Client, Gateway, Launch, PATIENCE, Pair, eventually,
+    frames::{DATA, END_HEADERS, END_STREAM, GET, HEADERS, block, frame, request},
+    route,
+};
 
 /// A listener `main` with TLS and these certificates, named `0`, `1`, ..., and these fields of `tls`.
 fn start(backend: &Backend, pairs: &[&Pair], fields: &str) -> Gateway {
@@ -134,6 +141,45 @@ fn without_a_certificate_there_is_no_subject_whatever_the_client_says() {
         assert!(request.head.all("x-client-subject").is_empty(), "{request:?}");
     }
     assert_eq!(backend.hits(), 2);
+}
+
+/// Whoever is connected to a listener that an edit removes goes on to be routed as before, and may say no more than before.
+#[test]
+fn nobody_says_who_he_is_on_a_listener_that_was_removed() {
+    let bodies = Arc::<Mutex<Vec<String>>>::default();
+    let notes = Arc::clone(&bodies);
+    let backend = Backend::scripted(move |peer, _| {
+        let mut raw = Vec::new();
+        while !raw.ends_with(b"\r\n\r\n") {
+            raw.extend(peer.read_raw()?);
+        }
+        notes.lock().unwrap().push(String::from_utf8(raw).unwrap());
+        peer.write("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello")
+    });
+    let authority = Authority::new("authority");
+    let pair = authority.server(&["gateway.test"], 1);
+    let fields = "client_ca: ca.pem, client_auth: optional, client_subject: x-client-subject";
+    let files = Launch::default().file("ca.pem", Authority::new("ours").pem());
+    let gateway = launch(&backend, &[&pair], fields, files, PLAIN);
+    let client = authority.trusting().speaking(&["h2"]).connect(gateway.address(), "gateway.test");
+    let mut anonymous = client.unwrap().in_http2();
+    let claim = ("x-client-subject", &b"CN=root"[..]);
+    let head = [&GET[1..], &[(":method", b"POST"), ("trailer", b"x-client-subject, x-sum"), claim]].concat();
+    let claims = |stream| {
+        let trailers = frame(HEADERS, END_HEADERS | END_STREAM, stream, block(&[claim, ("x-sum", b"1")]));
+        [request(stream, &head, false), frame(DATA, 0, stream, b"hi"), trailers].concat()
+    };
+    anonymous.send(claims(1)).frames_of(1).expect("an answer");
+    let listeners = "listeners: { other: { bind: \"127.0.0.1:0\" } }";
+    assert_eq!(gateway.edit(format!("{PLAIN}{listeners}\n{}", route(&[backend.address()], "")))["event"], "reload");
+    anonymous.send(claims(3));
+    eventually("both are there", || bodies.lock().unwrap().len() == 2);
+    for body in &*bodies.lock().unwrap() {
+        assert_eq!(body, "2\r\nhi\r\n0\r\nx-sum: 1\r\n\r\n");
+    }
+    for seen in backend.requests() {
+        assert!(seen.head.all("x-client-subject").is_empty(), "{seen:?}");
+    }
 }
 
 #[test]

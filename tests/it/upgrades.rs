@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
-use crate::support::{Backend, Client, Gateway, PATIENCE, Server, eventually, route};
+use crate::support::{Backend, Client, Gateway, PATIENCE, Server, eventually, refusing, route};
 
 const ASK: &str = "GET /chat HTTP/1.1\r\nhost: gateway.test\r\nconnection: keep-alive, Upgrade\r\nupgrade: websocket\r\n\
                    sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
@@ -91,6 +91,39 @@ fn what_a_backend_does_not_agree_to_is_no_tunnel() {
     assert_eq!((response.text(), response.header("connection")), ("plain", Some("close")));
     assert_eq!(client.rest(), "");
     assert_eq!(backend.hits(), 1);
+}
+
+/// A request that was sent ahead into a tunnel, which does not come to be.
+const AHEAD: &str = "GET /smuggled HTTP/1.1\r\nhost: a\r\n\r\n";
+
+#[test]
+fn after_an_upgrade_that_failed_nothing_is_a_request() {
+    let broken = Backend::scripted(|peer, _| peer.close());
+    let silent = Backend::scripted(|peer, _| peer.wait_for_close());
+    let (nobody, _socket) = refusing();
+    let keys = format!(
+        "auth: {{ ops: {{ api_key: {{ header: x-key, keys: {{ amy: \"sha256:{}\" }} }} }} }}\n",
+        "0".repeat(64)
+    );
+    for (to, fields, status) in [
+        (broken.address(), "", 502),
+        (silent.address(), "timeouts: { request: 200ms }", 504),
+        (nobody, "", 502),
+        (broken.address(), "auth: ops", 401),
+    ] {
+        let gateway = Gateway::start(format!("{keys}{}", route(&[to], fields)));
+        let mut client = gateway.connect();
+        let response = client.send(format!("{ASK}{AHEAD}")).response();
+        assert_eq!((response.status(), response.header("connection")), (status, Some("close")), "{fields}");
+        assert_eq!(client.rest(), "");
+        // Nothing was sent ahead into what is no upgrade here.
+        let mut client = gateway.connect();
+        let response = client.send(ASK.replace("upgrade: websocket", "upgrade: h2c")).response();
+        assert_eq!((response.status(), response.header("connection")), (status, None), "{fields}");
+    }
+    for backend in [broken, silent] {
+        assert!(backend.requests().iter().all(|seen| seen.target() != "/smuggled"));
+    }
 }
 
 #[test]

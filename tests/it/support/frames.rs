@@ -91,16 +91,21 @@ impl Client {
     /// A connection by prior knowledge, with empty settings, that has read the gateway's.
     #[track_caller]
     pub fn http2(address: SocketAddr) -> Self {
-        let mut client = Self::connect(address);
-        client.send(PREFACE).send(frame(SETTINGS, 0, 0, []));
-        let settings = client.frame().expect("the gateway's settings");
-        assert_eq!(settings.kind, SETTINGS);
-        client.send(frame(SETTINGS, ACK, 0, []));
-        client
+        Self::connect(address).in_http2()
     }
 }
 
 impl<S: Read + Write> Client<S> {
+    /// Begins to speak HTTP/2.
+    #[track_caller]
+    pub fn in_http2(mut self) -> Self {
+        self.send(PREFACE).send(frame(SETTINGS, 0, 0, []));
+        let settings = self.frame().expect("the gateway's settings");
+        assert_eq!(settings.kind, SETTINGS);
+        self.send(frame(SETTINGS, ACK, 0, []));
+        self
+    }
+
     /// The next frame; `None` at the end, in order or not.
     #[track_caller]
     pub fn frame(&mut self) -> Option<Frame> {
