@@ -250,13 +250,18 @@ impl Client {
     /// Returns the number of the request.
     pub(super) fn begin_request(&self, now: Instant) -> u64 {
         self.requests.set(self.requests.get() + 1);
-        if self.requests.get() == u64::from(self.listener.plan.limits.requests) {
+        if self.is_worn_out() {
             self.worn_out.notify_one();
         }
         self.in_flight.set(self.in_flight.get() + 1);
         self.enter(Phase::Busy, now);
         self.moved_on();
         self.requests.get()
+    }
+
+    /// Whether the request that has just begun is the last that it may have.
+    pub(super) fn is_worn_out(&self) -> bool {
+        self.requests.get() == u64::from(self.listener.plan.limits.requests)
     }
 
     /// Returns once it has had as many requests as it may: the last one is still served.

@@ -135,7 +135,8 @@ impl Exchange {
             request_fault: Cell::default(),
             request_sent: Cell::default(),
             is_body_read: Cell::new(!has_body),
-            is_last: Cell::default(),
+            // An answer that is there at once is written before the connection hears that it is worn out.
+            is_last: Cell::new(client.is_worn_out()),
             response_ended: Cell::default(),
             is_tunnel: Cell::default(),
             received: Cell::default(),

@@ -181,6 +181,12 @@ fn a_connection_ends_in_order_after_its_last_request() {
         assert_eq!((response.text(), response.header("connection")), ("hello", last));
     }
     assert_eq!(client.rest(), "");
+    // What is answered at once says so, too.
+    let mut client = gateway.connect();
+    for last in [None, None, Some("close")] {
+        let response = client.send("OPTIONS * HTTP/1.1\r\nhost: a\r\n\r\n").response();
+        assert_eq!((response.status(), response.header("connection")), (404, last));
+    }
 
     let mut client = Client::http2(gateway.address());
     for stream in [1, 3, 5] {

@@ -105,6 +105,9 @@ impl Document {
             let is_below = matches!(keys[..], ["auth", ..] | [.., "headers", _]);
             let is_secret = !self.is_sound || is_below || keys.last().is_some_and(|key| MAY_HOLD_SECRETS.contains(key));
             secret_scalars(at, is_secret, &mut self.unread);
+            if is_part_of_a_hash(&keys, at) {
+                self.unread.push(at.key_span());
+            }
             if !remove(&mut self.tree, &path) {
                 break;
             }
@@ -273,11 +276,21 @@ fn place<'a, 'p>(root: At<'a>, path: &'p [Segment]) -> (At<'a>, Vec<&'p str>) {
     (at, keys)
 }
 
+/// Whether what looks like a user's or a key's name is what comes after a comma in a hash.
+fn is_part_of_a_hash(keys: &[&str], at: At<'_>) -> bool {
+    matches!(keys, [.., "users" | "keys", name] if name.contains(['$', '='])) && at.is_empty()
+}
+
 /// A structural error in an operator's words.
 fn structural(at: At<'_>, keys: &[&str], serde_says: &str) -> Diagnostic {
     if let Some(list) = serde_says.strip_prefix("unknown field ") {
         let allowed: Vec<&str> = list.split('`').skip(3).step_by(2).collect();
         return unknown_field(at, keys, &allowed).path(at.path());
+    }
+    if is_part_of_a_hash(keys, at) {
+        let message = "a hash with commas in it must be quoted inside { }";
+        let finding = Diagnostic::new(Code::WrongType, at.key_span(), message).label("put quotes around all of it");
+        return finding.path(keys.split_last().map(|(_, parents)| parents.join(".")).unwrap_or_default());
     }
     if keys == ["routes", "to"] && at.describe() == "fields" {
         return Diagnostic::new(Code::Unsupported, at.span(), "weights in `to` are not in this version yet")
