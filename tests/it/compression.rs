@@ -145,6 +145,7 @@ fn what_a_backend_has_compressed_or_forbidden_is_left_alone() {
             "/coded" => "content-encoding: gzip",
             "/forbidden" => "cache-control: no-transform",
             "/part" => "content-range: bytes 0-1999/5000",
+            "/same" => return peer.write("HTTP/1.1 304 Not Modified\r\netag: \"1\"\r\n\r\n"),
             _ => "x-plain: 1",
         };
         let body = String::from_utf8(text(2_000)).unwrap();
@@ -166,6 +167,9 @@ fn what_a_backend_has_compressed_or_forbidden_is_left_alone() {
     let head = client.send("HEAD / HTTP/1.1\r\nhost: a\r\naccept-encoding: gzip\r\n\r\n").head();
     assert_eq!((head.header("content-encoding"), head.header("content-length")), (None, Some("2000")));
     assert_eq!(head.header("vary"), Some("accept-encoding"));
+    // A cache learns of a 304 what it would of the 200.
+    let same = gateway.connect().send("GET /same HTTP/1.1\r\nhost: a\r\naccept-encoding: gzip\r\n\r\n").head();
+    assert_eq!((same.header("vary"), same.header("content-encoding")), (Some("accept-encoding"), None));
 }
 
 #[test]

@@ -43,15 +43,18 @@ impl<'a> Offer<'a> {
             return None;
         }
         add_vary(&mut head.headers);
-        // A HEAD has no body to tell what it would be.
-        let coding = self.coding.filter(|_| !self.is_head)?;
+        // A HEAD has no body to tell what it would be, nor has a 304.
+        let coding = self.coding.filter(|_| !self.is_head && head.status != StatusCode::NOT_MODIFIED)?;
         announce(&mut head.headers, coding);
         Some(coding)
     }
 
     /// Whether a response may be compressed for anybody.
     fn may_compress(&self, head: &response::Parts, length: Option<u64>) -> bool {
-        let has_whole_body = head.status.is_success() || head.status.is_client_error() || head.status.is_server_error();
+        // As much as is known of the 200 in its place (RFC 9110, section 15.4.5).
+        let is_same = head.status == StatusCode::NOT_MODIFIED;
+        let has_whole_body =
+            is_same || head.status.is_success() || head.status.is_client_error() || head.status.is_server_error();
         let bodiless = [StatusCode::NO_CONTENT, StatusCode::PARTIAL_CONTENT, StatusCode::RESET_CONTENT];
         let headers = &head.headers;
         has_whole_body
@@ -59,8 +62,8 @@ impl<'a> Offer<'a> {
             && !headers.contains_key(header::CONTENT_ENCODING)
             && !headers.contains_key(header::CONTENT_RANGE)
             && !says_no_transform(headers)
-            && (self.is_head || length.is_none_or(|length| length >= self.compression.min_size.0))
-            && headers.get(header::CONTENT_TYPE).is_some_and(|kind| self.compression.covers(kind.as_bytes()))
+            && (self.is_head || is_same || length.is_none_or(|length| length >= self.compression.min_size.0))
+            && headers.get(header::CONTENT_TYPE).map_or(is_same, |kind| self.compression.covers(kind.as_bytes()))
     }
 }
 
@@ -139,11 +142,21 @@ mod tests {
             (200, Some(99), false),
             (204, None, false),
             (206, None, false),
-            (304, None, false),
             (301, None, false),
         ] {
             let (coding, headers) = take("gzip", Method::GET, status, length, &[html]);
             assert_eq!((coding.is_some(), headers.contains_key("vary")), (expected, expected), "{status}");
+        }
+        // RFC 9110, section 15.4.5: a 304 says `Vary` as the 200 would, of which it tells next to nothing.
+        for (fields, expected) in [
+            (&[][..], true),
+            (&[html], true),
+            (&[("content-type", "image/png")], false),
+            (&[html, ("cache-control", "no-transform")], false),
+            (&[("content-encoding", "br")], false),
+        ] {
+            let (coding, headers) = take("gzip", Method::GET, 304, Some(0), fields);
+            assert_eq!((coding, headers.contains_key("vary")), (None, expected), "{fields:?}");
         }
     }
 
