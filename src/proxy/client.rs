@@ -10,6 +10,7 @@ use std::{
 };
 
 use http::{HeaderName, HeaderValue};
+use ipnet::IpNet;
 use tokio::{
     sync::Notify,
     task::{self, AbortHandle},
@@ -28,6 +29,8 @@ pub struct Client {
     pub listener: Arc<Listener>,
     // The other end, or who is behind it, as a PROXY header says.
     peer: Cell<SocketAddr>,
+    // The peer is a proxy that does not know who is behind it.
+    is_unknown: Cell<bool>,
     // Its address, ready to be sent on.
     peer_text: OnceCell<HeaderValue>,
     // The subject of its certificate, as backends are told.
@@ -75,6 +78,17 @@ const MOST_ABANDONED: u32 = 100;
 /// How long after the deadline of a request its connection is cut, for an answer that says so to pass first.
 const GRACE: Duration = Duration::from_secs(1);
 
+/// For whom a proxy speaks, by its PROXY header.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Source {
+    /// For the client at this address.
+    Client(SocketAddr),
+    /// For itself (LOCAL).
+    Proxy,
+    /// For somebody whom it does not know, or not by an address and TCP (UNKNOWN, UNSPEC, UDP, ...).
+    Unknown,
+}
+
 /// What a connection is doing.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Phase {
@@ -98,6 +112,7 @@ impl Client {
         Self {
             listener,
             peer: Cell::new(canonical(peer)),
+            is_unknown: Cell::default(),
             peer_text: OnceCell::new(),
             subject: OnceCell::new(),
             last_served: RefCell::new(accepted),
@@ -119,8 +134,7 @@ impl Client {
     /// Where its requests come from.
     pub(super) fn origin(&self) -> Origin<'_> {
         let scheme = if self.listener.tls.is_some() { "https" } else { "http" };
-        let trusted = &self.listener.plan.trusted_proxies;
-        Origin { peer: self.peer().ip(), text: self.peer_text(), scheme, trusted }
+        Origin { peer: self.peer().ip(), text: self.peer_text(), scheme, trusted: self.trusted() }
     }
 
     /// The other end, or who is behind it, as a PROXY header says. An IPv4 address is one, however it came.
@@ -134,6 +148,12 @@ impl Client {
         self.peer_text.get_or_init(text)
     }
 
+    /// Proxies whose word of a request is believed. The word of whom a proxy does not know is not the proxy's, although its
+    /// address is all that is known.
+    pub(super) fn trusted(&self) -> &[IpNet] {
+        if self.is_unknown.get() { &[] } else { &self.listener.plan.trusted_proxies }
+    }
+
     /// Whether its listener trusts the peer to say whom it speaks for.
     #[must_use]
     pub fn is_trusted(&self) -> bool {
@@ -141,10 +161,12 @@ impl Client {
         self.listener.plan.trusted_proxies.iter().any(|network| network.contains(&ip))
     }
 
-    /// Its proxy has said who is behind it; `None` where it speaks for itself.
-    pub fn introduced(&self, source: Option<SocketAddr>) {
-        if let Some(source) = source {
-            self.peer.set(canonical(source));
+    /// Its proxy has said for whom it speaks.
+    pub fn introduced(&self, source: Source) {
+        match source {
+            Source::Client(client) => self.peer.set(canonical(client)),
+            Source::Proxy => {}
+            Source::Unknown => self.is_unknown.set(true),
         }
         self.enter(first_phase(&self.listener), Instant::now());
     }

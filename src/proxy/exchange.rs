@@ -94,7 +94,7 @@ impl Exchange {
         request: &Request<Incoming>,
     ) -> Rc<Self> {
         let (headers, has_body) = (request.headers(), !request.body().is_end_stream());
-        let trusted = &client.listener.plan.trusted_proxies;
+        let trusted = client.trusted();
         let peer = client.peer().ip();
         let id = trusted_request_id(headers, peer, trusted).unwrap_or_else(|| gateway.new_request_id());
         let form = Form::of(request);

@@ -27,7 +27,7 @@ mod upgrade;
 mod upload;
 
 pub use body::{BackendBody, Cut, RequestBody, ResponseBody};
-pub use client::{Client, Phase};
+pub use client::{Client, Phase, Source};
 pub use compress::CompressedBody;
 pub use exchange::Exchange;
 pub use fault::{Blame, Fault};

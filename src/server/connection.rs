@@ -3,7 +3,6 @@
 use std::{
     cell::Cell,
     future::{Future, poll_fn},
-    net::SocketAddr,
     panic::AssertUnwindSafe,
     pin::pin,
     rc::Rc,
@@ -31,7 +30,7 @@ use super::{
 use crate::{
     config::plan::ProxyProtocol,
     net::Socket,
-    proxy::{Client, Gateway, Phase, Tunnel},
+    proxy::{Client, Gateway, Phase, Source, Tunnel},
     tls::Protocol,
 };
 
@@ -240,7 +239,7 @@ async fn introduce(open: &Open, socket: &mut Socket, spoken: ProxyProtocol) -> R
     Ok(())
 }
 
-async fn proxy_header(socket: &mut Socket, spoken: ProxyProtocol) -> Result<Option<SocketAddr>, Closed> {
+async fn proxy_header(socket: &mut Socket, spoken: ProxyProtocol) -> Result<Source, Closed> {
     loop {
         if let Some(header) = proxy_protocol::parse(socket.ahead(), spoken).map_err(|_no_header| Closed::ProxyHeader)? {
             socket.skip(header.length);

@@ -1,17 +1,15 @@
 //! The header that a proxy puts in front of a connection to say whose it is (HAProxy's `doc/proxy-protocol.txt`). Pure: bytes
 //! in, an address out.
 
-use std::net::SocketAddr;
-
 use proxy_header::{Error, ParseConfig, Protocol, ProxyHeader};
 
-use crate::config::plan::ProxyProtocol;
+use crate::{config::plan::ProxyProtocol, proxy::Source};
 
 /// A whole header.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Header {
-    /// Who is at the other end of the proxy; `None` where it speaks for itself (LOCAL) or does not know (UNKNOWN).
-    pub(super) source: Option<SocketAddr>,
+    /// For whom the proxy speaks.
+    pub(super) source: Source,
     /// Its bytes; what follows is the client's.
     pub(super) length: usize,
 }
@@ -43,7 +41,7 @@ pub(super) fn parse(bytes: &[u8], spoken: ProxyProtocol) -> Result<Option<Header
         None => match ProxyHeader::parse(bytes, ParseConfig { include_tlvs: false, allow_v1, allow_v2 }) {
             Ok((header, length)) => {
                 let address = header.proxied_address().filter(|address| address.protocol == Protocol::Stream);
-                Header { source: address.map(|address| address.source), length }
+                Header { source: address.map_or(Source::Unknown, |address| Source::Client(address.source)), length }
             }
             Err(Error::BufferTooShort) if bytes.len() < longest => return Ok(None),
             Err(_) => return Err(NoHeader),
@@ -63,11 +61,13 @@ fn local(bytes: &[u8]) -> Option<Header> {
     const LOCAL: u8 = 0x20;
     let [LOCAL, _, high, low] = *bytes.get(SIGNATURE_V2.len()..SIGNATURE_V2.len() + 4)? else { return None };
     let length = SIGNATURE_V2.len() + 4 + usize::from(u16::from_be_bytes([high, low]));
-    (bytes.len() >= length).then_some(Header { source: None, length })
+    (bytes.len() >= length).then_some(Header { source: Source::Proxy, length })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use proptest::prelude::*;
     use proxy_header::{ProxiedAddress, Tlv};
 
@@ -82,39 +82,44 @@ mod tests {
         bytes
     }
 
-    fn found(bytes: impl AsRef<[u8]>, spoken: ProxyProtocol) -> Option<(Option<String>, usize)> {
+    fn found(bytes: impl AsRef<[u8]>, spoken: ProxyProtocol) -> Option<(Source, usize)> {
         let header = parse(bytes.as_ref(), spoken).ok()??;
-        Some((header.source.map(|source| source.to_string()), header.length))
+        Some((header.source, header.length))
+    }
+
+    fn client(address: &str) -> Source {
+        Source::Client(address.parse().unwrap())
     }
 
     #[test]
     fn reads_both_versions() {
-        let four = (Some("203.0.113.7:51234".to_owned()), LINE.len());
+        let four = (client("203.0.113.7:51234"), LINE.len());
         for spoken in [V1, Any] {
             assert_eq!(found(format!("{LINE}GET / HTTP/1.1\r\n"), spoken), Some(four.clone()));
         }
         let line = "PROXY TCP6 2001:db8::7 2001:db8::1 51234 443\r\n";
-        assert_eq!(found(line, V1), Some((Some("[2001:db8::7]:51234".to_owned()), line.len())));
+        assert_eq!(found(line, V1), Some((client("[2001:db8::7]:51234"), line.len())));
         for (source, destination) in [("203.0.113.7:51234", "10.0.0.1:443"), ("[2001:db8::7]:1", "[::1]:2")] {
             let bytes = v2(source, destination, 100);
             for spoken in [V2, Any] {
-                assert_eq!(found(&bytes, spoken), Some((Some(source.to_owned()), bytes.len())));
+                assert_eq!(found(&bytes, spoken), Some((client(source), bytes.len())));
             }
         }
     }
 
     #[test]
-    fn a_proxy_may_speak_for_itself() {
+    fn a_proxy_may_speak_for_itself_or_for_whom_it_does_not_know() {
         let signature = |rest: &[u8]| [SIGNATURE_V2, rest].concat();
         let udp = [&b"\x21\x12\x00\x0c"[..], &[9; 12]].concat();
         let unix = [&b"\x21\x31\x00\xd8"[..], &[9; 216]].concat();
-        for own in
-            [&b"\x20\x00\x00\x00"[..], b"\x20\x11\x00\x02ab", b"\x20\x99\x00\x00", b"\x21\x00\x00\x00", &udp, &unix]
-        {
-            assert_eq!(found(signature(own), V2), Some((None, SIGNATURE_V2.len() + own.len())), "{own:?}");
+        for own in [&b"\x20\x00\x00\x00"[..], b"\x20\x11\x00\x02ab", b"\x20\x99\x00\x00"] {
+            assert_eq!(found(signature(own), V2), Some((Source::Proxy, SIGNATURE_V2.len() + own.len())), "{own:?}");
         }
-        for own in ["PROXY UNKNOWN\r\n", "PROXY UNKNOWN ffff::1 ffff::1 65535 65535\r\n"] {
-            assert_eq!(found(own, V1), Some((None, own.len())), "{own}");
+        for other in [&b"\x21\x00\x00\x00"[..], &udp, &unix] {
+            assert_eq!(found(signature(other), V2), Some((Source::Unknown, SIGNATURE_V2.len() + other.len())));
+        }
+        for other in ["PROXY UNKNOWN\r\n", "PROXY UNKNOWN ffff::1 ffff::1 65535 65535\r\n"] {
+            assert_eq!(found(other, V1), Some((Source::Unknown, other.len())), "{other}");
         }
     }
 
@@ -185,7 +190,7 @@ mod tests {
             let bytes = v2(&source.to_string(), destination, padding);
             let heard = parse(&bytes, V2).unwrap().unwrap();
             let said = SocketAddr::new(source.ip(), source.port());
-            prop_assert_eq!(heard, Header { source: Some(said), length: bytes.len() });
+            prop_assert_eq!(heard, Header { source: Source::Client(said), length: bytes.len() });
         }
     }
 }

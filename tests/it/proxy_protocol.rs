@@ -75,11 +75,26 @@ fn who_is_trusted_is_decided_by_the_address_in_the_header() {
 fn a_proxy_that_speaks_for_itself_is_the_client() {
     let backend = Backend::start();
     let gateway = trusting(&backend, "any");
-    for header in [&b"PROXY UNKNOWN\r\n"[..], &[SIGNATURE, b"\x20\0\0\0"].concat()] {
+    assert_eq!(gateway.send([SIGNATURE, b"\x20\0\0\0", ASK.as_bytes()].concat()).status(), 200);
+    let line = gateway.await_access_log(1).remove(0);
+    assert_eq!(line["client"].as_str().unwrap().rsplit_once(':').unwrap().0, "6.6.6.6");
+}
+
+/// Whoever it is, it is not the proxy, so nothing that it says of itself is believed.
+#[test]
+fn a_client_whom_the_proxy_does_not_know_is_not_trusted() {
+    let backend = Backend::start();
+    let gateway = trusting(&backend, "any");
+    let udp = [SIGNATURE, b"\x21\x12\0\x0c", &[9; 12]].concat();
+    let unspecified = [SIGNATURE, b"\x21\0\0\0"].concat();
+    for header in [&b"PROXY UNKNOWN\r\n"[..], &udp, &unspecified] {
         assert_eq!(gateway.send([header, ASK.as_bytes()].concat()).status(), 200);
     }
-    for line in gateway.await_access_log(2) {
-        assert_eq!(line["client"].as_str().unwrap().rsplit_once(':').unwrap().0, "6.6.6.6");
+    for line in gateway.await_access_log(3) {
+        assert_eq!(line["client"].as_str().unwrap().rsplit_once(':').unwrap().0, "127.0.0.1");
+    }
+    for seen in backend.requests() {
+        assert_eq!(seen.header("x-forwarded-for"), Some("127.0.0.1"));
     }
 }
 
