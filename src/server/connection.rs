@@ -157,9 +157,18 @@ impl Open {
         }
     }
 
-    /// How long its TLS handshake lasts by now; `None` once it is over.
-    pub(super) fn handshake_lasts(&self, now: Instant) -> Option<Duration> {
-        (self.client.phase() == Phase::Handshake).then(|| self.client.phase_lasts(now))
+    /// Cuts it if its TLS handshake, or the PROXY header before it, lasts longer than this. Returns whether it goes on.
+    pub(super) fn hurry(&self, now: Instant, patience: Duration) -> bool {
+        let reason = match self.client.phase() {
+            Phase::Handshake => Closed::HandshakeTimeout,
+            Phase::ProxyHeader => Closed::ProxyHeader,
+            Phase::Busy | Phase::Head | Phase::Idle => return false,
+        };
+        let is_slow = self.client.phase_lasts(now) > patience;
+        if is_slow {
+            self.cut(reason);
+        }
+        !is_slow
     }
 
     /// Whether a request is being served.

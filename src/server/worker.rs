@@ -227,14 +227,8 @@ impl Accepting {
     async fn room_for_handshake(&self, max: usize) {
         while self.handshakes.borrow().len() >= max {
             let now = Instant::now();
-            self.handshakes.borrow_mut().retain(|open| {
-                let Some(open) = open.upgrade() else { return false };
-                let Some(lasted) = open.handshake_lasts(now) else { return false };
-                if lasted > PATIENCE_WHEN_CROWDED {
-                    open.cut(Closed::HandshakeTimeout);
-                }
-                lasted <= PATIENCE_WHEN_CROWDED
-            });
+            let goes_on = |open: &Weak<Open>| open.upgrade().is_some_and(|open| open.hurry(now, PATIENCE_WHEN_CROWDED));
+            self.handshakes.borrow_mut().retain(goes_on);
             if self.handshakes.borrow().len() >= max {
                 sleep(Duration::from_millis(10)).await;
             }

@@ -311,6 +311,22 @@ fn those_who_only_begin_handshakes_keep_nobody_out() {
     drop(silent);
 }
 
+/// Whoever has still to say whose connection it is will shake hands as well.
+#[test]
+fn those_who_only_begin_the_proxy_header_keep_nobody_out_and_are_counted() {
+    let (backend, authority) = (Backend::start(), Authority::new("authority"));
+    let pair = authority.server(&["gateway.test"], 1);
+    let files = Launch::default().file("0.pem", &pair.cert).file("0.key", &pair.key);
+    let listener = "main: { bind: \"127.0.0.1:0\",";
+    let fields = format!("{listener} proxy_protocol: v1, trusted_proxies: [127.0.0.1],");
+    let more = format!("{PLAIN}workers: 1\ndefaults: {{ timeouts: {{ client_header: 1h }} }}\n");
+    let gateway = files.start(config(&backend, 1, "max_handshakes: 4", &more).replace(listener, &fields));
+    let silent: Vec<TcpStream> = (0..12).map(|_| TcpStream::connect(gateway.address()).unwrap()).collect();
+    let closed = "tidegate_connections_closed_total{listener=\"main\",reason=\"proxy_header\"}";
+    eventually("the first were cut", || gateway.metric(closed) >= 8);
+    drop(silent);
+}
+
 #[test]
 fn a_plain_listener_sends_its_clients_to_the_one_with_tls() {
     let (backend, authority) = (Backend::start(), Authority::new("authority"));
