@@ -49,6 +49,8 @@ pub struct Client {
     deadline: Cell<Option<Instant>>,
     is_broken_off: Cell<bool>,
     is_cut: Cell<bool>,
+    // When it was told to open no more streams.
+    told_to_go: Cell<Option<Instant>>,
 }
 
 // An HTTP/2 connection's requests, which are served side by side, and what its client has left of our patience.
@@ -89,6 +91,9 @@ pub enum Source {
     Unknown,
 }
 
+/// How long streams of HTTP/2 may still be opened by a client that was told to open no more: many times the way there and back.
+const TIME_TO_HEAR: Duration = Duration::from_secs(2);
+
 /// What a connection is doing.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Phase {
@@ -128,6 +133,7 @@ impl Client {
             deadline: Cell::default(),
             is_broken_off: Cell::new(false),
             is_cut: Cell::new(false),
+            told_to_go: Cell::default(),
         }
     }
 
@@ -304,6 +310,17 @@ impl Client {
             *last = Rc::clone(pinned);
         }
         Rc::clone(&last)
+    }
+
+    /// It was told, in HTTP/2, that the connection is going to end.
+    pub fn told_to_go(&self) {
+        self.told_to_go.set(self.told_to_go.get().or_else(|| Some(Instant::now())));
+    }
+
+    /// Whether it has had the time to hear of that. The end of streams that it opens is not known before it has heard, so that
+    /// one that never does could open more and more.
+    pub(super) fn overstays(&self) -> bool {
+        self.told_to_go.get().is_some_and(|told| told.elapsed() >= TIME_TO_HEAR)
     }
 
     /// It is about to be cut, by no doing of the other end.

@@ -151,6 +151,9 @@ impl Gateway {
 
 /// The straight line.
 async fn serve(exchange: &Rc<Exchange>, request: Request<Incoming>) -> Result<Response<ResponseBody>, Refused> {
+    if exchange.client().overstays() {
+        return Err(Refused::overstays());
+    }
     let (mut head, body) = request.into_parts();
     let body = Upload::of(body, exchange);
     sanitise::measure(&head, &exchange.client().listener.plan.limits)?;

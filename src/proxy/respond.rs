@@ -58,6 +58,13 @@ impl Refused {
     }
 }
 
+impl Refused {
+    /// It came on a connection that is going to end, long after the client was told.
+    pub(super) fn overstays() -> Self {
+        Self { detail: Some("The connection ends: another one is needed.".into()), ..Fault::Draining.into() }
+    }
+}
+
 impl From<Fault> for Refused {
     fn from(fault: Fault) -> Self {
         Self { fault, detail: None, headers: Box::default() }

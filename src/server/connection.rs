@@ -414,10 +414,16 @@ async fn http2<T: Transport>(gateway: Rc<Gateway>, open: &Rc<Open>, stream: Clie
             closed = polled => break closed,
             () = open.ordered.notified() => match open.order.get() {
                 Order::Serve => {}
-                Order::Finish(_) => connection.as_mut().graceful_shutdown(),
+                Order::Finish(_) => {
+                    open.client.told_to_go();
+                    connection.as_mut().graceful_shutdown();
+                }
                 Order::Cut(reason) => break reason,
             },
-            () = open.client.worn_out() => connection.as_mut().graceful_shutdown(),
+            () = open.client.worn_out() => {
+                open.client.told_to_go();
+                connection.as_mut().graceful_shutdown();
+            }
         }
     };
     // What is still under way ends here, and is recorded.

@@ -2,7 +2,11 @@
 
 use rustix::process::Signal;
 
-use crate::support::{Backend, Gate, Gateway, eventually, route};
+use crate::support::{
+    Backend, Client, Gate, Gateway, eventually,
+    frames::{ACK, DATA, GET, GOAWAY, PING, frame, request},
+    route,
+};
 
 fn held() -> (Backend, Gate) {
     let gate = Gate::default();
@@ -34,6 +38,31 @@ fn a_request_in_flight_is_finished() {
     assert_eq!(client.rest(), "");
     assert_eq!(gateway.exit_code(), 0);
     gateway.await_event("it has stopped", |event| event["stage"] == "stopped");
+}
+
+/// A client of HTTP/2 that is told to go and does not hear it may open streams for as long as the last of them lasts.
+#[test]
+fn who_does_not_hear_that_it_is_to_go_is_served_no_more() {
+    let (backend, _gate) = held();
+    let quick = Backend::start();
+    let to_quick = format!("routes: [{{ path: /quick, to: \"{}\", health: none }}, ", quick.address());
+    let config = route(&[backend.address()], "").replace("routes: [", &to_quick);
+    let gateway = Gateway::start(format!("shutdown: {{ timeout: 1h }}\n{config}"));
+    let mut client = Client::http2(gateway.address());
+    client.send(request(1, &GET, true));
+    eventually("the backend has it", || backend.hits() == 1);
+    gateway.signal(Signal::TERM);
+    while client.frame().expect("a word of the end").kind != GOAWAY {}
+    // Its ping is never answered.
+    let mut another = GET;
+    another[3].1 = b"/quick";
+    let mut streams = (3..).step_by(2);
+    eventually("it is refused", || {
+        client.send(request(streams.next().unwrap(), &another, true));
+        client.send(frame(PING, 0, 0, [7; 8]));
+        let said = std::iter::from_fn(|| client.frame()).take_while(|said| said.kind != PING || said.flags & ACK == 0);
+        said.into_iter().any(|said| said.kind == DATA && String::from_utf8_lossy(&said.payload).contains("draining"))
+    });
 }
 
 #[test]
