@@ -33,7 +33,7 @@ pub(in crate::config) struct ListenerSpec {
     /// `:method` and its like among them. One that is larger by more than 16 KiB is not read to its end: that 431 has no body.
     /// Default `64KiB`.
     pub(in crate::config) max_header_size: Option<Written<SizeOrNone>>,
-    /// The target of a request, `64B` to `64KiB`; a longer one is a 414. Default `16KiB`.
+    /// Path and query of a request, `64B` to `64KiB`; longer ones are a 414. Default `16KiB`.
     pub(in crate::config) max_uri: Option<Written<SizeOrNone>>,
     /// Whether clients may speak HTTP/2: chosen by ALPN over TLS, by prior knowledge without. Default `true`.
     pub(in crate::config) http2: Option<Written<Flag>>,
