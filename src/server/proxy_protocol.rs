@@ -95,7 +95,7 @@ mod tests {
     fn reads_both_versions() {
         let four = (client("203.0.113.7:51234"), LINE.len());
         for spoken in [V1, Any] {
-            assert_eq!(found(format!("{LINE}GET / HTTP/1.1\r\n"), spoken), Some(four.clone()));
+            assert_eq!(found(format!("{LINE}GET / HTTP/1.1\r\n"), spoken), Some(four));
         }
         let line = "PROXY TCP6 2001:db8::7 2001:db8::1 51234 443\r\n";
         assert_eq!(found(line, V1), Some((client("[2001:db8::7]:51234"), line.len())));
