@@ -351,9 +351,16 @@ async fn http1<T: Transport>(gateway: Rc<Gateway>, open: &Rc<Open>, stream: Clie
         stream.socket().reset();
     } else if has_unread {
         // Boxed: it is rare, and its buffer would be part of every connection.
-        Box::pin(stream.socket().linger()).await;
+        Box::pin(hear_out(&mut stream)).await;
     }
     closed
+}
+
+/// Says no more, and reads what is still said.
+async fn hear_out<T: Transport>(stream: &mut ClientStream<T>) {
+    // hyper has done so, but where an upgrade was asked for and did not come to be. Whoever does not take so little is not heard.
+    let _ = timeout(Duration::from_secs(1), stream.shutdown()).await;
+    stream.socket().linger().await;
 }
 
 /// Answers a head that does not come to its end.

@@ -140,8 +140,10 @@ fn explain(error: &io::Error) -> String {
             }
             CertificateError::NotValidForName => "its certificate is for another name",
             CertificateError::NotValidForNameContext { expected, presented } => {
-                let presented = if presented.is_empty() { "nobody".to_owned() } else { presented.join(", ") };
-                return format!("its certificate is not for {}: {presented}", expected.to_str());
+                // They come as `DnsName("orders.internal")`.
+                let names: Vec<&str> = presented.iter().map(|name| name.split('"').nth(1).unwrap_or(name)).collect();
+                let names = if names.is_empty() { "nobody".to_owned() } else { names.join(", ") };
+                return format!("its certificate is not for {}, but for {names}", expected.to_str());
             }
             CertificateError::UnknownIssuer => "its certificate was signed by nobody who is trusted here",
             other => return format!("its certificate is not valid: {other}"),

@@ -100,7 +100,7 @@ fn a_probe_says_why_tls_failed() {
     assert_eq!(state, "up");
     let cases = [
         ("ca: theirs.pem, sni: orders.internal", backend.address(), "signed by nobody who is trusted here"),
-        ("ca: ours.pem, sni: other.internal", backend.address(), "is not for other.internal"),
+        ("ca: ours.pem, sni: other.internal", backend.address(), "is not for other.internal, but for "),
         ("ca: ours.pem, sni: orders.internal", plain_address, "TLS: it does not speak TLS"),
     ];
     for (tls, address, why) in cases {

@@ -241,6 +241,7 @@ impl<'a> Check<'a> {
             let problem = match token.as_str() {
                 "none" if is_alone => continue,
                 "none" => "write `none` alone",
+                "true" | "false" | "yes" | "no" | "on" | "off" => "write `websocket`, or `none`",
                 "h2c" | "http/2.0" | "tls" | "tls/1.0" => {
                     "what comes through it would be requests that nobody looks at; HTTP/2 needs no upgrade here"
                 }
