@@ -334,10 +334,12 @@ impl Idle {
     }
 
     fn is_kept(&mut self, now: Instant) -> bool {
+        let is_reusable = self.is_reusable(now);
+        // Last: to ask whether it has ended takes a buffer.
         if now.saturating_duration_since(self.since) >= AT_REST {
             self.wire.shrink();
         }
-        self.is_reusable(now)
+        is_reusable
     }
 }
 

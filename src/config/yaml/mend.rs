@@ -36,7 +36,7 @@ pub(super) enum Mend {
 
 /// A copy of a text with its mends, and what was said of each flaw.
 pub(super) struct Mended {
-    copy: Copy,
+    draft: Draft,
     pub(super) findings: Vec<Diagnostic>,
     /// The copy lacks something that is written.
     pub(super) partial: bool,
@@ -46,17 +46,17 @@ pub(super) struct Mended {
 
 impl Mended {
     pub(super) fn new(text: &Arc<str>) -> Self {
-        let copy = Copy { text: text.to_string(), written: vec![] };
-        Self { copy, findings: vec![], partial: false, left_out: BTreeSet::new(), tabbed: BTreeSet::new() }
+        let draft = Draft { text: text.to_string(), written: vec![] };
+        Self { draft, findings: vec![], partial: false, left_out: BTreeSet::new(), tabbed: BTreeSet::new() }
     }
 
     pub(super) fn text(&self) -> &str {
-        &self.copy.text
+        &self.draft.text
     }
 
     /// The written bytes that a part of the copy stands for.
     pub(super) fn written(&self, span: &Range<usize>) -> Range<usize> {
-        self.copy.written(span.start)..self.copy.written(span.end)
+        self.draft.written(span.start)..self.draft.written(span.end)
     }
 
     /// A finding in the copy as one in the text.
@@ -76,7 +76,7 @@ impl Mended {
         if !is_consequence {
             let finding = self.placed(finding);
             self.findings.push(match mend {
-                Mend::Tabs => with_other_lines(finding, &self.copy),
+                Mend::Tabs => with_other_lines(finding, &self.draft),
                 Mend::Replace(..) | Mend::LeaveOut | Mend::Stop => finding,
             });
         }
@@ -88,14 +88,15 @@ impl Mended {
             Mend::LeaveOut => self.leave_out(at),
             _ if is_consequence => self.leave_out(at),
             Mend::Replace(span, by) => {
-                self.copy.replace(span, &by);
+                self.draft.replace(span, &by);
                 true
             }
             Mend::Tabs => {
-                self.tabbed = self.copy.tabbed_lines().collect();
-                let copies = TAB_STOPS.iter().rev().map(|stop| self.copy.with_tab_stops(*stop));
-                if let Some(best) = copies.max_by_key(|copy| lines_read(&copy.text)) {
-                    self.copy = best;
+                self.tabbed = self.draft.tabbed_lines().collect();
+                // Of several that are best the last wins, so that the first of the list comes last.
+                let drafts = TAB_STOPS.iter().rev().map(|stop| self.draft.with_tab_stops(*stop));
+                if let Some(best) = drafts.max_by_key(|draft| lines_read(&draft.text)) {
+                    self.draft = best;
                 }
                 true
             }
@@ -105,14 +106,14 @@ impl Mended {
     /// Whether a flaw is there only because an earlier one was mended as it was, or is that one, not mended by it.
     fn is_consequence(&self, finding: &Diagnostic) -> bool {
         let span = self.written(&finding.span);
-        let line = self.copy.line_number(finding.span.start);
+        let line = self.draft.line_number(finding.span.start);
         self.findings.iter().any(|known| known.code == finding.code && known.span == span)
             || (finding.code == Code::NotYaml && self.tabbed.contains(&line))
             || self.follows_what_was_left_out(line)
     }
 
     fn follows_what_was_left_out(&self, line: usize) -> bool {
-        let above: Vec<&str> = self.copy.text.lines().take(line + 1).collect();
+        let above: Vec<&str> = self.draft.text.lines().take(line + 1).collect();
         for (number, text) in above.into_iter().enumerate().rev() {
             if self.left_out.contains(&number) {
                 return true;
@@ -128,8 +129,8 @@ impl Mended {
     /// so that the other fields of the item are read.
     fn leave_out(&mut self, at: usize) -> bool {
         self.partial = true;
-        let number = self.copy.line_number(at);
-        let mut lines = self.copy.text.split_inclusive('\n');
+        let number = self.draft.line_number(at);
+        let mut lines = self.draft.text.split_inclusive('\n');
         let mut start: usize = lines.by_ref().take(number).map(str::len).sum();
         let Some(line) = lines.next() else { return false };
         let dashes = line.len() - line.trim_start_matches([' ', '\t', '-']).len();
@@ -141,21 +142,21 @@ impl Mended {
             start += line.len();
         }
         gone.retain(|span| span.start < span.end);
-        self.left_out.extend(gone.iter().map(|span| self.copy.line_number(span.start)));
+        self.left_out.extend(gone.iter().map(|span| self.draft.line_number(span.start)));
         for span in &gone {
-            self.copy.text.replace_range(span.clone(), &" ".repeat(span.len()));
+            self.draft.text.replace_range(span.clone(), &" ".repeat(span.len()));
         }
         !gone.is_empty()
     }
 }
 
 /// A text, and for each of its bytes and the end the written one, unless they are the same.
-struct Copy {
+struct Draft {
     text: String,
     written: Vec<u32>,
 }
 
-impl Copy {
+impl Draft {
     fn written(&self, at: usize) -> usize {
         self.written.get(at).map_or(at, |written| *written as usize)
     }
@@ -182,23 +183,23 @@ impl Copy {
     }
 
     fn with_tab_stops(&self, stop: usize) -> Self {
-        let mut copy = Self { text: String::with_capacity(self.text.len()), written: vec![] };
+        let mut draft = Self { text: String::with_capacity(self.text.len()), written: vec![] };
         let mut at = 0;
         for line in self.text.split_inclusive('\n') {
             let indent = indentation(line);
             let mut column = 0;
             for byte in line[..indent].bytes() {
                 let width = if byte == b'\t' && column < FARTHEST_TAB { stop - column % stop } else { 1 };
-                copy.push(&" ".repeat(width), std::iter::repeat_n(self.written(at), width));
+                draft.push(&" ".repeat(width), std::iter::repeat_n(self.written(at), width));
                 column += width;
                 at += 1;
             }
             let end = at + line.len() - indent;
-            copy.push(&line[indent..], (at..end).map(|at| self.written(at)));
+            draft.push(&line[indent..], (at..end).map(|at| self.written(at)));
             at = end;
         }
-        copy.push("", [self.written(at)]);
-        copy
+        draft.push("", [self.written(at)]);
+        draft
     }
 
     fn push(&mut self, text: &str, written: impl IntoIterator<Item = usize>) {
@@ -208,9 +209,9 @@ impl Copy {
 }
 
 /// Says which other lines start with tabs.
-fn with_other_lines(finding: Diagnostic, copy: &Copy) -> Diagnostic {
-    let first = copy.line_number(finding.span.start);
-    let others: Vec<usize> = copy.tabbed_lines().filter(|line| *line != first).collect();
+fn with_other_lines(finding: Diagnostic, draft: &Draft) -> Diagnostic {
+    let first = draft.line_number(finding.span.start);
+    let others: Vec<usize> = draft.tabbed_lines().filter(|line| *line != first).collect();
     match others[..] {
         [] => finding,
         [one] => finding.note(format!("so does line {}", one + 1)),

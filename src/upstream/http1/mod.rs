@@ -247,6 +247,8 @@ enum State {
     Done,
     /// The body ended before its time.
     Failed,
+    /// The backend takes no more of it. Its response says what there is to say.
+    Unwanted,
 }
 
 impl Uploading {
@@ -255,11 +257,10 @@ impl Uploading {
         let (stream, told, waiting) = (Rc::clone(stream), Rc::clone(&state), Rc::clone(&reader));
         let task = spawn_local(async move {
             let uploaded = poll_fn(|cx| upload.poll(cx, &mut stream.borrow_mut())).await;
-            // What cannot be written any more was not wanted: the response says what there is to say.
             told.set(match uploaded {
                 Ok(()) => State::Done,
                 Err(WireError::Body) => State::Failed,
-                Err(_) => State::Running,
+                Err(_) => State::Unwanted,
             });
             waiting.take().into_iter().for_each(Waker::wake);
         });
