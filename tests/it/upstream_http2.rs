@@ -536,15 +536,19 @@ fn small_messages_that_nobody_reads_cost_nobody_else_a_call() {
     const SLOW: usize = 20;
     const MESSAGES: usize = 5_000;
     let messages = frame(DATA, 0, 1, [b'x'; 25]);
+    let said = Arc::<AtomicUsize>::default();
+    let says = Arc::clone(&said);
     let backend = by_hand(move |_, peer| {
         greet(peer, &[]);
         while let Some(got) = peer.frame() {
-            match (got.kind, got.payload.len()) {
-                (HEADERS, length) if length > 600 => {
+            match (got.kind, got.payload.first()) {
+                // `:method: POST` in HPACK (RFC 7541, appendix A), and first.
+                (HEADERS, Some(0x83)) => {
                     peer.send(frame(HEADERS, END_HEADERS, got.stream, block(&[(":status", b"200")])));
                     let mut message = messages.clone();
                     message[5..9].copy_from_slice(&got.stream.to_be_bytes());
                     peer.send(message.repeat(MESSAGES));
+                    says.fetch_add(1, SeqCst);
                 }
                 (HEADERS, _) => answer(peer, got.stream, b"hello"),
                 _ => {}
@@ -555,11 +559,11 @@ fn small_messages_that_nobody_reads_cost_nobody_else_a_call() {
     // SETTINGS_INITIAL_WINDOW_SIZE: none.
     let mut slow = Client::http2(gateway.address());
     slow.send(frame(SETTINGS, 0, 0, [0, 4, 0, 0, 0, 0]));
-    let long = [b'x'; 1_000];
-    let fields = [&GET[..], &[("x-long", &long[..])]].concat();
+    let post: [(&str, &[u8]); 4] = [(":method", b"POST"), (":scheme", b"http"), (":authority", b"a"), (":path", b"/")];
     for stream in (1..).step_by(2).take(SLOW) {
-        slow.send(request(stream, &fields, true));
+        slow.send(request(stream, &post, true));
     }
+    eventually("all has been said", || said.load(SeqCst) == SLOW);
     for _ in 0..50 {
         assert_eq!(gateway.get("/").text(), "hello");
     }
