@@ -6,6 +6,7 @@
 //! line prints it. Nothing here touches the network or keeps state: the same text, environment and files give the same plan.
 //! Everything else in the program sees the plan alone and never a YAML value.
 
+mod certain;
 mod check;
 mod diagnostics;
 mod diff;
@@ -146,8 +147,7 @@ pub fn load(source: &Source, env: &dyn Fn(&str) -> Option<String>) -> Result<Loa
     findings.extend(structural);
     masked.append(&mut document.unread);
     let (plan, checked, spans) = check::check(&spec, document.index.root(), folder, &findings);
-    // What seems to be missing, unknown or unused may stand where the file could not be read.
-    findings.extend(checked.diagnostics.into_iter().filter(|found| !document.partial || found.code.is_of_one_value()));
+    findings.extend(checked.diagnostics.into_iter().filter(|found| certain::is_certain(found, text, &document.gaps)));
     files.extend(checked.files);
     files.sort();
     files.dedup();

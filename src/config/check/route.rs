@@ -176,7 +176,7 @@ impl<'a> Check<'a> {
                 continue;
             };
             let names = || known.listeners.iter().map(|placed| &*placed.value.name);
-            match names().any(|known| known == name.text) || self.root.key("listeners").has(&name.text) {
+            match names().any(|known| known == name.text) || self.root.key("listeners").names(&name.text) {
                 true => chosen.extend([Name::derived(name.text.as_str())]),
                 false => self.unknown(at, "listeners", &name.text, names().collect()),
             }
@@ -276,7 +276,7 @@ impl<'a> Check<'a> {
             match auth.get(text) {
                 Some(known) if chosen.contains(&known.value) => {}
                 Some(known) => chosen.push(Arc::clone(&known.value)),
-                None if self.root.key("auth").has(text) => {}
+                None if self.root.key("auth").names(text) => {}
                 None => self.unknown(at, "auth", text, auth.keys().map(|name| &**name).collect()),
             }
         }
@@ -299,7 +299,7 @@ impl<'a> Check<'a> {
                 self.used.insert(("limits", text.to_owned()));
                 match limits.get(text) {
                     Some(known) => Some(Arc::clone(&known.value)),
-                    None if self.root.key("limits").has(text) => None,
+                    None if self.root.key("limits").names(text) => None,
                     None => {
                         self.unknown(at, "limit", text, limits.keys().map(|name| &**name).collect());
                         None
@@ -500,7 +500,7 @@ impl<'a> Check<'a> {
         if names.contains(text) {
             return Some(To::Name(Name::derived(text)));
         }
-        if self.root.key("upstreams").has(text) {
+        if self.root.key("upstreams").names(text) {
             return None;
         }
         let message = format!("{whose} sends to `{}`, which is not an upstream", to_at.shown());
@@ -526,7 +526,7 @@ impl<'a> Check<'a> {
         }
         let mut backends = vec![];
         for (at, text) in self.items(at, list) {
-            if self.root.key("upstreams").has(text) {
+            if self.root.key("upstreams").names(text) {
                 let finding =
                     self.finding(Code::NotAnAddress, at, format!("`{}` is an upstream, not an address", at.shown()));
                 self.report(finding.label("a list holds addresses; one upstream is written without [ ]"));

@@ -86,27 +86,6 @@ impl Code {
         if self.id().starts_with('W') { Severity::Warning } else { Severity::Error }
     }
 
-    /// Whether it is about a value alone, whatever else the file says.
-    #[must_use]
-    pub const fn is_of_one_value(self) -> bool {
-        matches!(
-            self,
-            Self::Duration
-                | Self::Size
-                | Self::Rate
-                | Self::WrongType
-                | Self::NotAChoice
-                | Self::OutOfRange
-                | Self::Invalid
-                | Self::Unreadable
-                | Self::NotAnAddress
-                | Self::Unsupported
-                | Self::BadHash
-                | Self::BadCertificate
-                | Self::OpenAdmin
-        )
-    }
-
     /// The whole page about it, for a terminal: what, why, a config that has it and one that has not.
     #[must_use]
     pub fn explain(self) -> String {

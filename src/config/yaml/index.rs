@@ -67,11 +67,10 @@ struct Child {
 
 /// What is wrong with a text as YAML.
 #[derive(Debug, Default)]
-pub(in crate::config) struct Flaws {
-    pub(in crate::config) findings: Vec<Diagnostic>,
-    /// The tree lacks something that is written: what follows a place that cannot be read, with the item or field of the second
-    /// level that it stands in, or what a merge key would have brought.
-    pub(in crate::config) partial: bool,
+pub(super) struct Flaws {
+    pub(super) findings: Vec<Diagnostic>,
+    /// What is written and not in the tree, as bytes.
+    pub(super) gaps: Vec<Range<usize>>,
 }
 
 /// A place in the tree. Cheap to copy; steps that the text does not have stay where they are.
@@ -86,7 +85,7 @@ pub(in crate::config) struct At<'a> {
 impl Index {
     /// Reads a text that is one YAML document, past what is wrong with it as YAML, and says what that is. Of a key given twice
     /// the first is kept.
-    pub(in crate::config) fn read(text: &Arc<str>) -> (Self, Flaws) {
+    pub(super) fn read(text: &Arc<str>) -> (Self, Flaws) {
         let lines_read = |text: &str| match Reading::of(text).flaw {
             Some(flaw) => text[..flaw.finding.span.start].lines().count(),
             None => usize::MAX,
@@ -101,11 +100,13 @@ impl Index {
             reading = Reading::of(mended.text());
         }
         let mut findings: Vec<Diagnostic> = reading.findings.into_iter().map(|found| mended.placed(found)).collect();
-        let partial = reading.partial || mended.partial || reading.flaw.is_some();
-        findings.extend(reading.flaw.map(|flaw| mended.placed(flaw.finding)));
+        if let Some(flaw) = reading.flaw {
+            findings.push(mended.placed(flaw.finding));
+            mended.give_up();
+        }
         let nodes = reading.nodes.into_iter().map(|node| node.placed(&mended)).collect();
         findings.extend(mended.findings);
-        (Self { text: Arc::clone(text), nodes }, Flaws { findings, partial })
+        (Self { text: Arc::clone(text), nodes }, Flaws { findings, gaps: mended.gaps })
     }
 
     /// The place of the whole document.
@@ -146,6 +147,14 @@ impl<'a> At<'a> {
             Kind::Map { children, .. } => {
                 children.get(name).is_some_and(|child| !self.index.nodes[child.node].is_null())
             }
+            Kind::List(_) | Kind::Scalar { .. } => false,
+        }
+    }
+
+    /// Whether a key is written, with a value or without.
+    pub(in crate::config) fn names(self, name: &str) -> bool {
+        match &self.index.nodes[self.node].kind {
+            Kind::Map { children, .. } => children.contains_key(name),
             Kind::List(_) | Kind::Scalar { .. } => false,
         }
     }
@@ -314,8 +323,6 @@ impl Node {
 struct Reading {
     nodes: Vec<Node>,
     findings: Vec<Diagnostic>,
-    /// A merge key would have brought more.
-    partial: bool,
     /// Where it ended before the text did.
     flaw: Option<Flaw>,
 }
@@ -327,7 +334,7 @@ impl Reading {
             bytes: (!text.is_ascii()).then(|| text.char_indices().map(|(at, _)| at).collect()),
             parser: Parser::new_from_str(text),
             anchors: HashMap::new(),
-            reading: Self { nodes: vec![], findings: vec![], partial: false, flaw: None },
+            reading: Self { nodes: vec![], findings: vec![], flaw: None },
         };
         builder.document();
         builder.reading
@@ -489,6 +496,7 @@ impl<'t> Builder<'t> {
         let map = self.add(span, Kind::Scalar { text: String::new(), plain: true }, parent);
         let mut order: Vec<Arc<str>> = vec![];
         let mut children: BTreeMap<Arc<str>, Child> = BTreeMap::new();
+        let mut merged = vec![];
         loop {
             let (key, key_span): (Arc<str>, _) = match self.next() {
                 (Event::MappingEnd | Event::StreamEnd, _) => break,
@@ -507,7 +515,7 @@ impl<'t> Builder<'t> {
                 break;
             }
             if &*key == "<<" {
-                self.reading.partial = true;
+                merged.push(child.node);
                 let finding = Diagnostic::new(Code::NotYaml, key_span, "merge keys (`<<`) are not supported");
                 self.reading.findings.push(
                     finding
@@ -528,8 +536,25 @@ impl<'t> Builder<'t> {
                 }
             }
         }
+        for node in merged {
+            self.merge(node, &mut order, &mut children);
+        }
         self.reading.nodes[map].kind = Kind::Map { order, children };
         map
+    }
+
+    /// Takes over the fields that a merge key brings, as it was meant: what is written beside it wins.
+    fn merge(&self, from: NodeId, order: &mut Vec<Arc<str>>, children: &mut BTreeMap<Arc<str>, Child>) {
+        match &self.reading.nodes[from].kind {
+            Kind::Map { order: keys, children: brought } => {
+                for key in keys.iter().filter(|key| !children.contains_key(*key)).cloned().collect::<Vec<_>>() {
+                    children.extend(brought.get(&key).map(|child| (Arc::clone(&key), child.clone())));
+                    order.push(key);
+                }
+            }
+            Kind::List(items) => items.iter().for_each(|item| self.merge(item.node, order, children)),
+            Kind::Scalar { .. } => {}
+        }
     }
 
     /// Whether the child just read is where the text was cut: what it seems to hold may be anything. The top level's own

@@ -38,8 +38,8 @@ pub(super) enum Mend {
 pub(super) struct Mended {
     draft: Draft,
     pub(super) findings: Vec<Diagnostic>,
-    /// The copy lacks something that is written.
-    pub(super) partial: bool,
+    /// What is written and not in the copy, or not read of it.
+    pub(super) gaps: Vec<Range<usize>>,
     left_out: BTreeSet<usize>,
     tabbed: BTreeSet<usize>,
 }
@@ -47,7 +47,7 @@ pub(super) struct Mended {
 impl Mended {
     pub(super) fn new(text: &Arc<str>) -> Self {
         let draft = Draft { text: text.to_string(), written: vec![] };
-        Self { draft, findings: vec![], partial: false, left_out: BTreeSet::new(), tabbed: BTreeSet::new() }
+        Self { draft, findings: vec![], gaps: vec![], left_out: BTreeSet::new(), tabbed: BTreeSet::new() }
     }
 
     pub(super) fn text(&self) -> &str {
@@ -82,7 +82,7 @@ impl Mended {
         }
         match mend {
             Mend::Stop => {
-                self.partial = true;
+                self.give_up();
                 false
             }
             Mend::LeaveOut => self.leave_out(at),
@@ -101,6 +101,11 @@ impl Mended {
                 true
             }
         }
+    }
+
+    /// Notes that the copy is read no further: the tree may lack anything.
+    pub(super) fn give_up(&mut self) {
+        self.gaps.push(0..self.draft.written(self.draft.text.len()));
     }
 
     /// Whether a flaw is there only because an earlier one was mended as it was, or is that one, not mended by it.
@@ -126,28 +131,50 @@ impl Mended {
     }
 
     /// Leaves out what stands at a byte on its line, and the lines that belong to it: those further in. A dash before it stays,
-    /// so that the other fields of the item are read.
+    /// so that the other fields of the item are read, unless the dash itself is out of place.
     fn leave_out(&mut self, at: usize) -> bool {
-        self.partial = true;
         let number = self.draft.line_number(at);
         let mut lines = self.draft.text.split_inclusive('\n');
-        let mut start: usize = lines.by_ref().take(number).map(str::len).sum();
+        let above: Vec<&str> = lines.by_ref().take(number).collect();
+        let mut start: usize = above.iter().map(|line| line.len()).sum();
         let Some(line) = lines.next() else { return false };
         let dashes = line.len() - line.trim_start_matches([' ', '\t', '-']).len();
-        let column = if at >= start + dashes && !line[dashes..].trim().is_empty() { dashes } else { indentation(line) };
+        let is_after_dash = at >= start + dashes && !line[dashes..].trim().is_empty();
+        let (from, column) = match list_of_misplaced_item(line, &above) {
+            Some(list) => (indentation(line), list),
+            None if is_after_dash => (dashes, dashes),
+            None => (indentation(line), indentation(line)),
+        };
         let further_in = lines.take_while(|line| indentation(line) > column || line.trim().is_empty());
         let mut gone: Vec<Range<usize>> = vec![];
-        for (line, from) in std::iter::once((line, column)).chain(further_in.map(|line| (line, 0))) {
+        for (line, from) in std::iter::once((line, from)).chain(further_in.map(|line| (line, 0))) {
             gone.push(start + from..start + line.trim_end().len());
             start += line.len();
         }
         gone.retain(|span| span.start < span.end);
         self.left_out.extend(gone.iter().map(|span| self.draft.line_number(span.start)));
         for span in &gone {
+            self.gaps.push(self.written(span));
             self.draft.text.replace_range(span.clone(), &" ".repeat(span.len()));
         }
         !gone.is_empty()
     }
+}
+
+/// If a line is an item and no list is in its column: the column of the list above that it was most likely meant for.
+fn list_of_misplaced_item(line: &str, above: &[&str]) -> Option<usize> {
+    let column = indentation(line);
+    let is_item = |line: &str| line.trim_start().starts_with("- ");
+    let opens_list = |line: &str| line.split(" #").next().unwrap_or_default().trim_end().ends_with(':');
+    if !is_item(line) {
+        return None;
+    }
+    let above = || above.iter().rev().filter(|line| !line.trim().is_empty() && !line.trim_start().starts_with('#'));
+    let parent = above().find(|line| indentation(line) <= column)?;
+    if opens_list(parent) || (is_item(parent) && indentation(parent) == column) {
+        return None;
+    }
+    Some(above().find(|line| is_item(line) && indentation(line) < column).map_or(column, |item| indentation(item)))
 }
 
 /// A text, and for each of its bytes and the end the written one, unless they are the same.

@@ -8,6 +8,7 @@
 //! serde stops at the first structural error. [`Document::read`] records it, takes the offending entry out of the tree and
 //! reads again, so that one run reports them all.
 
+mod gaps;
 mod index;
 mod interpolate;
 mod mend;
@@ -19,6 +20,7 @@ use serde::de::DeserializeOwned;
 use serde_path_to_error::Segment;
 use serde_yaml::Value;
 
+pub(super) use gaps::Gaps;
 use index::Flaws;
 pub(super) use index::{At, Index};
 pub(super) use interpolate::{Failure, Sources, expand, read_text};
@@ -43,8 +45,8 @@ const MAY_HOLD_SECRETS: &[&str] = &["auth", "api_key", "basic", "headers", "keys
 pub(super) struct Document {
     pub(super) index: Index,
     tree: Value,
-    /// The tree lacks something that is written. What it seems to miss may be there.
-    pub(super) partial: bool,
+    /// What is written and not in the tree.
+    pub(super) gaps: Gaps,
     /// Values that were not read because the field that holds them does not fit, and that may be secrets: those of a misspelt
     /// `keys`; all of them where fields may not stand where they were meant to.
     pub(super) unread: Vec<Range<usize>>,
@@ -55,12 +57,13 @@ impl Document {
     /// Parses a text, both ways, as far as it goes, and says what is wrong with it as YAML.
     pub(super) fn parse(text: &str) -> (Self, Vec<Diagnostic>) {
         let text: Arc<str> = text.into();
-        let (index, Flaws { mut findings, partial }) = Index::read(&text);
+        let (index, Flaws { mut findings, gaps }) = Index::read(&text);
         if findings.is_empty() {
             findings.extend(disagreement(&text, index.root()));
         }
         let (tree, is_sound) = (as_written(index.root()), findings.is_empty());
-        (Self { index, tree, partial, unread: vec![], is_sound }, findings)
+        let gaps = Gaps::new(&text, index.root(), &gaps);
+        (Self { index, tree, gaps, unread: vec![], is_sound }, findings)
     }
 
     /// Replaces every `${…}` in values, and gives each value that came of it with what is written there. `verbatim` says
