@@ -24,6 +24,9 @@ pub(super) struct Health<'a> {
     uptime_s: u64,
     config: Config,
     upstreams: BTreeMap<&'a str, Upstream<'a>>,
+    /// By listener: the one that expires first.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    certificates: BTreeMap<&'a str, Certificate<'a>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -40,6 +43,13 @@ struct LastAttempt {
     at: Timestamp,
     errors: usize,
     by: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+struct Certificate<'a> {
+    status: &'static str,
+    name: &'a str,
+    not_after: Timestamp,
 }
 
 #[derive(Debug, Serialize)]
@@ -110,7 +120,14 @@ impl<'a> Health<'a> {
                 },
             },
             upstreams: upstreams().map(|(name, observed)| (name, Upstream::of(observed, now))).collect(),
+            certificates: now.certificates().map(|shown| (shown.listener.as_str(), Certificate::of(&shown))).collect(),
         }
+    }
+}
+
+impl<'a> Certificate<'a> {
+    fn of(shown: &Shown<'a>) -> Self {
+        Self { status: shown.standing().as_str(), name: shown.name, not_after: shown.ends }
     }
 }
 
@@ -244,7 +261,7 @@ fn draft_backend(row: Row<'_>) -> DraftCheck<'_> {
 
 fn draft_certificate(shown: &Shown<'_>, now: &Now) -> DraftCheck<'static> {
     let status = draft_status(shown.standing());
-    let output = || format!("a certificate expires at {}", shown.ends);
+    let output = || format!("the certificate of {} expires at {}", shown.name, shown.ends);
     DraftCheck {
         component_id: None,
         component_type: "component",

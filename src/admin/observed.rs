@@ -92,9 +92,10 @@ impl Now {
     pub(super) fn certificates(&self) -> impl Iterator<Item = Shown<'_>> {
         self.snapshot.listeners.values().filter_map(|listener| {
             let certificates = &listener.plan.tls.as_ref()?.shown.certificates;
-            let ends = certificates.iter().map(|certificate| Timestamp::from(certificate.facts().not_after)).min()?;
+            let facts = certificates.iter().map(Certificate::facts).min_by_key(|facts| facts.not_after)?;
+            let ends = Timestamp::from(facts.not_after);
             let left = ends.as_micros().checked_sub(self.at.as_micros()).map(Duration::from_micros);
-            Some(Shown { listener: &listener.plan.name, ends, left })
+            Some(Shown { listener: &listener.plan.name, name: facts.name(), ends, left })
         })
     }
 
@@ -137,8 +138,11 @@ fn unwatched(upstream: &runtime::Upstream) -> UpstreamView {
 #[derive(Debug)]
 pub(super) struct Shown<'a> {
     pub(super) listener: &'a Name,
+    /// What to call the one that expires first.
+    pub(super) name: &'a str,
     pub(super) ends: Timestamp,
-    left: Option<Duration>,
+    /// Until then; `None` once it has expired.
+    pub(super) left: Option<Duration>,
 }
 
 impl Shown<'_> {

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::{
     Now, Observed, Rates, Row,
-    observed::{seconds_between, tier},
+    observed::{Shown, seconds_between, tier},
     rates::Totals,
 };
 use crate::{control::Status, upstream::Tier};
@@ -34,6 +34,9 @@ pub struct StatusDocument {
     pub config: ConfigStatus,
     /// By name.
     pub upstreams: Vec<UpstreamStatus>,
+    /// Of each listener with TLS: the certificate that expires first.
+    #[serde(default)]
+    pub certificates: Vec<CertificateStatus>,
     /// All requests together.
     pub gateway: GatewayStatus,
     /// The last 50 events, oldest first, as the JSON log has them.
@@ -143,6 +146,21 @@ pub struct Recent {
     pub p95_ms: Option<f64>,
 }
 
+/// What a listener shows its clients.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct CertificateStatus {
+    /// The listener.
+    pub listener: String,
+    /// The first name of the certificate.
+    pub name: String,
+    /// `up`, `degraded` in its last week, `down` once it has expired.
+    pub status: String,
+    /// Until when it is valid.
+    pub not_after: String,
+    /// Seconds until then; null once it has expired.
+    pub left_s: Option<u64>,
+}
+
 /// All requests together.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct GatewayStatus {
@@ -187,6 +205,7 @@ impl StatusDocument {
                 },
             },
             upstreams: now.upstreams.iter().map(|o| UpstreamStatus::of(o, now, instant, rates)).collect(),
+            certificates: now.certificates().map(|shown| CertificateStatus::of(&shown)).collect(),
             gateway: GatewayStatus {
                 requests: gateway.requests,
                 errors: gateway.errors,
@@ -217,6 +236,18 @@ impl UpstreamStatus {
     #[must_use]
     pub fn is_down(&self) -> bool {
         self.tier == tier(Tier::Nobody) || self.tier == tier(Tier::TryAll)
+    }
+}
+
+impl CertificateStatus {
+    fn of(shown: &Shown<'_>) -> Self {
+        Self {
+            listener: shown.listener.to_string(),
+            name: shown.name.to_owned(),
+            status: shown.standing().as_str().to_owned(),
+            not_after: shown.ends.to_string(),
+            left_s: shown.left.map(|left| left.as_secs()),
+        }
     }
 }
 

@@ -226,6 +226,7 @@ pub(super) fn render(document: &StatusDocument) -> String {
         out.push_str(line.trim_end());
         out.push('\n');
     }
+    out.push_str(&certificates(document));
     out.push_str(&refusal(document));
     out.push_str(&summary(document));
     out
@@ -310,6 +311,20 @@ fn millis(millis: f64) -> String {
         true => format!("{millis:.1}ms"),
         false => format!("{millis:.0}ms"),
     }
+}
+
+/// Certificates that have expired, or will soon.
+fn certificates(document: &StatusDocument) -> String {
+    let mut out = String::new();
+    for certificate in document.certificates.iter().filter(|certificate| certificate.status != "up") {
+        let (name, listener) = (Printable(&certificate.name), Printable(&certificate.listener));
+        let when = match certificate.left_s {
+            Some(left) => format!("expires in {}", elapsed(left)),
+            None => format!("EXPIRED on {}", day(&certificate.not_after)),
+        };
+        let _ = writeln!(out, "CERTIFICATE {name} of listener {listener} {when}.");
+    }
+    out
 }
 
 /// The last edit, where it was refused.

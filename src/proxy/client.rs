@@ -49,6 +49,8 @@ pub struct Client {
     deadline: Cell<Option<Instant>>,
     is_broken_off: Cell<bool>,
     is_cut: Cell<bool>,
+    // The next request is written in a way that others may read differently.
+    is_wary: Cell<bool>,
     // When it was told to open no more streams.
     told_to_go: Cell<Option<Instant>>,
 }
@@ -133,6 +135,7 @@ impl Client {
             deadline: Cell::default(),
             is_broken_off: Cell::new(false),
             is_cut: Cell::new(false),
+            is_wary: Cell::default(),
             told_to_go: Cell::default(),
         }
     }
@@ -204,7 +207,9 @@ impl Client {
         self.enter(Phase::Idle, Instant::now());
     }
 
-    pub(super) fn is_multiplexed(&self) -> bool {
+    /// Whether it speaks HTTP/2.
+    #[must_use]
+    pub fn is_multiplexed(&self) -> bool {
         self.multiplexed.borrow().is_some()
     }
 
@@ -219,6 +224,15 @@ impl Client {
         }
         self.has_begun.set(true);
         true
+    }
+
+    /// The head that is coming is not written in the one way that everybody reads alike: its request is the last.
+    pub fn be_wary(&self) {
+        self.is_wary.set(true);
+    }
+
+    pub(super) fn is_wary(&self) -> bool {
+        self.is_wary.get()
     }
 
     /// It was useful: a body moved on.

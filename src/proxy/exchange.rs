@@ -81,8 +81,10 @@ struct Facts {
 struct Attempt {
     member: Arc<Member>,
     began: Clock,
-    took: Duration,
+    // Until then it is under way.
+    took: Option<Duration>,
     outcome: &'static str,
+    detail: Option<Box<str>>,
     status: Option<StatusCode>,
 }
 
@@ -136,7 +138,7 @@ impl Exchange {
             request_sent: Cell::default(),
             is_body_read: Cell::new(!has_body),
             // An answer that is there at once is written before the connection hears that it is worn out.
-            is_last: Cell::new(client.is_worn_out()),
+            is_last: Cell::new(client.is_worn_out() || client.is_wary()),
             response_ended: Cell::default(),
             is_tunnel: Cell::default(),
             received: Cell::default(),
@@ -253,18 +255,21 @@ impl Exchange {
         self.attempts.borrow_mut().push(Attempt {
             member: Arc::clone(member),
             began,
-            took: Duration::ZERO,
+            took: None,
             outcome: Fault::ClientGone.reason(),
+            detail: None,
             status: None,
         });
     }
 
-    pub(super) fn end_attempt(&self, outcome: &'static str, status: Option<StatusCode>) {
+    /// It brought a response, or `outcome` says why not, and `detail` in words, where there is more to say.
+    pub(super) fn end_attempt(&self, outcome: &'static str, detail: Option<Box<str>>, status: Option<StatusCode>) {
         let mut attempts = self.attempts.borrow_mut();
         let is_first = attempts.len() == 1;
         let Some(attempt) = attempts.last_mut() else { return };
-        attempt.took = attempt.began.elapsed();
+        attempt.took = Some(attempt.began.elapsed());
         attempt.outcome = outcome;
+        attempt.detail = detail;
         attempt.status = status;
         let counted = match (is_first, status.is_some()) {
             (true, true) => AttemptOutcome::FirstOk,
@@ -409,11 +414,17 @@ impl Exchange {
         let attempts = self.attempts.borrow();
         let attempts: Vec<LoggedAttempt<'_>> = attempts
             .iter()
-            .map(|a| LoggedAttempt { backend: &a.member.name, outcome: a.outcome, took: a.took })
+            .map(|a| LoggedAttempt {
+                backend: &a.member.name,
+                outcome: a.outcome,
+                detail: a.detail.as_deref(),
+                took: a.took.unwrap_or_else(|| a.began.elapsed()),
+            })
             .collect();
         let identity = self.identity.borrow();
         let fault = self.fault.get();
         let route = self.route.get();
+        let asked_for_backend = !attempts.is_empty() || fault == Some(Fault::NoHealthyBackend);
         self.gateway.log(&AccessRecord {
             at: facts.at,
             request_id: self.id.to_str().unwrap_or_default(),
@@ -429,7 +440,7 @@ impl Exchange {
                 _ => "HTTP/1.1",
             },
             route: route.map(|route| route.plan.name.as_str()),
-            upstream: route.map(|route| route.upstream.plan.name.as_str()).filter(|_| !attempts.is_empty()),
+            upstream: route.map(|route| route.upstream.plan.name.as_str()).filter(|_| asked_for_backend),
             backend: attempts.last().map(|attempt| attempt.backend),
             status: status.map(|status| status.as_u16()),
             grpc_status: self.grpc_status.get(),

@@ -31,6 +31,8 @@ pub enum Fault {
     HeaderTooLarge,
     /// A bug: the code that served the connection panicked.
     Internal,
+    /// A method that no gateway may pass on: TRACE, which shows its client what was added on the way (RFC 9110, section 9.3.8).
+    MethodNotAllowed,
     /// No backend of the upstream is eligible.
     NoHealthyBackend,
     /// No route matches.
@@ -68,7 +70,7 @@ pub enum Blame {
 
 impl Fault {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::BadRequest,
         Self::BadResponse,
         Self::BodyTooLarge,
@@ -81,6 +83,7 @@ impl Fault {
         Self::ExpectationFailed,
         Self::HeaderTooLarge,
         Self::Internal,
+        Self::MethodNotAllowed,
         Self::NoHealthyBackend,
         Self::NoRoute,
         Self::Overloaded,
@@ -113,6 +116,7 @@ impl Fault {
             Self::BadRequest => 400,
             Self::Unauthorized => 401,
             Self::NoRoute => 404,
+            Self::MethodNotAllowed => 405,
             Self::ClientTimeout | Self::TunnelTimeout => 408,
             Self::BodyTooLarge => 413,
             Self::UriTooLong => 414,
@@ -150,6 +154,7 @@ impl Fault {
             Self::ExpectationFailed => "expectation_failed",
             Self::HeaderTooLarge => "header_too_large",
             Self::Internal => "internal",
+            Self::MethodNotAllowed => "method_not_allowed",
             Self::NoHealthyBackend => "no_healthy_backend",
             Self::NoRoute => "no_route",
             Self::Overloaded => "overloaded",
@@ -174,6 +179,7 @@ impl Fault {
             | Self::ClientTimeout
             | Self::ExpectationFailed
             | Self::HeaderTooLarge
+            | Self::MethodNotAllowed
             | Self::NoRoute
             | Self::RateLimited
             | Self::TunnelTimeout
@@ -202,7 +208,7 @@ impl Fault {
             Self::ExpectationFailed => 2,
             Self::ConnectTimeout | Self::ClientTimeout | Self::ResponseTimeout | Self::TunnelTimeout => 4,
             Self::BodyTooLarge | Self::HeaderTooLarge | Self::RateLimited | Self::UriTooLong => 8,
-            Self::NoRoute => 12,
+            Self::MethodNotAllowed | Self::NoRoute => 12,
             Self::BadRequest | Self::BadResponse | Self::Internal => 13,
             Self::ConnectFailed
             | Self::ConnectRefused
@@ -226,6 +232,7 @@ impl Fault {
             | Self::ClientTimeout
             | Self::ExpectationFailed
             | Self::HeaderTooLarge
+            | Self::MethodNotAllowed
             | Self::UriTooLong => "http_request_error",
             Self::BadResponse => "http_protocol_error",
             Self::ConnectFailed => "destination_ip_unroutable",
@@ -260,6 +267,7 @@ impl Fault {
             Self::ExpectationFailed => "What the request expects cannot be done here.",
             Self::HeaderTooLarge => "The head of the request is larger than is accepted here.",
             Self::Internal => "The gateway failed.",
+            Self::MethodNotAllowed => "This method is not served here.",
             Self::NoHealthyBackend => "No backend of the service is healthy.",
             Self::NoRoute => "Nothing is served under this host and path.",
             Self::Overloaded => "The service has all the requests that it can take.",

@@ -53,12 +53,12 @@ pub(super) async fn forward(
         exchange.begin_attempt(&member);
         let failure = match attempt(exchange, route, lease, request, asked).await {
             Ok(done) => {
-                exchange.end_attempt("ok", Some(done.0.status()));
+                exchange.end_attempt("ok", None, Some(done.0.status()));
                 return Ok(done);
             }
             Err(failure) => failure,
         };
-        exchange.end_attempt(failure.fault.reason(), None);
+        exchange.end_attempt(failure.fault.reason(), failure.detail, None);
         tried.push(member.backend.slot());
         // Nothing speaks against a backend that has not begun: where there is no other, a new connection to it may do.
         let is_free = failure.is_unprocessed && retries.allow_unprocessed();
@@ -110,6 +110,8 @@ fn address(request: &mut Request<RequestBody>, route: &Route, member: &Member) {
 /// An attempt that brought no response: why, and the request if no byte of it was written.
 struct Failure {
     fault: Fault,
+    /// More of the reason, in words for the log.
+    detail: Option<Box<str>>,
     unsent: Option<Box<Request<RequestBody>>>,
     /// It was written, and the backend says that it has not begun to work on it.
     is_unprocessed: bool,
@@ -117,7 +119,7 @@ struct Failure {
 
 impl From<Fault> for Failure {
     fn from(fault: Fault) -> Self {
-        Self { fault, unsent: None, is_unprocessed: false }
+        Self { fault, detail: None, unsent: None, is_unprocessed: false }
     }
 }
 
@@ -140,8 +142,8 @@ async fn attempt(
         let mut connection = match connected {
             Ok(connection) => connection,
             Err(error) => {
-                let unsent = Some(Box::new(request));
-                return Err(Failure { unsent, ..connect_fault(&error).into() });
+                let (unsent, detail) = (Some(Box::new(request)), connect_detail(&error));
+                return Err(Failure { unsent, detail, ..connect_fault(&error).into() });
             }
         };
         if asked.is_some() {
@@ -180,6 +182,7 @@ async fn send(
         sent = connection.send(request) => sent.map_err(|unsent| Failure {
             is_unprocessed: unsent.is_unprocessed(),
             fault: exchange.request_fault().unwrap_or_else(|| send_fault(&unsent.error)),
+            detail: send_detail(&unsent.error),
             unsent: unsent.request.map(Box::new),
         }),
         () = head_overdue(exchange, route) => Err(Fault::ResponseTimeout.into()),
@@ -228,6 +231,26 @@ fn connect_fault(error: &DialError) -> Fault {
         io::ErrorKind::AddrNotAvailable => Fault::Overloaded,
         _ if error.raw_os_error().is_some_and(|code| OUT_OF_DESCRIPTORS.contains(&code)) => Fault::Overloaded,
         _ => Fault::ConnectFailed,
+    }
+}
+
+/// What the fault does not say.
+fn connect_detail(error: &DialError) -> Option<Box<str>> {
+    match error {
+        DialError::Connect(error) if connect_says_all(error) => None,
+        DialError::Connect(_) | DialError::Protocol | DialError::Tls(_) => Some(error.to_string().into()),
+    }
+}
+
+fn connect_says_all(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::TimedOut)
+}
+
+fn send_detail(error: &WireError) -> Option<Box<str>> {
+    match error {
+        WireError::Garbage(_) => Some(error.to_string().into()),
+        WireError::Http2(error) => std::error::Error::source(error).map(|cause| cause.to_string().into()),
+        WireError::Body | WireError::Ended | WireError::Io(_) => None,
     }
 }
 
@@ -291,6 +314,7 @@ impl<'a> Retries<'a> {
             | Fault::ExpectationFailed
             | Fault::HeaderTooLarge
             | Fault::Internal
+            | Fault::MethodNotAllowed
             | Fault::NoHealthyBackend
             | Fault::NoRoute
             | Fault::Overloaded

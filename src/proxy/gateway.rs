@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, Version, header, request::Parts};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header, request::Parts};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
@@ -174,6 +174,9 @@ async fn serve(exchange: &Rc<Exchange>, request: Request<Incoming>) -> Result<Re
         return Err(Refused::by_layer(&refusal, &pass));
     }
 
+    if head.method == Method::OPTIONS && !headers::may_forward(&mut head.headers) {
+        return Ok(respond::options(exchange));
+    }
     let body = RequestBody::new(body, &head, exchange, route.plan.max_body.map(|size| size.0))?;
     let offer = route.plan.compress.as_ref().map(|compression| Offer::of(compression, &head));
     let asked = asked?;

@@ -221,6 +221,19 @@ pub(super) fn set_forwarded(headers: &mut HeaderMap, from: &Origin<'_>) {
     }
 }
 
+/// Counts one forward off `Max-Forwards`, which bounds those of OPTIONS (RFC 9110, section 7.6.2): false if none is left.
+pub(super) fn may_forward(headers: &mut HeaderMap) -> bool {
+    let Some(value) = headers.get(header::MAX_FORWARDS) else { return true };
+    let left = value.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    // What is no number bounds nothing. One beyond all bounds is as good as the largest.
+    let Some(left) = left.filter(|text| !text.is_empty()).map(|text| text.parse().unwrap_or(u32::MAX)) else {
+        return true;
+    };
+    let Some(less) = left.checked_sub(1) else { return false };
+    headers.insert(header::MAX_FORWARDS, HeaderValue::from(less));
+    true
+}
+
 // `X-Forwarded-Prefix`, `-Port`, `-Ssl`, ...: backends believe some of them, so none of an untrusted peer's passes.
 fn is_word_of_a_proxy(name: &HeaderName) -> bool {
     let name = name.as_str();

@@ -8,6 +8,9 @@ use serde::Serialize;
 use super::{Exchange, Fault, ResponseBody, forward, grpc, headers::X_REQUEST_ID, sanitise::Malformed};
 use crate::layers::{Pass, Refusal};
 
+/// The methods of RFC 9110 and RFC 5789 that pass. Others pass, too, but nobody asks for a list of those.
+const ALLOWED: HeaderValue = HeaderValue::from_static("DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT");
+
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 
 /// The form of the gateway's own answers, by what the client can read.
@@ -76,6 +79,9 @@ impl From<Malformed> for Refused {
         let mut headers = HeaderMap::new();
         // Whatever follows on this connection may be the rest of what was not understood.
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        if malformed.fault() == Fault::MethodNotAllowed {
+            headers.insert(header::ALLOW, ALLOWED);
+        }
         let mut detail = malformed.to_string();
         if let Some(first) = detail.get_mut(..1) {
             first.make_ascii_uppercase();
@@ -143,6 +149,17 @@ pub(super) fn redirect(exchange: &Rc<Exchange>, host: &str, uri: &Uri, port: u16
     let mut response = Response::new(ResponseBody::own(String::new(), Rc::clone(exchange)));
     *response.status_mut() = status;
     response.headers_mut().insert(header::LOCATION, location.expect("a host and a target that came in headers"));
+    response.headers_mut().insert(X_REQUEST_ID, exchange.id().clone());
+    response
+}
+
+/// Answers an OPTIONS that was to go no further than here (`Max-Forwards: 0`).
+pub(super) fn options(exchange: &Rc<Exchange>) -> Response<ResponseBody> {
+    let status = StatusCode::NO_CONTENT;
+    exchange.answered(status, None);
+    let mut response = Response::new(ResponseBody::own(String::new(), Rc::clone(exchange)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::ALLOW, ALLOWED);
     response.headers_mut().insert(X_REQUEST_ID, exchange.id().clone());
     response
 }

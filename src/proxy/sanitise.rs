@@ -64,12 +64,15 @@ pub(super) enum Malformed {
     Length,
     #[error("the request target is not a path")]
     Target,
+    #[error("TRACE is not served")]
+    Trace,
 }
 
 impl Malformed {
     pub(super) const fn fault(&self) -> Fault {
         match self {
             Self::Expectation => Fault::ExpectationFailed,
+            Self::Trace => Fault::MethodNotAllowed,
             Self::Ambiguous
             | Self::Connect
             | Self::Framing
@@ -88,12 +91,15 @@ pub(super) fn sanitise(head: &mut Parts) -> Result<(), Malformed> {
     if head.method == Method::CONNECT {
         return Err(Malformed::Connect);
     }
+    if head.method == Method::TRACE {
+        return Err(Malformed::Trace);
+    }
     // hyper undoes `chunked` and nothing else: what was compressed as well would be passed on as if it were not. (Of a
     // request that has a Content-Length beside it, hyper drops the length and closes the connection: RFC 9112, section 6.3.)
     if !headers::is_framing_understood(&head.headers) {
         return Err(Malformed::Framing);
     }
-    // In HTTP/1.1 hyper has made one of those that agree and refused the others.
+    // In HTTP/1.1 hyper has made one of those that agree (`server::spelling` knows of them) and refused the others.
     if !headers::is_length_plain(&head.headers) {
         return Err(Malformed::Length);
     }

@@ -1,7 +1,7 @@
 //! One client's connection from accept to close: what it speaks, who may end it, when, and why it ended.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, OnceCell},
     future::{Future, poll_fn},
     panic::AssertUnwindSafe,
     pin::pin,
@@ -28,6 +28,7 @@ use super::{
     stream::{ClientStream, Opening, Transport},
 };
 use crate::{
+    base::duration::Elapsed,
     config::plan::ProxyProtocol,
     net::Socket,
     proxy::{Client, Gateway, Phase, Source, Tunnel},
@@ -35,7 +36,7 @@ use crate::{
 };
 
 /// Why a client's connection ended.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Closed {
     /// What came was not HTTP; hyper has said so, or closed.
     BadRequest,
@@ -87,6 +88,12 @@ impl Closed {
         "too_many",
     ];
 
+    /// Its token.
+    #[must_use]
+    pub fn token(self) -> &'static str {
+        Self::TOKENS.get(self.index()).copied().unwrap_or_default()
+    }
+
     /// Its number.
     #[must_use]
     pub const fn index(self) -> usize {
@@ -111,6 +118,7 @@ pub(super) struct Open {
     order: Cell<Order>,
     ordered: Notify,
     lost_request: Cell<bool>,
+    why: OnceCell<String>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -130,7 +138,35 @@ impl Open {
             order: Cell::new(Order::Serve),
             ordered: Notify::new(),
             lost_request: Cell::default(),
+            why: OnceCell::new(),
         }
+    }
+
+    /// Why it ended, in words, where nothing else tells: no request came of what the client sent.
+    pub(super) fn why(&self, closed: Closed) -> Option<String> {
+        match closed {
+            Closed::BadRequest | Closed::HeaderTooLarge | Closed::TlsHandshake => self.why.get().cloned(),
+            Closed::Flood => Some("it sent much and asked for little, or gave up most of what it asked for".to_owned()),
+            Closed::HandshakeTimeout => Some(format!("no TLS within {}", self.patience())),
+            Closed::HeaderTimeout if self.client.has_begun() => {
+                Some(format!("the head of its request did not end within {}", self.patience()))
+            }
+            Closed::TooMany => {
+                Some(format!("the listener has its {} connections", self.client.listener.plan.max_connections))
+            }
+            Closed::ClientGone
+            | Closed::Cut
+            | Closed::Done
+            | Closed::DrainTimeout
+            | Closed::HeaderTimeout
+            | Closed::Idle
+            | Closed::Panic
+            | Closed::ProxyHeader => None,
+        }
+    }
+
+    fn patience(&self) -> Elapsed {
+        Elapsed(self.client.listener.plan.client_header)
     }
 
     /// Lets the response under way end, and closes then; at the latest at `deadline`.
@@ -169,6 +205,26 @@ impl Open {
             self.cut(reason);
         }
         !is_slow
+    }
+
+    fn because(&self, why: String) {
+        // The first reason is the reason.
+        let _ = self.why.set(why);
+    }
+
+    fn reason(&self, error: &hyper::Error) -> Closed {
+        if error.is_parse() {
+            self.because(error.to_string());
+        }
+        if error.is_parse_too_large() {
+            Closed::HeaderTooLarge
+        } else if error.is_parse() {
+            Closed::BadRequest
+        } else if error.is_user() {
+            Closed::Cut
+        } else {
+            Closed::ClientGone
+        }
     }
 
     /// Whether a request is being served.
@@ -230,7 +286,13 @@ async fn drive(gateway: Rc<Gateway>, open: &Rc<Open>, mut socket: Socket) -> Clo
     if is_last {
         open.ordered.notify_one();
     }
-    let Ok(stream) = shaken else { return Closed::TlsHandshake };
+    let stream = match shaken {
+        Ok(stream) => stream,
+        Err(why) => {
+            why.into_iter().for_each(|why| open.because(why));
+            return Closed::TlsHandshake;
+        }
+    };
     open.client.handshaken(stream.peer());
     match stream.protocol() {
         Protocol::Http1 => Box::pin(http1(gateway, open, ClientStream::new(stream, Rc::clone(&open.client)))).await,
@@ -326,7 +388,7 @@ async fn http1<T: Transport>(gateway: Rc<Gateway>, open: &Rc<Open>, stream: Clie
             ended = &mut connection => {
                 // The rest of what was not understood is unread, too.
                 let has_unread = open.client.has_unread() || ended.as_ref().is_err_and(hyper::Error::is_parse);
-                break (ended.map_or_else(|error| reason(&error), |()| Closed::Done), has_unread);
+                break (ended.map_or_else(|error| open.reason(&error), |()| Closed::Done), has_unread);
             }
             () = open.ordered.notified() => match open.order.get() {
                 Order::Serve => {}
@@ -411,7 +473,9 @@ async fn http2<T: Transport>(gateway: Rc<Gateway>, open: &Rc<Open>, stream: Clie
             let ended = connection.as_mut().poll(cx);
             let written = stream.poll_write_out(cx);
             match (ended, written) {
-                (Poll::Ready(ended), _) => Poll::Ready(ended.map_or_else(|error| reason(&error), |()| Closed::Done)),
+                (Poll::Ready(ended), _) => {
+                    Poll::Ready(ended.map_or_else(|error| open.reason(&error), |()| Closed::Done))
+                }
                 (Poll::Pending, Poll::Ready(Err(_))) => Poll::Ready(Closed::ClientGone),
                 (Poll::Pending, Poll::Ready(Ok(())) | Poll::Pending) => Poll::Pending,
             }
@@ -487,15 +551,3 @@ const STREAM_BUFFER: usize = 64 * 1024;
 
 /// Streams of a connection that may be reset and not yet forgotten.
 const MAX_RESETS: usize = 64;
-
-fn reason(error: &hyper::Error) -> Closed {
-    if error.is_parse_too_large() {
-        Closed::HeaderTooLarge
-    } else if error.is_parse() {
-        Closed::BadRequest
-    } else if error.is_user() {
-        Closed::Cut
-    } else {
-        Closed::ClientGone
-    }
-}

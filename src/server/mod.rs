@@ -9,6 +9,7 @@
 #![deny(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 mod bind;
+mod complaints;
 mod connection;
 #[cfg(fuzzing)]
 pub mod fuzzing;
@@ -16,6 +17,7 @@ mod gather;
 mod holder;
 mod listening;
 mod proxy_protocol;
+mod spelling;
 mod stream;
 mod worker;
 

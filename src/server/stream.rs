@@ -9,7 +9,12 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::{net::Socket, proxy::Client, tls::SecureStream};
+use super::spelling::Spelling;
+use crate::{
+    net::Socket,
+    proxy::{Client, Phase},
+    tls::SecureStream,
+};
 
 /// What is under a [`ClientStream`].
 pub(super) trait Transport: AsyncRead + AsyncWrite + Unpin {
@@ -30,10 +35,12 @@ impl Transport for SecureStream<Socket> {
 }
 
 /// A client's stream. Tells the client's state that bytes came, so that a deadline for the head of a request starts with its
-/// first byte, and so that an HTTP/2 client that sends and sends and asks for nothing is found out.
+/// first byte, so that an HTTP/2 client that sends and sends and asks for nothing is found out, and so that nothing is taken for
+/// a request behind a head that others may read differently.
 pub(super) struct ClientStream<T> {
     transport: T,
     client: Rc<Client>,
+    head: Spelling,
 }
 
 /// What comes first on a new connection.
@@ -51,11 +58,25 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 impl<T: Transport> ClientStream<T> {
     pub(super) fn new(transport: T, client: Rc<Client>) -> Self {
-        Self { transport, client }
+        Self { transport, client, head: Spelling::default() }
     }
 
     pub(super) fn socket(&self) -> &Socket {
         self.transport.socket()
+    }
+
+    /// Looks at what comes while no request is served.
+    fn watch_head(&mut self, read: &[u8]) {
+        let phase = self.client.phase();
+        if phase == Phase::Busy || self.client.is_multiplexed() {
+            return;
+        }
+        if phase == Phase::Idle {
+            self.head = Spelling::default();
+        }
+        if self.head.is_odd(read) {
+            self.client.be_wary();
+        }
     }
 }
 
@@ -82,9 +103,12 @@ impl<T: Transport> AsyncRead for ClientStream<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.transport).poll_read(cx, buf))?;
-        let read = buf.filled().len() - before;
-        if read > 0 && !self.client.received(read) {
-            return Poll::Ready(Err(io::ErrorKind::QuotaExceeded.into()));
+        let read = buf.filled().get(before..).unwrap_or_default();
+        if !read.is_empty() {
+            self.watch_head(read);
+            if !self.client.received(read.len()) {
+                return Poll::Ready(Err(io::ErrorKind::QuotaExceeded.into()));
+            }
         }
         Poll::Ready(Ok(()))
     }

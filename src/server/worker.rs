@@ -27,6 +27,7 @@ use tokio::{
 use super::{
     Sockets,
     bind::Listener,
+    complaints::Complaints,
     connection::{self, Closed, Open},
     listening::Listening,
 };
@@ -202,7 +203,7 @@ struct Worker {
     all_closed: Notify,
     lost_requests: Cell<usize>,
     last_complaint: Cell<Option<Instant>>,
-    last_refusal: Cell<Option<Instant>>,
+    complaints: Complaints,
 }
 
 /// An accept loop, and the handle by which the worker ends it.
@@ -247,7 +248,7 @@ async fn run(id: WorkerId, setup: Setup, bells: Arc<Bells>, mut commands: mpsc::
         all_closed: Notify::new(),
         lost_requests: Cell::default(),
         last_complaint: Cell::default(),
-        last_refusal: Cell::default(),
+        complaints: Complaints::default(),
     });
     let answering = Rc::clone(&worker.gateway);
     spawn_local(async move { answering.pools().answer_bell().await });
@@ -402,6 +403,7 @@ impl Worker {
         let place = listener.connections.fetch_update(AcqRel, Acquire, |open| (open < max).then_some(open + 1));
         if place.is_err() {
             listener.metrics.closed(self.gateway.worker(), Closed::TooMany.index());
+            self.tell_of(&Open::new(Client::new(listener, Rc::clone(pinned), peer)), Closed::TooMany);
             return None;
         }
         let open = Rc::new(Open::new(Client::new(listener, Rc::clone(pinned), peer)));
@@ -424,9 +426,7 @@ impl Worker {
                 format!("the code that served {} panicked; its connection is closed", open.client.peer()),
             );
         }
-        if closed == Closed::ProxyHeader && is_due(&self.last_refusal) {
-            self.warn("proxy_header", unheard(&open.client));
-        }
+        self.tell_of(&open, closed);
         if closed == Closed::DrainTimeout && open.lost_request() {
             self.lost_requests.set(self.lost_requests.get() + 1);
         }
@@ -437,6 +437,20 @@ impl Worker {
         all.remove(&number);
         if all.is_empty() {
             self.all_closed.notify_waiters();
+        }
+    }
+
+    /// Says of a connection that no request tells of why it ended.
+    fn tell_of(&self, open: &Open, closed: Closed) {
+        let listener = &open.client.listener;
+        let due = || self.complaints.due(listener.id, closed, Instant::now());
+        if closed == Closed::ProxyHeader {
+            due().into_iter().for_each(|_| self.warn("proxy_header", unheard(&open.client)));
+        } else if let Some(detail) = open.why(closed)
+            && let Some(more) = due()
+        {
+            let (listener, peer) = (listener.plan.name.clone(), open.client.peer().ip());
+            self.setup.events.emit(Event::Client { listener, peer, reason: closed.token(), detail, more });
         }
     }
 

@@ -5,7 +5,7 @@ use std::{io, sync::Arc};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 
-use super::{SecureStream, Tls};
+use super::{SecureStream, Tls, explain::explain};
 
 /// Shakes hands with the clients of one listener.
 #[derive(Debug)]
@@ -33,9 +33,16 @@ impl Acceptor {
     /// Shakes hands. The caller sets the deadline.
     ///
     /// # Errors
-    /// What came is not TLS, or the two sides do not agree.
-    pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(&self, socket: S) -> io::Result<SecureStream<S>> {
+    /// What came is not TLS, or the two sides do not agree: why, in words, unless the client just left.
+    pub async fn accept<S>(&self, socket: S) -> Result<SecureStream<S>, Option<String>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
         let accepting = TlsAcceptor::from(Arc::clone(&self.config)).accept(socket);
-        accepting.await.map(SecureStream::new)
+        let has_left = |error: &io::Error| {
+            use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+            matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
+        };
+        accepting.await.map(SecureStream::new).map_err(|error| (!has_left(&error)).then(|| explain(&error)))
     }
 }

@@ -47,6 +47,10 @@ pub enum Flaw {
     /// No PEM block with a private key; encrypted ones do not count.
     #[error("holds no private key")]
     NoKey,
+    /// X.509 version 1 or 2, as `openssl x509 -req` makes them without extensions: no name but the subject's, which clients
+    /// have stopped to read (RFC 6125), and rustls takes none.
+    #[error("is of an old version of X.509")]
+    OldVersion,
     /// A key of a kind that TLS 1.2 and 1.3 do not use.
     #[error("is of a kind that is not supported")]
     KeyKind,
@@ -66,6 +70,9 @@ impl Certificate {
     pub fn read(chain: &[u8], key: &[u8]) -> Result<Self, Flaw> {
         let chain = certificates(chain)?;
         let facts = chain.first().and_then(Facts::of).ok_or(Flaw::NotX509)?;
+        if chain.first().is_some_and(|first| !is_version_3(first)) {
+            return Err(Flaw::OldVersion);
+        }
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| Flaw::NoKey)?;
         let signer = aws_lc_rs::sign::any_supported_type(&key).map_err(|_| Flaw::KeyKind)?;
         let certified = CertifiedKey::new(chain, signer);
@@ -88,6 +95,11 @@ impl Certificate {
 pub(super) fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Flaw> {
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     chain.ok().filter(|chain| !chain.is_empty()).ok_or(Flaw::NoCertificate)
+}
+
+fn is_version_3(certificate: &CertificateDer<'_>) -> bool {
+    let read = x509_cert::Certificate::from_der(certificate);
+    read.is_ok_and(|certificate| certificate.tbs_certificate.version == x509_cert::Version::V3)
 }
 
 impl Facts {
@@ -160,12 +172,33 @@ impl fmt::Debug for Certificate {
 
 #[cfg(test)]
 mod tests {
+    use base64::{Engine as _, engine::general_purpose::STANDARD};
+
     use super::*;
 
     fn pem(names: &[&str]) -> (String, String) {
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
         let made = rcgen::generate_simple_self_signed(names).unwrap();
         (made.cert.pem(), made.signing_key.serialize_pem())
+    }
+
+    /// The same as version 1, of which DER says nothing. (It needs no right signature to be read.)
+    fn without_version(pem: &str) -> String {
+        const VERSION: [u8; 5] = [0xa0, 3, 2, 1, 2];
+        let mut der = CertificateDer::from_pem_slice(pem.as_bytes()).unwrap().to_vec();
+        // Two sequences, with a length of two bytes each, and the version as the first thing in them.
+        assert_eq!(
+            (der[..2].to_vec(), der[4..6].to_vec(), &der[8..13]),
+            (vec![0x30, 0x82], vec![0x30, 0x82], &VERSION[..])
+        );
+        der.drain(8..13);
+        for at in [2, 6] {
+            let length = u16::from_be_bytes([der[at], der[at + 1]]) - 5;
+            der[at..at + 2].copy_from_slice(&length.to_be_bytes());
+        }
+        let lines: Vec<String> =
+            STANDARD.encode(&der).as_bytes().chunks(64).map(|line| String::from_utf8_lossy(line).into()).collect();
+        format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
     }
 
     #[test]
@@ -189,6 +222,8 @@ mod tests {
         assert_eq!(read(&cert, &cert), Flaw::NoKey);
         assert_eq!(read(&key, &key), Flaw::NoCertificate);
         assert_eq!(read("", &key), Flaw::NoCertificate);
+        let (long, key) = pem(&["a.test"; 40]);
+        assert_eq!(read(&without_version(&long), &key), Flaw::OldVersion);
         assert_eq!(read("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", &key), Flaw::NotX509);
     }
 }

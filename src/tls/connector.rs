@@ -1,12 +1,12 @@
 //! Backends' side of TLS: a socket in, a decrypted stream out, from a backend that has proved its name.
 
 use std::{
-    fmt, io,
+    fmt,
     sync::{Arc, OnceLock},
 };
 
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme,
+    ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme,
     client::{
         ResolvesClientCert,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -18,7 +18,7 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 
-use super::{Authorities, Certificate, Protocol, SecureStream, provider};
+use super::{Authorities, Certificate, Protocol, SecureStream, explain::explain, provider};
 
 /// How backends are recognised, and what the gateway shows them, as configured.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -122,37 +122,6 @@ fn system_authorities() -> Arc<RootCertStore> {
 #[must_use]
 pub fn has_system_authorities() -> bool {
     !system_authorities().is_empty()
-}
-
-/// Why a handshake failed, in an operator's words.
-fn explain(error: &io::Error) -> String {
-    let Some(error) = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>()) else {
-        return match error.kind() {
-            io::ErrorKind::UnexpectedEof => "it closed the connection in the handshake".to_owned(),
-            _ => format!("the handshake broke off: {error}"),
-        };
-    };
-    match error {
-        rustls::Error::InvalidCertificate(why) => match why {
-            CertificateError::Expired | CertificateError::ExpiredContext { .. } => "its certificate has expired",
-            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-                "its certificate is not valid yet"
-            }
-            CertificateError::NotValidForName => "its certificate is for another name",
-            CertificateError::NotValidForNameContext { expected, presented } => {
-                // They come as `DnsName("orders.internal")`.
-                let names: Vec<&str> = presented.iter().map(|name| name.split('"').nth(1).unwrap_or(name)).collect();
-                let names = if names.is_empty() { "nobody".to_owned() } else { names.join(", ") };
-                return format!("its certificate is not for {}, but for {names}", expected.to_str());
-            }
-            CertificateError::UnknownIssuer => "its certificate was signed by nobody who is trusted here",
-            other => return format!("its certificate is not valid: {other}"),
-        }
-        .to_owned(),
-        rustls::Error::AlertReceived(alert) => format!("it refused: {alert:?}"),
-        rustls::Error::InvalidMessage(_) => "it does not speak TLS".to_owned(),
-        other => other.to_string(),
-    }
 }
 
 /// The one certificate, to whoever asks.

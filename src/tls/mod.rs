@@ -3,6 +3,7 @@
 mod acceptor;
 mod certificate;
 mod connector;
+mod explain;
 mod listener;
 mod stream;
 

@@ -141,8 +141,14 @@ fn what_is_spoken_is_agreed_on() {
     for _ in 0..3 {
         assert_eq!(gateway.get("/").text(), "http1");
     }
-    let gateway = ca().start(to(&format!("https://{}", nginx.address), &format!("protocol: http2, {tls}")));
+    let logged = format!("protocol: http2, {tls}");
+    let gateway = ca()
+        .start(format!("telemetry: {{ access_log: {{}} }}\n{}", to(&format!("https://{}", nginx.address), &logged)));
     assert_eq!(gateway.get("/").fault(), (502, "tls_error".to_owned()));
+    assert_eq!(
+        gateway.await_access_log(1)[0]["attempts"][0]["detail"],
+        "it speaks no protocol that was offered (ALPN)"
+    );
 }
 
 /// A server of HTTP/1.1 over TLS, which answers each request with `http1`.

@@ -241,6 +241,36 @@ fn who_expects_anything_else_is_told_so() {
     assert_eq!(backend.hits(), 3);
 }
 
+/// It would show its client what the gateway adds (RFC 9110, section 9.3.8).
+#[test]
+fn trace_goes_no_further() {
+    let backend = Backend::start();
+    let gateway = Gateway::start(route(&[backend.address()], ""));
+    let mut client = gateway.connect();
+    let response = client.send("TRACE / HTTP/1.1\r\nhost: a\r\ncookie: secret\r\n\r\n").response();
+    assert_eq!(response.fault(), (405, "method_not_allowed".to_owned()));
+    assert_eq!(response.header("allow"), Some("DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"));
+    assert!(!response.text().contains("secret"));
+    assert_eq!((client.rest().as_str(), backend.hits()), ("", 0));
+}
+
+#[test]
+fn max_forwards_are_counted_for_options_alone() {
+    let backend = Backend::start();
+    let gateway = Gateway::start(route(&[backend.address()], ""));
+    let ask = |method: &str, left: &str| {
+        let request = format!("{method} / HTTP/1.1\r\nhost: a\r\nmax-forwards: {left}\r\n\r\n");
+        (gateway.send(request), backend.requests().last().map(|seen| seen.head.all("max-forwards").join("|")))
+    };
+    for (left, passed_on) in [("1", "0"), ("010", "9"), ("99999999999", "4294967294"), ("-1", "-1"), ("x", "x")] {
+        assert_eq!(ask("OPTIONS", left).1.as_deref(), Some(passed_on), "{left}");
+    }
+    assert_eq!(ask("GET", "0").1.as_deref(), Some("0"));
+    let hits = backend.hits();
+    let (response, _) = ask("OPTIONS", "0");
+    assert_eq!((response.status(), response.header("allow").is_some(), backend.hits()), (204, true, hits));
+}
+
 #[test]
 fn interim_responses_of_a_backend_do_not_confuse_the_final_one() {
     let backend = Backend::scripted(|peer, _| {

@@ -159,8 +159,10 @@ fn a_length_is_one_number_in_digits() {
     ] {
         judge(&format!("content-length: {length}"), verdict);
     }
-    // Two that agree are one (RFC 9110, section 8.6).
-    judge("content-length: 3\r\ncontent-length: 3", three);
+    // Two that agree are one (RFC 9110, section 8.6), and nothing after it is read.
+    let last = Last("/", "abc");
+    judge("content-length: 3\r\ncontent-length: 3", last);
+    judge("content-length: 3\r\nx: y\r\nCONTENT-LENGTH: 3", last);
     judge("content-length: 3\r\ncontent-length: 4", REFUSED);
     judge("content-length: 3\r\ncontent-length:", REFUSED);
     judge("Content-Length: 3\r\nCONTENT-LENGTH: 33", REFUSED);
@@ -259,13 +261,14 @@ fn a_head_is_read_one_way() {
     ]);
 }
 
-/// A lone line feed may end a line (RFC 9112, section 2.2), and so it does; the backend sees none.
+/// A lone line feed may end a line (RFC 9112, section 2.2), and so it does; the backend sees none, and nothing after it is read.
 #[test]
 fn a_lone_line_feed_ends_a_line_and_is_not_passed_on() {
     Desk::open().judge_all(&[
-        ("GET / HTTP/1.1\nhost: a\n\n", Kept("/", "")),
-        ("POST / HTTP/1.1\nhost: a\ncontent-length: 3\n\nabc", Kept("/", "abc")),
-        ("POST / HTTP/1.1\r\nhost: a\r\nx: y\ncontent-length: 3\r\n\r\nabc", Kept("/", "abc")),
+        ("GET / HTTP/1.1\nhost: a\n\n", Last("/", "")),
+        ("POST / HTTP/1.1\nhost: a\ncontent-length: 3\n\nabc", Last("/", "abc")),
+        ("POST / HTTP/1.1\r\nhost: a\r\nx: y\ncontent-length: 3\r\n\r\nabc", Last("/", "abc")),
+        ("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\na\n\n", Kept("/", "a\n\n")),
         ("POST / HTTP/1.1\r\nhost: a\r\nx: y\ntransfer-encoding: gzip\r\n\r\n", REFUSED),
         ("GET / HTTP/1.1\r\nhost: a\r\nx: y\nhost: b\r\n\r\n", REFUSED),
     ]);

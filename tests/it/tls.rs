@@ -104,6 +104,40 @@ fn is_let_in(client: std::io::Result<Client<crate::support::TlsStream>>) -> bool
     client.rest().starts_with("HTTP/1.1 200 ")
 }
 
+/// What the log says of the first client whose handshake failed.
+fn why_no_handshake(gateway: &Gateway) -> String {
+    let event = gateway.await_event("the log says why", |event| event["reason"] == "tls_handshake");
+    assert_eq!(
+        (&event["event"], &event["listener"], &event["client"]),
+        (&"client".into(), &"main".into(), &"127.0.0.1".into())
+    );
+    event["detail"].as_str().unwrap().to_owned()
+}
+
+/// What a client cannot say of itself, the log says: each reason once, and how many more there were.
+#[test]
+fn the_log_says_why_a_handshake_failed() {
+    let (backend, authority) = (Backend::start(), Authority::new("authority"));
+    let pair = authority.server(&["gateway.test"], 1);
+    let start = |fields: &str, launch_with: Launch| launch(&backend, &[&pair], fields, launch_with, PLAIN);
+
+    let strangers = start("", Launch::default());
+    assert!(Authority::new("stranger").trusting().connect(strangers.address(), "gateway.test").is_err());
+    assert_eq!(why_no_handshake(&strangers), "it does not trust who signed our certificate");
+
+    let modern = start("min_version: \"1.3\"", Launch::default());
+    let ask = |version| {
+        let client = authority.trusting().only(version).connect(modern.address(), "gateway.test");
+        client.map(|mut client| client.get("/").status())
+    };
+    assert!(ask(&TLS12).is_err());
+    assert_eq!(why_no_handshake(&modern), "it speaks no version of TLS that is accepted here");
+    // Whoever only looks whether somebody listens is no news.
+    drop(std::net::TcpStream::connect(modern.address()).unwrap());
+    assert_eq!(ask(&TLS13).unwrap(), 200);
+    assert_eq!(modern.events(|event| event["event"] == "client").len(), 1);
+}
+
 #[test]
 fn clients_show_a_certificate_of_the_right_authority() {
     let (backend, authority) = (Backend::start(), Authority::new("authority"));
@@ -113,6 +147,7 @@ fn clients_show_a_certificate_of_the_right_authority() {
     let gateway = launch(&backend, &[&pair], fields, Launch::default().file("ca.pem", ours.pem()), PLAIN);
     let connect = |client: crate::support::TlsClient| client.connect(gateway.address(), "gateway.test");
     assert!(!is_let_in(connect(authority.trusting())), "without a certificate");
+    assert_eq!(why_no_handshake(&gateway), "it shows no certificate, and must");
     assert!(!is_let_in(connect(authority.trusting().identified_by(theirs.client("mallory")))));
     let closed = "tidegate_connections_closed_total{listener=\"main\",reason=\"tls_handshake\"}";
     eventually("both are counted", || gateway.metric(closed) == 2);
@@ -294,6 +329,7 @@ fn what_is_not_tls_is_refused() {
     let closed = "tidegate_connections_closed_total{listener=\"main\",reason=\"tls_handshake\"}";
     eventually("it is counted", || gateway.metric(closed) == 1);
     assert_eq!(backend.hits(), 0);
+    assert_eq!(why_no_handshake(&gateway), "it does not speak TLS");
 }
 
 #[test]

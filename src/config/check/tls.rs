@@ -110,6 +110,9 @@ impl<'a> Check<'a> {
                     Flaw::NoKey | Flaw::KeyKind => self
                         .bad_certificate(key_at, &format!("{} {flaw}", named(key_at)))
                         .label("PKCS#8, PKCS#1 or SEC1 in PEM, not encrypted; RSA, ECDSA or Ed25519"),
+                    Flaw::OldVersion => self
+                        .bad_certificate(cert_at, &format!("{} {flaw}", named(cert_at)))
+                        .label("make it anew with its names: openssl req -x509 -addext subjectAltName=DNS:NAME ..."),
                     Flaw::NoCertificate | Flaw::NotX509 => self
                         .bad_certificate(cert_at, &format!("{} {flaw}", named(cert_at)))
                         .label("PEM: the certificate of the server first, then those of its authorities"),

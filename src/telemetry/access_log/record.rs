@@ -64,6 +64,8 @@ pub struct Attempt<'a> {
     pub backend: &'a str,
     /// How it ended, as a token: `ok`, `connect_refused`, `timeout`, ...
     pub outcome: &'a str,
+    /// More of the reason, in words: why a TLS handshake failed, what is wrong with a response.
+    pub detail: Option<&'a str>,
     /// How long it took, to the head of the response or to the failure.
     pub took: Duration,
 }
@@ -164,6 +166,7 @@ fn push_attempts(out: &mut Vec<u8>, attempts: &[Attempt<'_>]) {
         out.extend_from_slice(if index == 0 { b"{\"backend\":" } else { b",{\"backend\":" });
         push_json_string(out, attempt.backend.as_bytes(), FIELD_MAX);
         push_text(out, "outcome", Some(attempt.outcome));
+        push_text(out, "detail", attempt.detail);
         push_millis(out, "ms", attempt.took);
         out.push(b'}');
     }

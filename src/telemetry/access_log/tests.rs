@@ -91,8 +91,13 @@ fn record(path: &[u8]) -> AccessRecord<'_> {
 #[test]
 fn a_line_tells_what_an_operator_needs() {
     let attempts = [
-        Attempt { backend: "10.0.1.11:9001", outcome: "connect_refused", took: Duration::from_micros(85) },
-        Attempt { backend: "big", outcome: "ok", took: Duration::from_millis(12) },
+        Attempt {
+            backend: "10.0.1.11:9001",
+            outcome: "tls_error",
+            detail: Some("its certificate has expired"),
+            took: Duration::from_micros(85),
+        },
+        Attempt { backend: "big", outcome: "ok", detail: None, took: Duration::from_millis(12) },
     ];
     let full = AccessRecord {
         at: Timestamp::from_micros(1_795_349_072_999_999),
@@ -129,7 +134,7 @@ proptest! {
     ) {
         let [host, path, query, identity, user_agent, referer, backend] = &texts[..] else { unreachable!() };
         let backend = String::from_utf8_lossy(backend);
-        let attempts = [Attempt { backend: &backend, outcome: "ok", took: Duration::from_micros(micros.into()) }; 20];
+        let attempts = [Attempt { backend: &backend, outcome: "ok", detail: None, took: Duration::from_micros(micros.into()) }; 20];
         let record = AccessRecord {
             at: Timestamp::from_micros(at),
             host: Some(host),

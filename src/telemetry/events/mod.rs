@@ -7,6 +7,7 @@ mod log;
 mod render;
 
 use std::{
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -45,6 +46,19 @@ pub enum Event {
         eligible: usize,
         /// All its backends.
         total: usize,
+    },
+    /// A client's connection ended before it brought a request, or in the middle of one's head: the access log has no line of it.
+    Client {
+        /// The listener.
+        listener: Name,
+        /// The client, or the proxy in front of it.
+        peer: IpAddr,
+        /// Why, as a token: `bad_request`, `tls_handshake`, ...
+        reason: &'static str,
+        /// Why, in words.
+        detail: String,
+        /// How many more ended so on this worker since that was said last.
+        more: u64,
     },
     /// An edit went live.
     Reloaded {
@@ -92,7 +106,7 @@ impl Event {
             Self::Backend { to: "down" | "degraded" | "ejected", .. }
             | Self::Process { stage: "cut", .. }
             | Self::Warning { .. } => LogLevel::Warn,
-            Self::Backend { .. } | Self::Process { .. } | Self::Reloaded { .. } => LogLevel::Info,
+            Self::Backend { .. } | Self::Client { .. } | Self::Process { .. } | Self::Reloaded { .. } => LogLevel::Info,
             Self::Refused { .. } => LogLevel::Error,
         }
     }

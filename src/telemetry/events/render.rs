@@ -1,6 +1,9 @@
 //! An event as a line of text for people, or as a line of JSON for machines. Both use the same words.
 
-use std::fmt::{self, Write as _};
+use std::{
+    fmt::{self, Write as _},
+    net::IpAddr,
+};
 
 use anstyle::{AnsiColor, Style};
 use serde::Serialize;
@@ -63,6 +66,11 @@ impl TextRenderer {
                 };
                 write_with_tail(out, start, &text, &left)?;
             }
+            Event::Client { listener, peer, reason, detail, more } => {
+                let text = format!("{peer} at {}   {reason}: {}", Printable(listener), Printable(detail));
+                let tail = if *more == 0 { String::new() } else { format!("{more} more before") };
+                write_with_tail(out, start, &text, &tail)?;
+            }
             Event::Reloaded { generation, summary, by } => {
                 let text = format!("gen {generation}  {}", Printable(summary));
                 write_with_tail(out, start, &text, &format!("by {by}"))?;
@@ -97,6 +105,7 @@ fn word(event: &Event) -> (&str, Style) {
         Event::Backend { to: "down", .. } => ("down", BAD),
         Event::Backend { to: "draining", .. } => ("drain", CAUTION),
         Event::Backend { to, .. } => (to, CAUTION),
+        Event::Client { .. } => ("client", QUIET),
         Event::Reloaded { .. } => ("reload", NEWS),
         Event::Refused { .. } => ("REFUSED", BAD),
         Event::Process { stage, .. } => (stage, NEWS),
@@ -157,6 +166,13 @@ enum Fields<'a> {
         eligible: usize,
         total: usize,
     },
+    Client {
+        listener: &'a str,
+        client: IpAddr,
+        reason: &'a str,
+        detail: &'a str,
+        more: u64,
+    },
     Reload {
         generation: u64,
         detail: &'a str,
@@ -193,6 +209,9 @@ impl<'a> Fields<'a> {
                 eligible: *eligible,
                 total: *total,
             },
+            Event::Client { listener, peer, reason, detail, more } => {
+                Self::Client { listener, client: *peer, reason, detail, more: *more }
+            }
             Event::Reloaded { generation, summary, by } => {
                 Self::Reload { generation: *generation, detail: summary, by }
             }

@@ -104,9 +104,10 @@ impl<S: Read + Write> Client<S> {
             response = self.head();
         }
         let has_body = !matches!(response.status(), 204 | 304);
-        let framing = response.head.framing().unwrap_or(Framing::UntilClose);
+        let framing = response.head.framing().filter(|_| has_body);
+        let framing = framing.unwrap_or(if has_body { Framing::UntilClose } else { Framing::Length(0) });
         let read = framing.read(&mut self.stream, |piece| response.body.extend_from_slice(piece)).or_else(in_time);
-        response.is_whole = !has_body || read.is_ok();
+        response.is_whole = read.is_ok();
         Some(response)
     }
 
