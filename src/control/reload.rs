@@ -167,9 +167,9 @@ impl Reloader {
         let resolved = resolve(&loaded.plan, &self.resolved).await;
         let built =
             runtime::build(&self.registry, &loaded.plan, Edition::new(live.generation + 1, loaded.sha), &resolved);
-        let opened = match self.open(&built, &live.plan, &loaded.plan) {
+        let opened = match self.open(&built, &live.plan, &loaded) {
             Ok(opened) => opened,
-            Err(finding) => return self.refuse(Report::new(&self.origin.path, "", vec![*finding], &[]), by),
+            Err(report) => return self.refuse(report, by),
         };
 
         let generation = built.snapshot.generation;
@@ -195,21 +195,24 @@ impl Reloader {
     }
 
     /// Binds and opens what is new. Sockets that are then dropped have had no effect.
-    fn open(&self, built: &Built, old: &Plan, new: &Plan) -> Result<Opened, Box<Diagnostic>> {
+    fn open(&self, built: &Built, old: &Plan, new: &Loaded) -> Result<Opened, Report> {
         let live = self.status.live.load();
         let leaving: Vec<Bind> = only_in(&live, &built.snapshot).map(|listener| listener.plan.bind.clone()).collect();
         let bound = only_in(&built.snapshot, &live).map(|listener| {
             let sockets = bind(&listener.plan.bind, self.fleet.len(), &leaving);
+            let name = &listener.plan.name;
             let sockets = sockets.map_err(|error| {
-                let what = format!("listener `{}`: {error}", listener.plan.name);
-                Box::new(Diagnostic::new(Code::SameBind, 0..0, what).label(error.fix))
+                let what = format!("listener `{name}`: {error}");
+                let line = new.places.listeners.get(name).copied().unwrap_or(1);
+                new.warnings.of_one(line, Diagnostic::new(Code::SameBind, 0..0, what).label(error.fix))
             });
             Ok((listener.id, sockets?))
         });
-        let sockets = bound.collect::<Result<Vec<_>, Box<Diagnostic>>>()?;
+        let sockets = bound.collect::<Result<Vec<_>, Report>>()?;
         // The last step that can fail, because it has an effect: lines go to the new destination from here on.
-        let access_log = self.open_access_log(new, old).map_err(|error| {
-            Box::new(Diagnostic::new(Code::Unreadable, 0..0, format!("cannot open the access log: {error}")))
+        let access_log = self.open_access_log(&new.plan, old).map_err(|error| {
+            let what = format!("cannot open the access log: {error}");
+            new.warnings.of_one(1, Diagnostic::new(Code::Unreadable, 0..0, what))
         })?;
         Ok(Opened { sockets, access_log })
     }

@@ -1,6 +1,6 @@
-//! The PROXY header as a fuzz target sees it.
+//! What clients' bytes are taken for, as fuzz targets see it.
 
-use super::proxy_protocol::parse;
+use super::{proxy_protocol::parse, spelling::Spelling};
 use crate::config::plan::ProxyProtocol;
 
 /// Reads bytes as a PROXY header, in every version that may be spoken.
@@ -17,4 +17,28 @@ pub fn proxy_header(bytes: &[u8]) {
         let (cut, _) = bytes.split_at(header.length - 1);
         assert!(!matches!(parse(cut, spoken), Ok(Some(_))), "{spoken:?}");
     }
+}
+
+/// Reads bytes as the head of a request, in pieces, and asks whether others may read it differently.
+///
+/// # Panics
+/// The answer is not what the lines of the whole head say.
+pub fn spelling(bytes: &[u8]) {
+    let Some((piece, bytes)) = bytes.split_first() else { return };
+    let mut spelling = Spelling::default();
+    let is_odd = bytes.chunks(usize::from(*piece).max(1)).any(|piece| spelling.is_odd(piece));
+
+    // What comes after the last line feed is no line yet.
+    let mut lines: Vec<&[u8]> = bytes.split(|byte| *byte == b'\n').collect();
+    lines.pop();
+    let is_empty = |line: &&[u8]| matches!(line, [] | [b'\r']);
+    let first = lines.iter().position(|line| !is_empty(line)).unwrap_or(lines.len());
+    let end = lines.iter().skip(first).position(is_empty).map_or(lines.len(), |end| first + end + 1);
+    let head = lines.get(..end).unwrap_or_default();
+    let is_length = |line: &&&[u8]| {
+        let name = line.get(..14).filter(|_| line.len() > 14);
+        name.is_some_and(|name| name.eq_ignore_ascii_case(b"content-length"))
+    };
+    let expected = head.iter().any(|line| !line.ends_with(b"\r")) || head.iter().filter(is_length).count() > 1;
+    assert_eq!(is_odd, expected);
 }

@@ -179,6 +179,14 @@ impl Report {
         self
     }
 
+    /// A report of one thing more about the same text, which turned out later, at one of its lines.
+    #[must_use]
+    pub fn of_one(&self, line: usize, mut finding: Diagnostic) -> Self {
+        let start = self.lines.0.get(line.saturating_sub(1)).copied().unwrap_or_default();
+        finding.span = start..start;
+        Self { findings: vec![finding], more: 0, ..self.clone() }
+    }
+
     /// Other files that the config asks for, readable or not: an edit of one may put the config right.
     #[must_use]
     pub fn files(&self) -> &[PathBuf] {

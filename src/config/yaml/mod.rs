@@ -308,6 +308,7 @@ fn structural(at: At<'_>, keys: &[&str], serde_says: &str) -> Diagnostic {
     match (expected, found) {
         ("a list", "fields") if keys == ["routes"] => finding.label("start each route with `- `"),
         ("a list", "fields") => finding.label("start each item with `- `"),
+        ("a list", "text") => finding.label("write [ ... ], or each item on a line of its own after `- `"),
         _ => finding,
     }
 }
