@@ -224,7 +224,7 @@ fn a_port_of_the_admin_is_taken_until_a_restart() {
     let refused = gateway.edit(config(&listener(&admin.to_string(), ""), "127.0.0.1:9"));
     assert_eq!(refused["event"], "refused");
     let findings = refused["findings"].to_string();
-    assert!(findings.contains("port 8080 is in use by this gateway") && findings.contains(".yaml:2:1"), "{refused}");
+    assert!(findings.contains("port 8080 is in use by this gateway") && findings.contains(".yaml:3:1"), "{refused}");
 }
 
 #[test]
