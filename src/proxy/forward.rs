@@ -2,7 +2,7 @@
 
 use std::{cell::RefCell, io, rc::Rc, sync::Arc};
 
-use http::{Request, Response, StatusCode, header::HOST, request::Parts};
+use http::{Response, StatusCode, header::HOST, request::Parts};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::{
@@ -26,7 +26,7 @@ use crate::{
 pub(super) async fn forward(
     exchange: &Rc<Exchange>,
     route: &Route,
-    head: Parts,
+    mut head: Parts,
     mut body: RequestBody,
     asked: Option<&Asked>,
 ) -> Result<(Response<()>, Used), Fault> {
@@ -34,7 +34,7 @@ pub(super) async fn forward(
     let mut tried = Vec::new();
     let mut last = None;
     let mut is_granted = false;
-    let mut request = Request::from_parts(head, body);
+    let names_host = head.headers.contains_key(HOST);
     loop {
         if last.is_some() && exchange.is_overdue() {
             return Err(last.unwrap_or(Fault::ResponseTimeout));
@@ -49,9 +49,9 @@ pub(super) async fn forward(
             Err(fault) => return Err(last.unwrap_or(fault)),
         };
         let member = Arc::clone(lease.member());
-        address(&mut request, route, &member);
+        address(&mut head, names_host, route, &member);
         exchange.begin_attempt(&member);
-        let failure = match attempt(exchange, route, lease, request, asked).await {
+        let failure = match attempt(exchange, route, lease, &head, body, asked).await {
             Ok(done) => {
                 exchange.end_attempt("ok", None, Some(done.0.status()));
                 return Ok(done);
@@ -63,8 +63,8 @@ pub(super) async fn forward(
         // Nothing speaks against a backend that has not begun: where there is no other, a new connection to it may do.
         let is_free = failure.is_unprocessed && retries.allow_unprocessed();
         is_granted = failure.unsent.is_none() && (is_free || retries.allow(failure.fault));
-        request = match failure.unsent {
-            Some(request) => *request,
+        body = match failure.unsent {
+            Some(body) => body,
             None if is_granted => retries.replay(),
             None => return Err(failure.fault),
         };
@@ -97,22 +97,23 @@ fn pick(exchange: &Exchange, route: &Route, tried: &[Slot]) -> Result<Lease, Fau
     Err(Fault::Overloaded)
 }
 
-fn address(request: &mut Request<RequestBody>, route: &Route, member: &Member) {
+/// Says which host is meant, of the backend whose turn it is.
+fn address(head: &mut Parts, names_host: bool, route: &Route, member: &Member) {
     let host = match &route.upstream.plan.host {
-        HostHeader::Preserve if request.headers().contains_key(HOST) => return,
+        HostHeader::Preserve if names_host => return,
         // A client of HTTP/1.0 may name none, and a request of HTTP/1.1 must (RFC 9112, section 3.2).
         HostHeader::Backend | HostHeader::Preserve => member.authority.clone(),
         HostHeader::Literal(host) => host.clone(),
     };
-    request.headers_mut().insert(HOST, host);
+    head.headers.insert(HOST, host);
 }
 
-/// An attempt that brought no response: why, and the request if no byte of it was written.
+/// An attempt that brought no response: why, and the body if no byte of the request was written.
 struct Failure {
     fault: Fault,
     /// More of the reason, in words for the log.
     detail: Option<Box<str>>,
-    unsent: Option<Box<Request<RequestBody>>>,
+    unsent: Option<RequestBody>,
     /// It was written, and the backend says that it has not begun to work on it.
     is_unprocessed: bool,
 }
@@ -127,7 +128,8 @@ async fn attempt(
     exchange: &Exchange,
     route: &Route,
     lease: Lease,
-    mut request: Request<RequestBody>,
+    head: &Parts,
+    mut body: RequestBody,
     asked: Option<&Asked>,
 ) -> Result<(Response<()>, Used), Failure> {
     let backend = &lease.member().backend;
@@ -142,14 +144,14 @@ async fn attempt(
         let mut connection = match connected {
             Ok(connection) => connection,
             Err(error) => {
-                let (unsent, detail) = (Some(Box::new(request)), connect_detail(&error));
+                let (unsent, detail) = (Some(body), connect_detail(&error));
                 return Err(Failure { unsent, detail, ..connect_fault(&error).into() });
             }
         };
         if asked.is_some() {
             connection.may_upgrade();
         }
-        let failure = match send(exchange, route, &mut connection, request).await {
+        let failure = match send(exchange, route, &mut connection, head, body).await {
             Ok(mut response) => {
                 let is_agreed = |asked: &Asked| asked.is_agreed(response.headers());
                 let is_asked_for = response.status() != StatusCode::SWITCHING_PROTOCOLS || asked.is_some_and(is_agreed);
@@ -163,7 +165,7 @@ async fn attempt(
         match failure.unsent {
             // It had died since its last use. That says nothing of the backend: ask it on a new connection.
             Some(unsent) if connection.is_reused() => {
-                request = *unsent;
+                body = unsent;
                 reuse = Reuse::Refused;
             }
             unsent => return Err(Failure { unsent, ..failure }),
@@ -175,15 +177,16 @@ async fn send(
     exchange: &Exchange,
     route: &Route,
     connection: &mut Connection<RequestBody>,
-    request: Request<RequestBody>,
+    head: &Parts,
+    body: RequestBody,
 ) -> Result<Response<()>, Failure> {
     let sent = tokio::select! {
         biased;
-        sent = connection.send(request) => sent.map_err(|unsent| Failure {
+        sent = connection.send(head, body) => sent.map_err(|unsent| Failure {
             is_unprocessed: unsent.is_unprocessed(),
             fault: exchange.request_fault().unwrap_or_else(|| send_fault(&unsent.error)),
             detail: send_detail(&unsent.error),
-            unsent: unsent.request.map(Box::new),
+            unsent: unsent.body,
         }),
         () = head_overdue(exchange, route) => Err(Fault::ResponseTimeout.into()),
     };
@@ -271,11 +274,12 @@ fn send_fault(error: &WireError) -> Fault {
 /// together go away together, and few times, because a backend that refuses has enough to do.
 const MOST_UNPROCESSED: u8 = 3;
 
-/// What is left of a route's retries for one request, and the copy to send again.
+/// What is left of a route's retries for one request, and whether it can be sent again.
 struct Retries<'a> {
     route: &'a Route,
     left: u8,
-    copy: Option<Parts>,
+    // What was sent of it can be had once more: nothing, or what was kept.
+    is_repeatable: bool,
     // What was sent of its body, if it has one.
     kept: Option<Rc<RefCell<Kept>>>,
     may_repeat: bool,
@@ -289,15 +293,15 @@ impl<'a> Retries<'a> {
         // What a backend says that it has not begun may be sent again whatever it is, and only HTTP/2 can say so.
         let may_be_refused = route.upstream.plan.protocol != Protocol::Http1;
         let kept = if may_be_refused { body.kept() } else { None };
-        let copy = (may_repeat || may_be_refused && (body.is_empty() || kept.is_some())).then(|| head.clone());
-        Self { route, left: plan.attempts, copy, kept, may_repeat, unprocessed: 0 }
+        let is_repeatable = may_repeat || may_be_refused && (body.is_empty() || kept.is_some());
+        Self { route, left: plan.attempts, is_repeatable, kept, may_repeat, unprocessed: 0 }
     }
 
     /// Whether a request that the backend has not begun may be sent again. That counts as no retry.
     fn allow_unprocessed(&mut self) -> bool {
         let is_kept = self.kept.as_ref().is_none_or(|kept| kept.borrow().is_whole());
         self.unprocessed += 1;
-        self.copy.is_some() && is_kept && self.unprocessed <= MOST_UNPROCESSED
+        self.is_repeatable && is_kept && self.unprocessed <= MOST_UNPROCESSED
     }
 
     /// Whether the failure may be retried; takes one of those left.
@@ -332,10 +336,10 @@ impl<'a> Retries<'a> {
         true
     }
 
-    fn replay(&self) -> Request<RequestBody> {
-        let head = self.copy.clone().expect("a retry is allowed only where there is a copy");
+    /// The body once more.
+    fn replay(&self) -> RequestBody {
         let again = |kept: &Rc<RefCell<Kept>>| RequestBody::Again(Box::new(kept.borrow().again()));
-        Request::from_parts(head, self.kept.as_ref().map_or(RequestBody::Empty, again))
+        self.kept.as_ref().map_or(RequestBody::Empty, again)
     }
 }
 

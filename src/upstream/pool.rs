@@ -19,7 +19,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Response, request::Parts};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::sync::Notify;
@@ -351,15 +351,15 @@ impl<B: Sendable> Shared<B> {
 }
 
 impl<B: Sendable> Connection<B> {
-    /// Sends a request and returns the head of the response.
+    /// Sends a request and returns the head of the response. The head of the request is only read: it may be sent again.
     ///
     /// # Errors
-    /// Why there is none, with the request if no byte of it was written.
-    pub async fn send(&mut self, request: Request<B>) -> Result<Response<()>, Unsent<B>> {
+    /// Why there is none, with the body if no byte of the request was written.
+    pub async fn send(&mut self, head: &Parts, body: B) -> Result<Response<()>, Unsent<B>> {
         match &mut self.wire {
-            Using::Http1(wire) => wire.send(request).await,
+            Using::Http1(wire) => wire.send(head, body).await,
             Using::Http2 { stream, response } => {
-                let (head, body) = Box::pin(stream.wire.send(request, stream)).await?.into_parts();
+                let (head, body) = Box::pin(stream.wire.send(head, body, stream)).await?.into_parts();
                 *response = Some(body);
                 Ok(Response::from_parts(head, ()))
             }
@@ -466,8 +466,8 @@ impl<B: Sendable> Body for Connection<B> {
 /// A request that got no response.
 #[derive(Debug)]
 pub struct Unsent<B> {
-    /// The request, if no byte of it was written.
-    pub request: Option<Request<B>>,
+    /// Its body, if no byte of it was written.
+    pub body: Option<B>,
     /// Why there was none.
     pub error: WireError,
 }

@@ -13,7 +13,7 @@ use std::{
 
 use bytes::{Buf, Bytes};
 use futures_util::FutureExt as _;
-use http::{HeaderValue, Uri, Version, header, uri::PathAndQuery};
+use http::{HeaderValue, Uri, Version, header, request::Parts, uri::PathAndQuery};
 use http_body::{Body, Frame, SizeHint};
 use hyper::{Request, Response, body::Incoming, client::conn::http2, rt::Executor};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -272,37 +272,39 @@ impl<B: Sendable> Http2<B> {
 
     pub(super) async fn send(
         &self,
-        mut request: Request<B>,
+        head: &Parts,
+        body: B,
         stream: &Rc<Stream<B>>,
     ) -> Result<Response<Incoming>, Unsent<B>> {
-        self.dress(&mut request);
         if self.asked.get().0 != self.heard.times() {
             self.asked.set((self.heard.times(), Instant::now()));
         }
-        stream.is_sent.set(request.body().is_end_stream());
-        let request = request.map(|body| Upload { body, stream: Rc::clone(stream) });
+        stream.is_sent.set(body.is_end_stream());
+        let request = Request::from_parts(self.dressed(head), Upload { body, stream: Rc::clone(stream) });
         let sent = self.sender.clone().try_send_request(request).await;
         self.moved_on();
         sent.map_err(|mut error| Unsent {
-            request: error.take_message().map(|request| undressed(request.map(|upload| upload.body))),
+            body: error.take_message().map(|request| request.into_body().body),
             error: error.into_error().into(),
         })
     }
 
-    /// Makes a request one of HTTP/2: the host is a part of the target (RFC 9113, section 8.3.1).
-    fn dress(&self, request: &mut Request<B>) {
-        let host = request.headers_mut().remove(header::HOST);
+    /// A head as one of HTTP/2: the host is a part of the target (RFC 9113, section 8.3.1).
+    fn dressed(&self, head: &Parts) -> Parts {
+        let mut head = head.clone();
+        let host = head.headers.remove(header::HOST);
         let authority = host.as_ref().and_then(|host| host.to_str().ok()?.parse().ok());
-        let mut target = std::mem::take(request.uri_mut()).into_parts();
+        let mut target = std::mem::take(&mut head.uri).into_parts();
         target.scheme = Some(self.dial.scheme());
         // A client of HTTP/1.0 may name no host; a request of HTTP/2 has one.
         target.authority = authority.or_else(|| Some(http::uri::Authority::from_static("localhost")));
         target.path_and_query.get_or_insert_with(|| PathAndQuery::from_static("/"));
-        *request.uri_mut() = Uri::from_parts(target).unwrap_or_default();
-        *request.version_mut() = Version::HTTP_2;
-        if request.extensions().get::<TakesTrailers>().is_some() {
-            request.headers_mut().insert(header::TE, HeaderValue::from_static("trailers"));
+        head.uri = Uri::from_parts(target).unwrap_or_default();
+        head.version = Version::HTTP_2;
+        if head.extensions.get::<TakesTrailers>().is_some() {
+            head.headers.insert(header::TE, HeaderValue::from_static("trailers"));
         }
+        head
     }
 }
 
@@ -334,18 +336,6 @@ fn unsettled(ended: hyper::Result<()>) -> DialError {
         Some(cause) if let Some(error) = cause.get_io() => io::Error::from(error.kind()).into(),
         Some(_) | None => io::Error::from(io::ErrorKind::ConnectionAborted).into(),
     }
-}
-
-/// A request that came back, as one of HTTP/1.1 again: the next backend may speak that.
-fn undressed<B>(mut request: Request<B>) -> Request<B> {
-    let target = std::mem::take(request.uri_mut()).into_parts();
-    if let Some(host) = target.authority.and_then(|authority| HeaderValue::from_str(authority.as_str()).ok()) {
-        request.headers_mut().insert(header::HOST, host);
-    }
-    *request.uri_mut() = target.path_and_query.map(Uri::from).unwrap_or_default();
-    *request.version_mut() = Version::HTTP_11;
-    request.headers_mut().remove(header::TE);
-    request
 }
 
 /// The task that drives a connection. Ends with its owner: left alone, it would go on with a request body that nobody wants

@@ -348,7 +348,8 @@ async fn a_silent_call_is_asked_after_no_more_often_than_grpc_servers_allow() {
         let pools = Pools::<Empty<Bytes>>::new(0, Arc::new(Bells::new(1)));
         let limits = Limits { max_connections: None, max_idle: 1, idle: Duration::ZERO, max_age: Duration::ZERO };
         let mut connection = pools.checkout(&backend, limits, Reuse::Allowed).await.unwrap();
-        let _never = connection.send(Request::new(Empty::new())).await;
+        let (head, body) = Request::new(Empty::new()).into_parts();
+        let _never = connection.send(&head, body).await;
     };
     let asked = async {
         let (mut peer, _) = listener.accept().await.unwrap();

@@ -25,7 +25,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use http::{Method, Request, Response, StatusCode, header};
+use http::{Method, Response, StatusCode, header, request::Parts};
 use http_body::{Frame, SizeHint};
 use tokio::{
     io::AsyncReadExt as _,
@@ -121,15 +121,13 @@ impl Http1 {
     }
 
     /// Sends a request and returns the head of its response, which may come before the request has ended.
-    pub(super) async fn send<B: Sendable>(&mut self, request: Request<B>) -> Result<Response<()>, Unsent<B>> {
-        let (head, body) = request.into_parts();
-        let mut upload = Upload::new(&head, body, std::mem::take(&mut self.out));
-        let method = head.method;
-        drop(head.headers);
+    pub(super) async fn send<B: Sendable>(&mut self, head: &Parts, body: B) -> Result<Response<()>, Unsent<B>> {
+        let mut upload = Upload::new(head, body, std::mem::take(&mut self.out));
+        let method = &head.method;
         let mut interim = 0;
         let answered = poll_fn(|cx| {
             let uploaded = upload.poll(cx, &mut self.stream.borrow_mut());
-            let head = self.poll_head(cx, &method, &mut interim);
+            let head = self.poll_head(cx, method, &mut interim);
             match (uploaded, head) {
                 (_, Poll::Ready(Ok(head))) => Poll::Ready(Ok(head)),
                 // A backend that answers early may close its side at once: the answer is read all the same.
@@ -140,7 +138,7 @@ impl Http1 {
             }
         })
         .await;
-        let response = answered.map_err(|error| Unsent { request: None, error })?;
+        let response = answered.map_err(|error| Unsent { body: None, error })?;
         match upload.into_buffer() {
             Ok(buffer) => self.out = buffer,
             Err(upload) => self.uploading = Some(Uploading::begin(upload, &self.stream)),
