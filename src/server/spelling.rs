@@ -3,6 +3,9 @@
 //! hyper takes two things that others read differently: lines that end with a line feed alone (RFC 9112, section 2.2), and a
 //! `Content-Length` that is given twice with the same value (RFC 9110, section 8.6). It passes on one plain form of them, and
 //! does not say that it was another. What comes behind such a head is not read: a proxy before us may have seen another end.
+//!
+//! Only heads that are awaited are looked at. Where a body ends, and the next head begins, hyper alone knows: what a client sends
+//! ahead, while its request before is still served, is passed on in the plain form as well, and no close follows.
 
 use memchr::memchr_iter;
 
