@@ -51,7 +51,7 @@ pub(super) fn is_certain(found: &Diagnostic, text: &str, gaps: &Gaps) -> bool {
             !name.contains("${") && !gaps.may_define(name)
         }
         Code::Missing if found.path.is_empty() => {
-            !["routes", "listen", "listeners"].iter().any(|name| gaps.may_define(name))
+            !["routes", "listen", "listeners"].iter().any(|name| gaps.are_in_block(name))
         }
         Code::Missing | Code::Misplaced | Code::NobodyKnown => own_entry_is_whole(),
         Code::NoHealth | Code::Contradiction => own_entry_is_whole() && !gaps.are_in_block("defaults"),

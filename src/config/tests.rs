@@ -457,11 +457,13 @@ fn a_slip_that_is_not_yaml_is_blamed_on_nothing_else() {
         include_str!("../../config/examples/weights-and-backup.yaml"),
         include_str!("../../config/examples/several-listeners.yaml"),
     ];
-    let slips: [fn(&str, &str) -> String; 4] = [
+    let slips: [fn(&str, &str) -> String; 6] = [
         |indentation, line| format!("{indentation} {line}"),
         |indentation, line| format!("{indentation}      {line}"),
         |indentation, line| format!("{}{line}", indentation.strip_prefix(' ').unwrap_or_default()),
         |indentation, line| format!("{indentation}{}", line.replacen(": ", ": \"", 1)),
+        |indentation, line| format!("{indentation}{}", line.replacen(':', "", 1)),
+        |indentation, line| format!("{indentation}@{line}"),
     ];
     let is_of_yaml = |code: Code| code.id() < "E0200";
     // Fields that a slip moves into another block are unknown there, and missing where they were.

@@ -11,7 +11,7 @@ use super::At;
 #[derive(Debug, Default)]
 pub(in crate::config) struct Gaps {
     is_all: bool,
-    /// What may be a name: words in front of a colon, or alone.
+    /// What may be a name.
     names: BTreeSet<Box<str>>,
     blocks: Vec<Block>,
     /// Where the gaps are. One at the margin, a top-level field of its own, is in no block.
@@ -80,19 +80,20 @@ impl Block {
     }
 }
 
-/// The words of a line that may be names of something: in front of a colon, the value of `name`, or the first where the colon
-/// is missing.
+/// The words of a line that may be names of something: the first, for a colon may be missing; those in front of a colon; and
+/// the value of `name`.
 fn names(line: &str) -> Vec<&str> {
     let (before, last) = line.rsplit_once(':').unwrap_or(("", line));
     let mut names: Vec<&str> = before.split(':').filter_map(|part| words(part).next_back()).collect();
-    if before.is_empty() || names.last() == Some(&"name") {
+    if names.last() == Some(&"name") {
         names.extend(words(last).next());
     }
+    names.extend(words(line).next());
     names
 }
 
 fn words(text: &str) -> impl DoubleEndedIterator<Item = &str> {
-    let is_part = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | '@' | '/');
+    let is_part = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.');
     text.split(move |c| !is_part(c)).filter(|word| !word.is_empty() && *word != "-")
 }
 
