@@ -84,6 +84,9 @@ pub(super) struct RunArgs {
 pub(super) struct CheckArgs {
     /// The config; `-` is standard input
     pub(super) file: Option<PathBuf>,
+    /// The same, as `run` takes it
+    #[arg(short, long, value_name = "FILE", conflicts_with = "file")]
+    pub(super) config: Option<PathBuf>,
     /// Count warnings as errors
     #[arg(long)]
     pub(super) strict: bool,

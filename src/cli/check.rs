@@ -16,7 +16,7 @@ use super::{
 use crate::config::{Report, Source, Style, load, plan::Plan};
 
 pub(super) fn check(args: &CheckArgs) -> Result<ExitCode, Trouble> {
-    let source = read(args.file.as_deref())?;
+    let source = read(args.file.as_deref().or(args.config.as_deref()))?;
     let started = Instant::now();
     let loaded = load(&source, &env);
     let took = started.elapsed();

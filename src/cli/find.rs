@@ -6,7 +6,7 @@ use super::{
     Trouble, env,
     print::{eprint, reason},
 };
-use crate::config::{Source, load};
+use crate::config::{self, Source, load};
 
 /// The config that was named, or `$TIDEGATE_CONFIG`, or the first of the usual places where there is one.
 pub(super) fn config(named: Option<&Path>) -> Result<PathBuf, Trouble> {
@@ -43,8 +43,9 @@ fn admin_of(file: &Path) -> Result<String, Trouble> {
         },
         // The gateway goes on with the config before this edit, and that is when somebody asks for its status.
         Err(_) => {
-            eprint(format_args!("{name} has errors (see `tidegate check`): asking {ADMIN}\n"));
-            Ok(ADMIN.to_owned())
+            let address = config::admin(&source, &env).map_or_else(|| ADMIN.to_owned(), |admin| admin.bind.to_string());
+            eprint(format_args!("{name} has errors (see `tidegate check`): asking {address}\n"));
+            Ok(address)
         }
     }
 }
@@ -61,6 +62,17 @@ fn first(named: Option<&Path>, variable: Option<String>, exists: impl Fn(&Path) 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_config_with_errors_still_says_where_its_gateway_answers() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("t.yaml");
+        let routes = "listen: 8080\nroutes:\n  - path: /*\n      to: nobody\n  - { path: /b, to: nobody }\n";
+        std::fs::write(&file, format!("{routes}admin: {{ bind: \"127.0.0.1:7\" }}\n")).unwrap();
+        assert_eq!(admin_of(&file).unwrap(), "127.0.0.1:7");
+        std::fs::write(&file, routes).unwrap();
+        assert_eq!(admin_of(&file).unwrap(), ADMIN);
+    }
 
     #[test]
     fn what_is_named_wins_over_the_environment_and_the_usual_places() {

@@ -46,9 +46,10 @@ pub(super) fn is_certain(found: &Diagnostic, text: &str, gaps: &Gaps) -> bool {
         | Code::ExpiresSoon
         | Code::Unverified => true,
         Code::UnknownUpstream | Code::UnknownName => {
-            let name = text.get(found.span.clone()).unwrap_or_default().trim_matches(['"', '\'']);
-            // What a `${…}` stands for is not known here.
-            !name.contains("${") && !gaps.may_define(name)
+            let written = text.get(found.span.clone()).unwrap_or_default();
+            // What a `${…}` stands for is not known here. Where a mend has touched the place, more than the name is written there.
+            !written.contains("${")
+                && !written.split_whitespace().any(|word| gaps.may_define(word.trim_matches(['"', '\''])))
         }
         Code::Missing if found.path.is_empty() => {
             !["routes", "listen", "listeners"].iter().any(|name| gaps.are_in_block(name))

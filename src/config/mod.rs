@@ -127,7 +127,45 @@ pub struct Places {
 /// # Errors
 /// The report of everything that is wrong, errors and warnings.
 pub fn load(source: &Source, env: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Report> {
-    let text = source.text.strip_prefix('\u{feff}').unwrap_or(&source.text);
+    let Understood { plan, report, spans, files } = read(source, env)?;
+    if report.errors() > 0 {
+        return Err(report.with_files(files));
+    }
+    let lines = Lines::of(without_mark(&source.text));
+    let placed = |spans: BTreeMap<Name, usize>| spans.into_iter().map(|(name, at)| (name, lines.line(at).0)).collect();
+    Ok(Loaded {
+        plan: Arc::new(plan),
+        warnings: report,
+        sha: Sha::of(&source.text),
+        places: Places {
+            listeners: placed(spans.listeners),
+            routes: placed(spans.routes),
+            upstreams: placed(spans.upstreams),
+        },
+        files,
+    })
+}
+
+/// Where the admin API listens by a config that may have errors, as far as they leave it to be read.
+#[must_use]
+pub fn admin(source: &Source, env: &dyn Fn(&str) -> Option<String>) -> Option<plan::Admin> {
+    read(source, env).ok()?.plan.admin
+}
+
+/// A text as far as it can be understood, and what is wrong with it.
+struct Understood {
+    plan: Plan,
+    report: Report,
+    spans: check::Spans,
+    files: Vec<PathBuf>,
+}
+
+fn without_mark(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
+}
+
+fn read(source: &Source, env: &dyn Fn(&str) -> Option<String>) -> Result<Understood, Report> {
+    let text = without_mark(&source.text);
     let folder = source.path.parent().unwrap_or(Path::new(""));
 
     if text.len() > yaml::LARGEST {
@@ -153,23 +191,7 @@ pub fn load(source: &Source, env: &dyn Fn(&str) -> Option<String>) -> Result<Loa
     files.dedup();
     masked.extend(checked.masked);
     let report = Report::new(&source.path, text, findings, &masked).without(&values);
-    if report.errors() > 0 {
-        return Err(report.with_files(files));
-    }
-
-    let lines = Lines::of(text);
-    let placed = |spans: BTreeMap<Name, usize>| spans.into_iter().map(|(name, at)| (name, lines.line(at).0)).collect();
-    Ok(Loaded {
-        plan: Arc::new(plan),
-        warnings: report,
-        sha: Sha::of(&source.text),
-        places: Places {
-            listeners: placed(spans.listeners),
-            routes: placed(spans.routes),
-            upstreams: placed(spans.upstreams),
-        },
-        files,
-    })
+    Ok(Understood { plan, report, spans, files })
 }
 
 /// Hashes are taken as they are: `$` means something in them.

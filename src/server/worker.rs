@@ -443,11 +443,11 @@ impl Worker {
     /// Says of a connection that no request tells of why it ended.
     fn tell_of(&self, open: &Open, closed: Closed) {
         let listener = &open.client.listener;
-        let due = || self.complaints.due(listener.id, closed, Instant::now());
+        let due = |detail: &str| self.complaints.due(listener.id, closed, detail, Instant::now());
         if closed == Closed::ProxyHeader {
-            due().into_iter().for_each(|_| self.warn("proxy_header", unheard(&open.client)));
+            due("").into_iter().for_each(|_| self.warn("proxy_header", unheard(&open.client)));
         } else if let Some(detail) = open.why(closed)
-            && let Some(more) = due()
+            && let Some(more) = due(&detail)
         {
             let (listener, peer) = (listener.plan.name.clone(), open.client.peer().ip());
             self.setup.events.emit(Event::Client { listener, peer, reason: closed.token(), detail, more });

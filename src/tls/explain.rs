@@ -34,7 +34,8 @@ pub(super) fn explain(error: &io::Error) -> String {
         rustls::Error::NoApplicationProtocol => "it speaks no protocol that is spoken here (ALPN)".to_owned(),
         rustls::Error::NoCertificatesPresented => "it shows no certificate, and must".to_owned(),
         rustls::Error::PeerIncompatible(why) => match why {
-            PeerIncompatible::Tls12NotOffered
+            PeerIncompatible::SignatureAlgorithmsExtensionRequired
+            | PeerIncompatible::Tls12NotOffered
             | PeerIncompatible::Tls12NotOfferedOrEnabled
             | PeerIncompatible::SupportedVersionsExtensionRequired => {
                 "it speaks no version of TLS that is accepted here".to_owned()

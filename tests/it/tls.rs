@@ -151,6 +151,9 @@ fn clients_show_a_certificate_of_the_right_authority() {
     assert!(!is_let_in(connect(authority.trusting().identified_by(theirs.client("mallory")))));
     let closed = "tidegate_connections_closed_total{listener=\"main\",reason=\"tls_handshake\"}";
     eventually("both are counted", || gateway.metric(closed) == 2);
+    gateway.await_event("the other reason is told, too", |event| {
+        event["detail"] == "its certificate was signed by nobody who is trusted here"
+    });
     assert_eq!(backend.hits(), 0);
     let mut amy = connect(authority.trusting().identified_by(ours.client("amy"))).unwrap();
     let claim = "GET / HTTP/1.1\r\nhost: a\r\nX-Client-Subject: CN=root\r\nx_client_subject: CN=root\r\n\r\n";

@@ -131,7 +131,7 @@ impl Mended {
     }
 
     /// Leaves out what stands at a byte on its line, and the lines that belong to it: those further in. A dash before it stays,
-    /// so that the other fields of the item are read, unless the dash itself is out of place.
+    /// so that the other fields of the item are read, unless the line itself is out of place.
     fn leave_out(&mut self, at: usize) -> bool {
         let number = self.draft.line_number(at);
         let mut lines = self.draft.text.split_inclusive('\n');
@@ -140,8 +140,8 @@ impl Mended {
         let Some(line) = lines.next() else { return false };
         let dashes = line.len() - line.trim_start_matches([' ', '\t', '-']).len();
         let is_after_dash = at >= start + dashes && !line[dashes..].trim().is_empty();
-        let (from, column) = match list_of_misplaced_item(line, &above) {
-            Some(list) => (indentation(line), list),
+        let (from, column) = match meant_column(line, &above) {
+            Some(meant) => (indentation(line), meant),
             None if is_after_dash => (dashes, dashes),
             None => (indentation(line), indentation(line)),
         };
@@ -161,20 +161,30 @@ impl Mended {
     }
 }
 
-/// If a line is an item and no list is in its column: the column of the list above that it was most likely meant for.
-fn list_of_misplaced_item(line: &str, above: &[&str]) -> Option<usize> {
+/// Where a line is out of place, as an item that no list above has in its column or a field that is left of those above: the
+/// column of what it was most likely meant to stand beside.
+fn meant_column(line: &str, above: &[&str]) -> Option<usize> {
     let column = indentation(line);
     let is_item = |line: &str| line.trim_start().starts_with("- ");
-    let opens_list = |line: &str| line.split(" #").next().unwrap_or_default().trim_end().ends_with(':');
-    if !is_item(line) {
-        return None;
+    let opens_block = |line: &str| line.split(" #").next().unwrap_or_default().trim_end().ends_with(':');
+    let says_nothing = |line: &&&str| line.trim().is_empty() || line.trim_start().starts_with('#');
+    let mut below = None;
+    let mut lines = above.iter().rev().filter(|line| !says_nothing(line));
+    let outer = loop {
+        let line = lines.next()?;
+        if indentation(line) <= column {
+            break line;
+        }
+        below = Some(indentation(line));
+    };
+    let is_beside = indentation(outer) == column;
+    match below {
+        Some(inner) if !is_beside || (is_item(line) && opens_block(outer)) => return Some(inner),
+        _ if !is_item(line) || opens_block(outer) || (is_item(outer) && is_beside) => return None,
+        _ => {}
     }
-    let above = || above.iter().rev().filter(|line| !line.trim().is_empty() && !line.trim_start().starts_with('#'));
-    let parent = above().find(|line| indentation(line) <= column)?;
-    if opens_list(parent) || (is_item(parent) && indentation(parent) == column) {
-        return None;
-    }
-    Some(above().find(|line| is_item(line) && indentation(line) < column).map_or(column, |item| indentation(item)))
+    let list = [outer].into_iter().chain(lines).find(|line| is_item(line) && indentation(line) < column);
+    Some(list.map_or(column, |item| indentation(item)))
 }
 
 /// A text, and for each of its bytes and the end the written one, unless they are the same.
