@@ -440,6 +440,8 @@ fn bombs_are_refused() {
         format!("{}b", "a: {".repeat(100)),
         (0..200).map(|i| format!("{}a:\n", "  ".repeat(i))).collect(),
         "a: &a [*a]".to_owned(),
+        // A list that is small where it is named, and large by the time that others refer to it.
+        format!("x-a: &x [1]\nx-a: [{}]\nx-b: [{}]\n", "1, ".repeat(100_000), "*x, ".repeat(10_000)),
         "a: x".repeat(2 << 20),
     ] {
         let report = read(&text).unwrap_err();

@@ -49,8 +49,8 @@ pub struct Client {
     deadline: Cell<Option<Instant>>,
     is_broken_off: Cell<bool>,
     is_cut: Cell<bool>,
-    // The next request is written in a way that others may read differently.
-    is_wary: Cell<bool>,
+    // The number of its last request, where that is written in a way that others may read differently.
+    last_request: Cell<u64>,
     // When it was told to open no more streams.
     told_to_go: Cell<Option<Instant>>,
 }
@@ -135,7 +135,7 @@ impl Client {
             deadline: Cell::default(),
             is_broken_off: Cell::new(false),
             is_cut: Cell::new(false),
-            is_wary: Cell::default(),
+            last_request: Cell::new(u64::MAX),
             told_to_go: Cell::default(),
         }
     }
@@ -226,13 +226,9 @@ impl Client {
         true
     }
 
-    /// The head that is coming is not written in the one way that everybody reads alike: its request is the last.
-    pub fn be_wary(&self) {
-        self.is_wary.set(true);
-    }
-
-    pub(super) fn is_wary(&self) -> bool {
-        self.is_wary.get()
+    /// The head of this request, counted from 1, is not written in the one way that everybody reads alike: it is the last.
+    pub fn reads_no_further_than(&self, number: u64) {
+        self.last_request.set(self.last_request.get().min(number));
     }
 
     /// It was useful: a body moved on.
@@ -304,6 +300,11 @@ impl Client {
     /// Whether the request that has just begun is the last that it may have.
     pub(super) fn is_worn_out(&self) -> bool {
         self.requests.get() == u64::from(self.listener.plan.limits.requests)
+    }
+
+    /// Whether nothing behind the request that has just begun is read.
+    pub(super) fn is_at_last_request(&self) -> bool {
+        self.is_worn_out() || self.requests.get() >= self.last_request.get()
     }
 
     /// Returns once it has had as many requests as it may: the last one is still served.

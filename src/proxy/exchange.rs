@@ -138,7 +138,7 @@ impl Exchange {
             request_sent: Cell::default(),
             is_body_read: Cell::new(!has_body),
             // An answer that is there at once is written before the connection hears that it is worn out.
-            is_last: Cell::new(client.is_worn_out() || client.is_wary()),
+            is_last: Cell::new(client.is_at_last_request()),
             response_ended: Cell::default(),
             is_tunnel: Cell::default(),
             received: Cell::default(),

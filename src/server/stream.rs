@@ -10,11 +10,7 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::spelling::Spelling;
-use crate::{
-    net::Socket,
-    proxy::{Client, Phase},
-    tls::SecureStream,
-};
+use crate::{net::Socket, proxy::Client, tls::SecureStream};
 
 /// What is under a [`ClientStream`].
 pub(super) trait Transport: AsyncRead + AsyncWrite + Unpin {
@@ -40,7 +36,7 @@ impl Transport for SecureStream<Socket> {
 pub(super) struct ClientStream<T> {
     transport: T,
     client: Rc<Client>,
-    head: Spelling,
+    heads: Spelling,
 }
 
 /// What comes first on a new connection.
@@ -58,24 +54,19 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 impl<T: Transport> ClientStream<T> {
     pub(super) fn new(transport: T, client: Rc<Client>) -> Self {
-        Self { transport, client, head: Spelling::default() }
+        Self { transport, client, heads: Spelling::default() }
     }
 
     pub(super) fn socket(&self) -> &Socket {
         self.transport.socket()
     }
 
-    /// Looks at what comes while no request is served.
-    fn watch_head(&mut self, read: &[u8]) {
-        let phase = self.client.phase();
-        if phase == Phase::Busy || self.client.is_multiplexed() {
+    fn watch_heads(&mut self, read: &[u8]) {
+        if self.client.is_multiplexed() {
             return;
         }
-        if phase == Phase::Idle {
-            self.head = Spelling::default();
-        }
-        if self.head.is_odd(read) {
-            self.client.be_wary();
+        if let Some(number) = self.heads.odd_head(read) {
+            self.client.reads_no_further_than(number);
         }
     }
 }
@@ -105,7 +96,7 @@ impl<T: Transport> AsyncRead for ClientStream<T> {
         ready!(Pin::new(&mut self.transport).poll_read(cx, buf))?;
         let read = buf.filled().get(before..).unwrap_or_default();
         if !read.is_empty() {
-            self.watch_head(read);
+            self.watch_heads(read);
             if !self.client.received(read.len()) {
                 return Poll::Ready(Err(io::ErrorKind::QuotaExceeded.into()));
             }

@@ -484,6 +484,58 @@ fn requests_in_one_piece_are_answered_one_by_one() {
     assert_eq!(seen, ["/1", "/2", "/3", "/4"]);
 }
 
+/// A client may send ahead, and heads may come in any pieces.
+#[test]
+fn plain_requests_that_were_sent_ahead_are_all_answered() {
+    let desk = Desk::open();
+    let request = |number| format!("GET /{number} HTTP/1.1\r\nHost: h\r\n\r\n");
+    let all: String = (0..120).map(request).collect();
+    for piece in [1, 35, 36, 100, 1_000] {
+        let mut client = desk.gateway.connect();
+        for piece in all.as_bytes().chunks(piece) {
+            client.send(piece);
+        }
+        for number in 0..120 {
+            let response = client.response();
+            assert_eq!(
+                (response.text(), response.header("connection")),
+                (format!("/{number}").as_str(), None),
+                "{piece}"
+            );
+        }
+    }
+}
+
+#[test]
+fn an_odd_request_that_was_sent_ahead_is_the_last() {
+    let desk = Desk::open();
+    let odd = [
+        "GET /odd HTTP/1.1\nHost: h\n\n",
+        "GET /odd HTTP/1.1\r\nhost: h\r\ncontent-length: 0\r\ncontent-length: 0\r\n\r\n",
+    ];
+    let before = [
+        "GET /1 HTTP/1.1\r\nHost: h\r\n\r\n",
+        "POST /1 HTTP/1.1\r\nHost: h\r\ncontent-length: 3\r\n\r\n\na\n",
+        "POST /1 HTTP/1.1\r\nHost: h\r\ntransfer-encoding: chunked\r\n\r\n3;x\r\n\na\n\r\n0\r\n\r\n",
+    ];
+    for (odd, before) in odd.iter().flat_map(|odd| before.iter().map(move |before| (odd, before))) {
+        let all = format!("{before}{odd}GET /smuggled HTTP/1.1\r\nHost: h\r\n\r\n");
+        for piece in [all.len(), 11] {
+            desk.whole.lock().unwrap().clear();
+            let mut client = desk.gateway.connect();
+            for piece in all.as_bytes().chunks(piece) {
+                client.send(piece);
+            }
+            assert_eq!(client.response().header("connection"), None, "{all:?}");
+            let last = client.response();
+            assert_eq!((last.text(), last.header("connection")), ("/odd", Some("close")), "{all:?}");
+            assert_eq!(client.rest(), "");
+            let seen: Vec<String> = desk.whole.lock().unwrap().iter().map(|seen| seen.target().to_owned()).collect();
+            assert_eq!(seen, ["/1", "/odd"], "{all:?}");
+        }
+    }
+}
+
 #[test]
 fn bytes_after_a_body_are_a_request_of_their_own_or_nothing() {
     let backend = Backend::start();

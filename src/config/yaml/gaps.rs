@@ -14,7 +14,7 @@ pub(in crate::config) struct Gaps {
     /// What may be a name.
     names: BTreeSet<Box<str>>,
     blocks: Vec<Block>,
-    /// Where the gaps are. One at the margin, a top-level field of its own, is in no block.
+    /// Where the gaps are. One at the margin may be a top-level field of its own, or have slipped out of the block above.
     homes: Vec<Home>,
 }
 
@@ -37,11 +37,16 @@ impl Gaps {
         }
         let mut blocks: Vec<Block> = root.keys().iter().map(|name| Block::of(name, root.key(name))).collect();
         blocks.sort_by_key(|block| block.start);
+        let says_something = |gap: &Range<usize>| text.get(gap.clone()).is_some_and(|gap| words(gap).next().is_some());
         let lines = || spans.iter().filter_map(|gap| text.get(gap.clone())).flat_map(str::lines);
         Self {
             is_all: spans.contains(&(0..text.len())),
             names: lines().flat_map(names).map(Box::from).collect(),
-            homes: spans.iter().filter_map(|gap| home_of_gap(&blocks, text, gap.start)).collect(),
+            homes: spans
+                .iter()
+                .filter(|gap| says_something(gap))
+                .filter_map(|gap| home_of_gap(&blocks, text, gap.start))
+                .collect(),
             blocks,
         }
     }
@@ -94,7 +99,7 @@ fn names(line: &str) -> Vec<&str> {
 
 fn words(text: &str) -> impl DoubleEndedIterator<Item = &str> {
     let is_part = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.');
-    text.split(move |c| !is_part(c)).filter(|word| !word.is_empty() && *word != "-")
+    text.split(move |c| !is_part(c)).filter(|word| word.contains(char::is_alphanumeric))
 }
 
 fn home(blocks: &[Block], byte: usize) -> Option<Home> {
@@ -106,7 +111,6 @@ fn home(blocks: &[Block], byte: usize) -> Option<Home> {
 fn home_of_gap(blocks: &[Block], text: &str, gap: usize) -> Option<Home> {
     let line = text[..gap].rfind('\n').map_or(0, |newline| newline + 1);
     match &text[line..gap] {
-        "" => None,
         indentation if indentation.trim().is_empty() => home(blocks, gap),
         // After a dash: the first field of an item, which starts with what was read of it, here or below.
         _ => {

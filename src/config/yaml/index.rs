@@ -84,7 +84,7 @@ pub(in crate::config) struct At<'a> {
 
 impl Index {
     /// Reads a text that is one YAML document, past what is wrong with it as YAML, and says what that is. Of a key given twice
-    /// the first is kept.
+    /// the first is kept, with what blocks and lists hold more under the second.
     pub(super) fn read(text: &Arc<str>) -> (Self, Flaws) {
         let lines_read = |text: &str| match Reading::of(text).flaw {
             Some(flaw) => text[..flaw.finding.span.start].lines().count(),
@@ -527,8 +527,13 @@ impl<'t> Builder<'t> {
             match children.get(&key) {
                 Some(first) => {
                     let finding = Diagnostic::new(Code::Duplicate, key_span, format!("`{key}` is given twice"));
-                    let first = first.key.clone().unwrap_or_default();
-                    self.reading.findings.push(finding.label("delete one").related(first, "first here"));
+                    let first_span = first.key.clone().unwrap_or_default();
+                    self.reading.findings.push(finding.label("delete one").related(first_span, "first here"));
+                    if self.reading.nodes[first.node].is_null() {
+                        children.insert(key, child);
+                    } else {
+                        self.unite(first.node, child.node);
+                    }
                 }
                 None => {
                     order.push(Arc::clone(&key));
@@ -541,6 +546,23 @@ impl<'t> Builder<'t> {
         }
         self.reading.nodes[map].kind = Kind::Map { order, children };
         map
+    }
+
+    /// Takes what stands under a field that is given twice into the first, as far as it has room: others refer to it.
+    fn unite(&mut self, first: NodeId, second: NodeId) {
+        let empty = Kind::Scalar { text: String::new(), plain: true };
+        self.reading.nodes[first].size = self.reading.nodes[first].size.saturating_add(self.reading.nodes[second].size);
+        match (std::mem::replace(&mut self.reading.nodes[first].kind, empty), &self.reading.nodes[second].kind) {
+            (Kind::Map { mut order, mut children }, Kind::Map { .. }) => {
+                self.merge(second, &mut order, &mut children);
+                self.reading.nodes[first].kind = Kind::Map { order, children };
+            }
+            (Kind::List(mut items), Kind::List(more)) => {
+                items.extend(more.iter().cloned());
+                self.reading.nodes[first].kind = Kind::List(items);
+            }
+            (kind, _) => self.reading.nodes[first].kind = kind,
+        }
     }
 
     /// Takes over the fields that a merge key brings, as it was meant: what is written beside it wins.

@@ -1,7 +1,7 @@
 //! curl, the client that everybody has.
 
 use super::{Stage, app, bytes, path};
-use crate::support::{Authority, Backend, Launch, Program, Said, Server, route};
+use crate::support::{Authority, Backend, Launch, Program, Said, Server, eventually, route};
 
 /// curl, silent but for errors, for URLs of `https://gateway.test:PORT` and others.
 fn curl(stage: &Stage) -> Program {
@@ -34,11 +34,14 @@ fn every_protocol_passes_every_body() {
     bodies(&stage, &main, "--http1.1", "1.1");
     bodies(&stage, &main, "--http2", "2");
     stage.assert_no_fault_seen();
-    let log = stage.gateway.access_log();
     for (listener, protocol) in
         [("plain", "HTTP/1.1"), ("plain", "HTTP/2.0"), ("main", "HTTP/1.1"), ("main", "HTTP/2.0")]
     {
-        assert!(log.iter().any(|line| line["listener"] == listener && line["protocol"] == protocol), "{log:#?}");
+        // Lines are handed over once a second.
+        eventually("it was spoken", || {
+            let log = stage.gateway.access_log();
+            log.iter().any(|line| line["listener"] == listener && line["protocol"] == protocol)
+        });
     }
 }
 
