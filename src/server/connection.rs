@@ -147,7 +147,7 @@ impl Open {
         match closed {
             Closed::BadRequest | Closed::HeaderTooLarge | Closed::TlsHandshake => self.why.get().cloned(),
             Closed::Flood => Some("it sent much and asked for little, or gave up most of what it asked for".to_owned()),
-            Closed::HandshakeTimeout => Some(format!("no TLS within {}", self.patience())),
+            Closed::HandshakeTimeout => Some("its TLS handshake took too long".to_owned()),
             Closed::HeaderTimeout if self.client.has_begun() => {
                 Some(format!("the head of its request did not end within {}", self.patience()))
             }
@@ -235,6 +235,11 @@ impl Open {
     /// Whether it was cut in the middle of a request.
     pub(super) fn lost_request(&self) -> bool {
         self.lost_request.get()
+    }
+
+    /// What it was cut for is over, and counts no more.
+    pub(super) fn forget_loss(&self) {
+        self.lost_request.set(false);
     }
 
     /// Whether it was cut because it does not take its response. The system would hold what was written, and the close behind

@@ -455,6 +455,9 @@ impl Worker {
     }
 
     async fn drain(self: Rc<Self>, deadline: Instant, done: oneshot::Sender<usize>) {
+        // What edits have cut before says nothing of this end.
+        self.lost_requests.set(0);
+        self.open.borrow().values().for_each(|open| open.forget_loss());
         // What the accept queues held is among them by the next turn of this thread.
         tokio::task::yield_now().await;
         self.finish(deadline, |_| true);

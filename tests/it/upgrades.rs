@@ -246,6 +246,21 @@ fn a_stop_waits_for_tunnels_as_long_as_it_may() {
     assert_eq!(gateway.exit_code(), 4);
 }
 
+#[test]
+fn a_tunnel_that_an_edit_has_cut_is_no_loss_at_the_end() {
+    let backend = echo();
+    let config = |more: &str| {
+        let listeners = format!("listeners: {{ main: {{ bind: \"127.0.0.1:0\" }}{more} }}");
+        format!("{listeners}\nshutdown: {{ timeout: 300ms }}\n{}", route(&[backend.address()], ""))
+    };
+    let mut gateway = Gateway::start(config(", more: { bind: \"127.0.0.1:0\" }"));
+    let mut client = open(gateway.listener("more"));
+    gateway.edit(config(""));
+    assert_eq!(client.rest(), "", "its listener has gone");
+    gateway.signal(Signal::TERM);
+    assert_eq!(gateway.exit_code(), 0);
+}
+
 /// A Close frame (RFC 6455, section 7.4.1): going away.
 const GOING_AWAY: &[u8] = &[0x88, 2, 0x03, 0xe9];
 
