@@ -144,22 +144,23 @@ pub(super) fn refuse(exchange: &Rc<Exchange>, refused: Refused) -> Response<Resp
 pub(super) fn redirect(exchange: &Rc<Exchange>, host: &str, uri: &Uri, port: u16) -> Response<ResponseBody> {
     let port = if port == 443 { String::new() } else { format!(":{port}") };
     let location = HeaderValue::try_from(format!("https://{host}{port}{uri}"));
-    let status = StatusCode::PERMANENT_REDIRECT;
-    exchange.answered(status, None);
-    let mut response = Response::new(ResponseBody::own(String::new(), Rc::clone(exchange)));
-    *response.status_mut() = status;
+    let mut response = bare(exchange, StatusCode::PERMANENT_REDIRECT);
     response.headers_mut().insert(header::LOCATION, location.expect("a host and a target that came in headers"));
-    response.headers_mut().insert(X_REQUEST_ID, exchange.id().clone());
     response
 }
 
 /// Answers an OPTIONS that was to go no further than here (`Max-Forwards: 0`).
 pub(super) fn options(exchange: &Rc<Exchange>) -> Response<ResponseBody> {
-    let status = StatusCode::NO_CONTENT;
+    let mut response = bare(exchange, StatusCode::NO_CONTENT);
+    response.headers_mut().insert(header::ALLOW, ALLOWED);
+    response
+}
+
+/// An answer that is no refusal and has no body.
+fn bare(exchange: &Rc<Exchange>, status: StatusCode) -> Response<ResponseBody> {
     exchange.answered(status, None);
     let mut response = Response::new(ResponseBody::own(String::new(), Rc::clone(exchange)));
     *response.status_mut() = status;
-    response.headers_mut().insert(header::ALLOW, ALLOWED);
     response.headers_mut().insert(X_REQUEST_ID, exchange.id().clone());
     response
 }

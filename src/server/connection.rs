@@ -36,7 +36,7 @@ use crate::{
 };
 
 /// Why a client's connection ended.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Closed {
     /// What came was not HTTP; hyper has said so, or closed.
     BadRequest,

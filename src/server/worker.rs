@@ -83,9 +83,6 @@ const SWEEP: Duration = Duration::from_millis(250);
 /// How long a handshake may take while others wait for room.
 const PATIENCE_WHEN_CROWDED: Duration = Duration::from_secs(1);
 
-/// How often a worker says that it cannot accept, or may not, while it is so.
-const COMPLAINT: Duration = Duration::from_secs(10);
-
 impl Fleet {
     /// Starts this many workers.
     ///
@@ -202,7 +199,6 @@ struct Worker {
     accepting: RefCell<HashMap<ListenerId, Vec<Rc<Accepting>>>>,
     all_closed: Notify,
     lost_requests: Cell<usize>,
-    last_complaint: Cell<Option<Instant>>,
     complaints: Complaints,
 }
 
@@ -247,7 +243,6 @@ async fn run(id: WorkerId, setup: Setup, bells: Arc<Bells>, mut commands: mpsc::
         accepting: RefCell::default(),
         all_closed: Notify::new(),
         lost_requests: Cell::default(),
-        last_complaint: Cell::default(),
         complaints: Complaints::default(),
     });
     let answering = Rc::clone(&worker.gateway);
@@ -382,7 +377,7 @@ impl Worker {
             return;
         }
         // No descriptors above all: it will be so again at once, and without a pause this loop would spin.
-        if is_due(&self.last_complaint) {
+        if self.complaints.due(None, "accept_failed", "", Instant::now()).is_some() {
             self.warn("accept_failed", format!("cannot accept a connection: {error}"));
         }
         sleep(Duration::from_millis(200)).await;
@@ -443,7 +438,7 @@ impl Worker {
     /// Says of a connection that no request tells of why it ended.
     fn tell_of(&self, open: &Open, closed: Closed) {
         let listener = &open.client.listener;
-        let due = |detail: &str| self.complaints.due(listener.id, closed, detail, Instant::now());
+        let due = |detail: &str| self.complaints.due(Some(listener.id), closed.token(), detail, Instant::now());
         if closed == Closed::ProxyHeader {
             due("").into_iter().for_each(|_| self.warn("proxy_header", unheard(&open.client)));
         } else if let Some(detail) = open.why(closed)
@@ -487,16 +482,6 @@ impl Worker {
     fn warn(&self, what: &'static str, detail: String) {
         self.setup.events.emit(Event::Warning { what, detail });
     }
-}
-
-/// Whether something may be said again, after it was said last.
-fn is_due(last: &Cell<Option<Instant>>) -> bool {
-    let now = Instant::now();
-    let is_due = last.get().is_none_or(|last| now - last >= COMPLAINT);
-    if is_due {
-        last.set(Some(now));
-    }
-    is_due
 }
 
 /// Why a connection ended before it was known whose it is.

@@ -70,8 +70,8 @@ impl Gaps {
     /// Whether the entry of a block in which a byte stands, a route for one, may hold more than was read of it.
     pub(in crate::config) fn are_in_entry(&self, byte: usize) -> bool {
         let Some((block, entry)) = home(&self.blocks, byte) else { return self.is_all };
-        let is_here = |home: &&Home| home.0 == block && (home.1 == entry || home.1.is_none() || entry.is_none());
-        self.is_all || self.homes.iter().any(|home| is_here(&home))
+        let is_here = |home: &Home| home.0 == block && (home.1 == entry || home.1.is_none() || entry.is_none());
+        self.is_all || self.homes.iter().any(is_here)
     }
 }
 
@@ -110,14 +110,12 @@ fn home(blocks: &[Block], byte: usize) -> Option<Home> {
 
 fn home_of_gap(blocks: &[Block], text: &str, gap: usize) -> Option<Home> {
     let line = text[..gap].rfind('\n').map_or(0, |newline| newline + 1);
-    match &text[line..gap] {
-        indentation if indentation.trim().is_empty() => home(blocks, gap),
-        // After a dash: the first field of an item, which starts with what was read of it, here or below.
-        _ => {
-            let (block, _) = home(blocks, gap)?;
-            let entries = &blocks[block].entries;
-            let entry = entries.partition_point(|start| *start < line);
-            Some((block, (entry < entries.len()).then_some(entry)))
-        }
+    if text[line..gap].trim().is_empty() {
+        return home(blocks, gap);
     }
+    // After a dash: the first field of an item, which starts with what was read of it, here or below.
+    let (block, _) = home(blocks, gap)?;
+    let entries = &blocks[block].entries;
+    let entry = entries.partition_point(|start| *start < line);
+    Some((block, (entry < entries.len()).then_some(entry)))
 }
