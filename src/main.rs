@@ -2,6 +2,10 @@
 
 use std::process::ExitCode;
 
+/// Half of glibc's instructions for what a request allocates (`benches/README.md`).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     tidegate::cli::main()
 }

@@ -95,6 +95,20 @@ impl Socket {
         let _ = timeout(LONGEST, drain).await;
     }
 
+    /// Ready when there may be something to read, or the end. To be polled by the task that reads.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.ahead.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        match &self.stream {
+            Stream::Tcp(socket) => socket.poll_read_ready(cx),
+            Stream::Unix(socket) => socket.poll_read_ready(cx),
+        }
+    }
+
     async fn readable(&self) -> io::Result<()> {
         match &self.stream {
             Stream::Tcp(socket) => socket.ready(Interest::READABLE).await,

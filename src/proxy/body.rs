@@ -65,7 +65,7 @@ impl RequestBody {
         max: Option<u64>,
     ) -> Result<Self, Fault> {
         let Some(incoming) = incoming else {
-            exchange.request_sent();
+            exchange.has_no_body();
             return Ok(Self::Empty);
         };
         let max = max.unwrap_or(u64::MAX);

@@ -1,8 +1,9 @@
 //! A client's connection as its requests see it: its listener's settings, its phase, its deadlines.
 
 use std::{
-    cell::{Cell, OnceCell, RefCell},
+    cell::{Cell, OnceCell, RefCell, RefMut},
     collections::HashMap,
+    future::pending,
     net::SocketAddr,
     rc::Rc,
     sync::Arc,
@@ -16,7 +17,7 @@ use tokio::{
     task::{self, AbortHandle},
 };
 
-use super::{Tunnel, headers::Origin};
+use super::{Tunnel, alarm::Alarm, headers::Origin};
 use crate::{
     runtime::{Listener, Pinned},
     tls::PeerCertificate,
@@ -32,27 +33,28 @@ pub struct Client {
     // The peer is a proxy that does not know who is behind it.
     is_unknown: Cell<bool>,
     // Its address, ready to be sent on.
-    peer_text: OnceCell<HeaderValue>,
+    peer_text: RefCell<Option<HeaderValue>>,
     // The subject of its certificate, as backends are told.
-    subject: OnceCell<HeaderValue>,
+    subject: OnceCell<Box<HeaderValue>>,
     // The last snapshot that had its listener: what it falls back to when that is gone.
     last_served: RefCell<Rc<Pinned>>,
     requests: Cell<u64>,
-    worn_out: Notify,
+    is_newly_worn_out: Cell<bool>,
     has_begun: Cell<bool>,
     in_flight: Cell<u32>,
     multiplexed: RefCell<Option<Box<Multiplexed>>>,
     tunnel: RefCell<Option<Box<Tunnel>>>,
     phase: Cell<Phase>,
-    since: Cell<Instant>,
+    // Unknown until somebody asks, where bytes alone began it: a clock need not be read for each head.
+    since: Cell<Option<Instant>>,
+    alarm: RefCell<Alarm>,
     has_unread: Cell<bool>,
+    is_flushed: Cell<bool>,
     deadline: Cell<Option<Instant>>,
     is_broken_off: Cell<bool>,
     is_cut: Cell<bool>,
     // The number of its last request, where that is written in a way that others may read differently.
     last_request: Cell<u64>,
-    // When it was told to open no more streams.
-    told_to_go: Cell<Option<Instant>>,
 }
 
 // An HTTP/2 connection's requests, which are served side by side, and what its client has left of our patience.
@@ -63,6 +65,9 @@ struct Multiplexed {
     credit: usize,
     abandoned: u32,
     finished: u32,
+    worn_out: Rc<Notify>,
+    // When it was told to open no more streams.
+    told_to_go: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -120,23 +125,24 @@ impl Client {
             listener,
             peer: Cell::new(canonical(peer)),
             is_unknown: Cell::default(),
-            peer_text: OnceCell::new(),
+            peer_text: RefCell::default(),
             subject: OnceCell::new(),
             last_served: RefCell::new(accepted),
             requests: Cell::default(),
-            worn_out: Notify::new(),
+            is_newly_worn_out: Cell::default(),
             has_begun: Cell::default(),
             in_flight: Cell::default(),
             multiplexed: RefCell::default(),
             tunnel: RefCell::default(),
             phase: Cell::new(phase),
-            since: Cell::new(Instant::now()),
+            since: Cell::new(Some(Instant::now())),
+            alarm: RefCell::default(),
             has_unread: Cell::new(false),
+            is_flushed: Cell::new(true),
             deadline: Cell::default(),
             is_broken_off: Cell::new(false),
             is_cut: Cell::new(false),
             last_request: Cell::new(u64::MAX),
-            told_to_go: Cell::default(),
         }
     }
 
@@ -152,9 +158,9 @@ impl Client {
         self.peer.get()
     }
 
-    fn peer_text(&self) -> &HeaderValue {
+    fn peer_text(&self) -> HeaderValue {
         let text = || HeaderValue::from_str(&self.peer().ip().to_string()).expect("an address is a header value");
-        self.peer_text.get_or_init(text)
+        self.peer_text.borrow_mut().get_or_insert_with(text).clone()
     }
 
     /// Proxies whose word of a request is believed. The word of whom a proxy does not know is not the proxy's, although its
@@ -189,7 +195,7 @@ impl Client {
     /// TLS is agreed on, and the head of the first request is due.
     pub fn handshaken(&self, certificate: Option<PeerCertificate>) {
         if let Some(subject) = certificate.and_then(|certificate| HeaderValue::try_from(certificate.subject).ok()) {
-            let _ = self.subject.set(subject);
+            let _ = self.subject.set(Box::new(subject));
         }
         self.enter(Phase::Head, Instant::now());
     }
@@ -202,8 +208,15 @@ impl Client {
 
     /// It speaks HTTP/2. Frames come at any time, so that nothing but a request ends the idleness.
     pub fn multiplexes(&self) {
-        let patience = Multiplexed { streams: HashMap::default(), credit: CREDIT, abandoned: 0, finished: 0 };
-        self.multiplexed.replace(Some(Box::new(patience)));
+        let patient = Multiplexed {
+            streams: HashMap::default(),
+            credit: CREDIT,
+            abandoned: 0,
+            finished: 0,
+            worn_out: Rc::default(),
+            told_to_go: None,
+        };
+        self.multiplexed.replace(Some(Box::new(patient)));
         self.enter(Phase::Idle, Instant::now());
     }
 
@@ -220,7 +233,8 @@ impl Client {
             return multiplexed.spend(bytes);
         }
         if self.phase.get() == Phase::Idle {
-            self.enter(Phase::Head, Instant::now());
+            self.phase.set(Phase::Head);
+            self.since.set(None);
         }
         self.has_begun.set(true);
         true
@@ -289,7 +303,8 @@ impl Client {
     pub(super) fn begin_request(&self, now: Instant) -> u64 {
         self.requests.set(self.requests.get() + 1);
         if self.is_worn_out() {
-            self.worn_out.notify_one();
+            self.is_newly_worn_out.set(true);
+            self.multiplexed.borrow().iter().for_each(|multiplexed| multiplexed.worn_out.notify_one());
         }
         self.in_flight.set(self.in_flight.get() + 1);
         self.enter(Phase::Busy, now);
@@ -307,9 +322,19 @@ impl Client {
         self.is_worn_out() || self.requests.get() >= self.last_request.get()
     }
 
-    /// Returns once it has had as many requests as it may: the last one is still served.
+    /// Whether it has had as many requests as it may, for the first time that this is asked: the last one is still served.
+    #[must_use]
+    pub fn is_newly_worn_out(&self) -> bool {
+        self.is_newly_worn_out.take()
+    }
+
+    /// Returns once it has had as many requests as it may. In HTTP/2 they are served by tasks of their own.
     pub async fn worn_out(&self) {
-        self.worn_out.notified().await;
+        let worn_out = self.multiplexed.borrow().as_ref().map(|multiplexed| Rc::clone(&multiplexed.worn_out));
+        match worn_out {
+            Some(worn_out) => worn_out.notified().await,
+            None => pending().await,
+        }
     }
 
     /// Whether the head of a request has begun to come, and no request is being served.
@@ -329,13 +354,16 @@ impl Client {
 
     /// It was told, in HTTP/2, that the connection is going to end.
     pub fn told_to_go(&self) {
-        self.told_to_go.set(self.told_to_go.get().or_else(|| Some(Instant::now())));
+        if let Some(multiplexed) = &mut *self.multiplexed.borrow_mut() {
+            multiplexed.told_to_go.get_or_insert_with(Instant::now);
+        }
     }
 
     /// Whether it has had the time to hear of that. The end of streams that it opens is not known before it has heard, so that
     /// one that never does could open more and more.
     pub(super) fn overstays(&self) -> bool {
-        self.told_to_go.get().is_some_and(|told| told.elapsed() >= TIME_TO_HEAR)
+        let told = self.multiplexed.borrow().as_ref().and_then(|multiplexed| multiplexed.told_to_go);
+        told.is_some_and(|told| told.elapsed() >= TIME_TO_HEAR)
     }
 
     /// It is about to be cut, by no doing of the other end.
@@ -409,15 +437,39 @@ impl Client {
         (!limit.is_zero() && self.phase_lasts(now) >= limit).then(|| self.phase.get())
     }
 
-    /// How long it has been doing what it does.
+    /// Something was written, or all that was written is on its way.
+    pub fn flushed(&self, all: bool) {
+        self.is_flushed.set(all);
+    }
+
+    /// Whether there is nothing of a request of HTTP/1 or its response on the connection, as far as it was read.
+    #[must_use]
+    pub fn is_at_rest(&self) -> bool {
+        self.phase.get() == Phase::Idle && self.is_flushed.get() && !self.has_unread.get() && !self.is_multiplexed()
+    }
+
+    /// It rests: what its next request will make anew is dropped.
+    pub fn rests(&self) {
+        self.alarm.take();
+        self.peer_text.take();
+    }
+
+    /// How long it has been doing what it does, as far as that is known.
     #[must_use]
     pub fn phase_lasts(&self, now: Instant) -> Duration {
-        now.saturating_duration_since(self.since.get())
+        let since = self.since.get().unwrap_or(now);
+        self.since.set(Some(since));
+        now.saturating_duration_since(since)
+    }
+
+    /// The timer of its requests, of which HTTP/1 has one at a time.
+    pub(super) fn alarm(&self) -> RefMut<'_, Alarm> {
+        self.alarm.borrow_mut()
     }
 
     fn enter(&self, phase: Phase, now: Instant) {
         self.phase.set(phase);
-        self.since.set(now);
+        self.since.set(Some(now));
     }
 }
 

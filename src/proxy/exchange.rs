@@ -246,7 +246,8 @@ impl Exchange {
         self.deadline().is_some_and(|deadline| deadline <= Instant::now())
     }
 
-    pub(super) fn begin_attempt(&self, member: &Arc<Member>) {
+    /// Returns when it began.
+    pub(super) fn begin_attempt(&self, member: &Arc<Member>) -> Clock {
         let began = Clock::now();
         // A request that was sent whole is sent anew with each attempt, and the wait for its response starts anew.
         if self.is_request_sent() {
@@ -260,6 +261,7 @@ impl Exchange {
             detail: None,
             status: None,
         });
+        began
     }
 
     /// It brought a response, or `outcome` says why not, and `detail` in words, where there is more to say.
@@ -284,6 +286,12 @@ impl Exchange {
 
     pub(super) fn request_sent(&self) {
         self.request_sent.set(Some(Instant::now()));
+        self.is_body_read.set(true);
+    }
+
+    /// There is no body to send.
+    pub(super) fn has_no_body(&self) {
+        self.request_sent.set(Some(self.started.into()));
         self.is_body_read.set(true);
     }
 
@@ -324,7 +332,9 @@ impl Exchange {
     pub(super) fn answered(&self, status: StatusCode, fault: Option<Fault>) {
         self.status.set(Some(status));
         self.fault.set(fault);
-        self.first_byte.set(Some(self.started.elapsed()));
+        if self.facts.is_some() {
+            self.first_byte.set(Some(self.started.elapsed()));
+        }
     }
 
     /// Whether the head of a response is there.

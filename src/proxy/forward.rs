@@ -1,21 +1,30 @@
 //! Pick a backend, send it the request, judge what comes back; again, where another backend can save the request.
 
-use std::{cell::RefCell, io, rc::Rc, sync::Arc};
+use std::{
+    cell::RefCell,
+    future::poll_fn,
+    io,
+    rc::Rc,
+    sync::Arc,
+    task::{Poll, ready},
+    time::Instant as Clock,
+};
 
-use http::{Response, StatusCode, header::HOST, request::Parts};
-use tokio::time::{Instant, sleep_until, timeout_at};
+use http::{Response, StatusCode, header::HOST};
+use tokio::time::{Instant, timeout_at};
 
 use super::{
     Exchange, Fault, RequestBody,
+    alarm::Alarm,
     body::{Used, io_kind},
-    headers,
+    headers::{self, Special},
     resend::Kept,
     upgrade::Asked,
 };
 use crate::{
     config::plan::{HostHeader, Protocol, RetryOn},
     runtime::Route,
-    upstream::{Connection, DialError, Lease, Member, Reuse, Slot, Tier, WireError},
+    upstream::{Backend, Connection, DialError, Lease, Limits, Member, RequestHead, Reuse, Slot, Tier, WireError},
 };
 
 /// Sends the request to a backend, or to one after the other, and returns the head of a response.
@@ -26,7 +35,7 @@ use crate::{
 pub(super) async fn forward(
     exchange: &Rc<Exchange>,
     route: &Route,
-    mut head: Parts,
+    mut head: RequestHead,
     mut body: RequestBody,
     asked: Option<&Asked>,
 ) -> Result<(Response<()>, Used), Fault> {
@@ -34,7 +43,7 @@ pub(super) async fn forward(
     let mut tried = Vec::new();
     let mut last = None;
     let mut is_granted = false;
-    let names_host = head.headers.contains_key(HOST);
+    let names_host = headers::early(&head.parts.headers, &HOST).is_some();
     loop {
         if last.is_some() && exchange.is_overdue() {
             return Err(last.unwrap_or(Fault::ResponseTimeout));
@@ -50,8 +59,8 @@ pub(super) async fn forward(
         };
         let member = Arc::clone(lease.member());
         address(&mut head, names_host, route, &member);
-        exchange.begin_attempt(&member);
-        let failure = match attempt(exchange, route, lease, &head, body, asked).await {
+        let began = exchange.begin_attempt(&member);
+        let failure = match attempt(exchange, route, lease, began, &head, body, asked).await {
             Ok(done) => {
                 exchange.end_attempt("ok", None, Some(done.0.status()));
                 return Ok(done);
@@ -98,14 +107,14 @@ fn pick(exchange: &Exchange, route: &Route, tried: &[Slot]) -> Result<Lease, Fau
 }
 
 /// Says which host is meant, of the backend whose turn it is.
-fn address(head: &mut Parts, names_host: bool, route: &Route, member: &Member) {
+fn address(head: &mut RequestHead, names_host: bool, route: &Route, member: &Member) {
     let host = match &route.upstream.plan.host {
         HostHeader::Preserve if names_host => return,
         // A client of HTTP/1.0 may name none, and a request of HTTP/1.1 must (RFC 9112, section 3.2).
         HostHeader::Backend | HostHeader::Preserve => member.authority.clone(),
         HostHeader::Literal(host) => host.clone(),
     };
-    head.headers.insert(HOST, host);
+    head.parts.headers.insert(HOST, host);
 }
 
 /// An attempt that brought no response: why, and the body if no byte of the request was written.
@@ -128,18 +137,23 @@ async fn attempt(
     exchange: &Exchange,
     route: &Route,
     lease: Lease,
-    head: &Parts,
+    began: Clock,
+    head: &RequestHead,
     mut body: RequestBody,
     asked: Option<&Asked>,
 ) -> Result<(Response<()>, Used), Failure> {
     let backend = &lease.member().backend;
-    let due = exchange.deadline_within(route.plan.timeouts.connect);
+    let mut due = None;
     let mut reuse = Reuse::Allowed;
     loop {
-        let connecting = exchange.pools().checkout(backend, route.upstream.limits, reuse);
-        let connected = match due {
-            Some(due) => timeout_at(due, connecting).await.unwrap_or_else(|_| Err(timed_out().into())),
-            None => connecting.await,
+        let limits = route.upstream.limits;
+        let at_hand = exchange.pools().at_hand(backend, limits, reuse, began);
+        let connected = match at_hand {
+            Some(connection) => Ok(connection),
+            None => {
+                let due = *due.get_or_insert_with(|| exchange.deadline_within(route.plan.timeouts.connect));
+                Box::pin(connect(exchange, backend, limits, due)).await
+            }
         };
         let mut connection = match connected {
             Ok(connection) => connection,
@@ -155,10 +169,12 @@ async fn attempt(
             Ok(mut response) => {
                 let is_agreed = |asked: &Asked| asked.is_agreed(response.headers());
                 let is_asked_for = response.status() != StatusCode::SWITCHING_PROTOCOLS || asked.is_some_and(is_agreed);
-                return match is_asked_for && headers::settle_framing(response.headers_mut()) {
-                    true => Ok((response, Used { lease, connection })),
-                    false => Err(Fault::BadResponse.into()),
-                };
+                let special = Special::of(response.headers());
+                if !is_asked_for || !headers::settle_framing(response.headers_mut(), special) {
+                    return Err(Fault::BadResponse.into());
+                }
+                headers::strip_hop_by_hop(response.headers_mut(), special);
+                return Ok((response, Used { lease, connection }));
             }
             Err(failure) => failure,
         };
@@ -173,11 +189,25 @@ async fn attempt(
     }
 }
 
+/// Opens a connection, or waits for one.
+async fn connect(
+    exchange: &Exchange,
+    backend: &Arc<Backend>,
+    limits: Limits,
+    due: Option<Instant>,
+) -> Result<Connection<RequestBody>, DialError> {
+    let connecting = exchange.pools().checkout(backend, limits);
+    match due {
+        Some(due) => timeout_at(due, connecting).await.unwrap_or_else(|_| Err(timed_out().into())),
+        None => connecting.await,
+    }
+}
+
 async fn send(
     exchange: &Exchange,
     route: &Route,
     connection: &mut Connection<RequestBody>,
-    head: &Parts,
+    head: &RequestHead,
     body: RequestBody,
 ) -> Result<Response<()>, Failure> {
     let sent = tokio::select! {
@@ -201,20 +231,25 @@ async fn send(
 /// end of the request, whichever is first.
 async fn head_overdue(exchange: &Exchange, route: &Route) {
     let limit = route.plan.timeouts.response_header;
-    let mut passed = None;
-    loop {
-        let sent = || exchange.request_sent_at().unwrap_or_else(Instant::now);
-        let header = (!limit.is_zero()).then(|| sent() + limit);
-        let Some(due) = exchange.deadline().into_iter().chain(header).min() else {
-            return std::future::pending().await;
-        };
-        // The request may have ended meanwhile, and so moved it.
-        if passed.is_some_and(|passed| due <= passed) {
-            return;
+    let client = exchange.client();
+    let mut own = Alarm::default();
+    poll_fn(|cx| {
+        loop {
+            // Of a request that is still being sent the wait for its response has not begun.
+            let sent = || exchange.request_sent_at().unwrap_or_else(Instant::now);
+            let due = || exchange.deadline().into_iter().chain((!limit.is_zero()).then(|| sent() + limit)).min();
+            let Some(now_due) = due() else { return Poll::Pending };
+            // Many tasks serve a client in HTTP/2, and each wants to be woken.
+            ready!(match client.is_multiplexed() {
+                true => own.poll(cx, now_due),
+                false => client.alarm().poll(cx, now_due),
+            });
+            if due().is_some_and(|due| due <= now_due) {
+                return Poll::Ready(());
+            }
         }
-        sleep_until(due).await;
-        passed = Some(due);
-    }
+    })
+    .await;
 }
 
 fn timed_out() -> io::Error {
@@ -287,9 +322,9 @@ struct Retries<'a> {
 }
 
 impl<'a> Retries<'a> {
-    fn new(route: &'a Route, head: &Parts, body: &mut RequestBody) -> Self {
+    fn new(route: &'a Route, head: &RequestHead, body: &mut RequestBody) -> Self {
         let plan = &route.plan.retries;
-        let may_repeat = plan.attempts > 0 && plan.methods.contains(&head.method) && body.is_empty();
+        let may_repeat = plan.attempts > 0 && plan.methods.contains(&head.parts.method) && body.is_empty();
         // What a backend says that it has not begun may be sent again whatever it is, and only HTTP/2 can say so.
         let may_be_refused = route.upstream.plan.protocol != Protocol::Http1;
         let kept = if may_be_refused { body.kept() } else { None };

@@ -8,10 +8,10 @@ use super::{
     compress::negotiate,
     frames::Frames,
     grpc,
-    headers::{self, Origin},
+    headers::{self, Origin, Special},
     sanitise,
 };
-use crate::{config::plan::Coding, route};
+use crate::{config::plan::Coding, route, upstream::Added};
 
 /// Takes a head through all that is done to it on its way to a backend. Bytes that the HTTP library would refuse are none.
 ///
@@ -33,7 +33,8 @@ pub fn request_head(bytes: &[u8]) {
     if let Some(id) = headers::trusted_request_id(&head.headers, peer, trusted) {
         assert!(!trusted.is_empty() && id.to_str().is_ok_and(|id| !id.contains(['"', '\\', ' '])));
     }
-    if sanitise::sanitise(&mut head).is_err() {
+    let special = Special::of(&head.headers);
+    if sanitise::sanitise(&mut head, special).is_err() {
         return;
     }
     let Ok(host) = sanitise::host(&head).map(Cow::into_owned) else { return };
@@ -43,11 +44,16 @@ pub fn request_head(bytes: &[u8]) {
     assert!(is_normal || (path == "*" && head.method == Method::OPTIONS), "{path}");
     assert!(head.uri.authority().is_none() && head.uri.scheme().is_none());
 
-    headers::strip_hop_by_hop(&mut head.headers);
-    headers::strip_claims(&mut head.headers, |name| name == "x-subject");
-    headers::join_cookies(&mut head.headers);
+    let mut added = Added::new();
+    headers::strip_hop_by_hop(&mut head.headers, special);
+    headers::strip_claims(&mut head.headers, special, |name| name == "x-subject");
+    headers::join_cookies(&mut head.headers, special);
     let text = HeaderValue::from_static("10.0.0.1");
-    headers::set_forwarded(&mut head.headers, &Origin { peer, text: &text, scheme: "http", trusted });
+    let origin = Origin { peer, text, scheme: "http", trusted };
+    headers::forwarded(&mut head.headers, special, origin, &mut added);
+    for (name, value) in added {
+        head.headers.append(name, value);
+    }
     let count = |name: &str| head.headers.get_all(name).iter().count();
     for gone in ["connection", "transfer-encoding", "te", "upgrade", "keep-alive", "proxy-connection", "x-subject"] {
         assert_eq!(count(gone), 0, "{gone}");

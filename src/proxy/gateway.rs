@@ -9,7 +9,7 @@ use std::{
     time::Instant,
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header, request::Parts};
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -21,7 +21,7 @@ use super::{
     body::Used,
     compress::Offer,
     forward::forward,
-    headers,
+    headers::{self, Special},
     respond::{self, Refused},
     sanitise::{self, Malformed},
     upgrade::{self, Asked},
@@ -33,7 +33,7 @@ use crate::{
     route,
     runtime::{Live, Pinned, Pins, Route},
     telemetry::{AccessBuffer, AccessLog, AccessRecord, WorkerId, metrics::RouteMetrics},
-    upstream::{Bells, Pools, TakesTrailers},
+    upstream::{Added, Bells, Pools, RequestHead},
 };
 
 /// A worker's gateway: everything that its requests share. Nothing of it is ever touched by another thread.
@@ -45,6 +45,8 @@ pub struct Gateway {
     access_log: RefCell<Option<AccessBuffer>>,
     is_logging: Cell<bool>,
     unrouted: Arc<RouteMetrics>,
+    // What request ids are cut from: they share its memory.
+    ids: RefCell<BytesMut>,
 }
 
 impl Gateway {
@@ -58,6 +60,7 @@ impl Gateway {
             access_log: RefCell::default(),
             is_logging: Cell::default(),
             unrouted,
+            ids: RefCell::default(),
         }
     }
 
@@ -145,7 +148,12 @@ impl Gateway {
         for (pair, byte) in digits.chunks_exact_mut(2).zip(id.to_be_bytes()) {
             pair.copy_from_slice(&[digit(byte >> 4), digit(byte & 0xf)]);
         }
-        HeaderValue::from_bytes(&digits).expect("hexadecimal digits are a header value")
+        let mut ids = self.ids.borrow_mut();
+        if ids.capacity() < digits.len() {
+            *ids = BytesMut::with_capacity(32 * digits.len());
+        }
+        ids.extend_from_slice(&digits);
+        HeaderValue::from_maybe_shared(ids.split().freeze()).expect("hexadecimal digits are a header value")
     }
 }
 
@@ -158,11 +166,12 @@ async fn serve(exchange: &Rc<Exchange>, request: Request<Incoming>) -> Result<Re
     let body = Upload::of(body, exchange);
     sanitise::measure(&head, &exchange.client().listener.plan.limits)?;
     let extended = upgrade::extended_connect(&mut head)?;
-    sanitise::sanitise(&mut head)?;
+    let special = Special::of(&head.headers);
+    sanitise::sanitise(&mut head, special)?;
     let Some(route) = find(exchange, &head)? else { return no_route(exchange, &head) };
 
     // Looked at before anybody refuses it: what the client has sent ahead was meant for a tunnel, and is nobody's request.
-    let asked = Asked::of(&head, route, body.is_some(), extended);
+    let asked = Asked::of(&head, special, route, body.is_some(), extended);
     if let Ok(Some(Asked { extended: None, .. })) = &asked {
         exchange.be_last();
     }
@@ -180,14 +189,13 @@ async fn serve(exchange: &Rc<Exchange>, request: Request<Incoming>) -> Result<Re
     let body = RequestBody::new(body, &head, exchange, route.plan.max_body.map(|size| size.0))?;
     let offer = route.plan.compress.as_ref().map(|compression| Offer::of(compression, &head));
     let asked = asked?;
-    ready_for_backend(exchange, &mut head);
+    let mut head = ready_for_backend(exchange, head, special);
     if let Some(asked) = &asked {
-        asked.ask(&mut head.headers);
+        asked.ask(&mut head.parts.headers);
     }
     let (response, used) = forward(exchange, route, head, body, asked.as_ref()).await?;
 
     let (mut head, ()) = response.into_parts();
-    headers::strip_hop_by_hop(&mut head.headers);
     head.version = Version::HTTP_11;
     pass.decorate(&mut head.headers);
     head.headers.insert(headers::X_REQUEST_ID, exchange.id().clone());
@@ -268,24 +276,25 @@ fn no_route(exchange: &Rc<Exchange>, head: &Parts) -> Result<Response<ResponseBo
     }
 }
 
-fn ready_for_backend(exchange: &Exchange, head: &mut Parts) {
+fn ready_for_backend(exchange: &Exchange, mut head: Parts, special: Special) -> RequestHead {
     let client = exchange.client();
-    let takes_trailers = headers::takes_trailers(&head.headers);
-    headers::strip_hop_by_hop(&mut head.headers);
-    headers::strip_claims(&mut head.headers, |name| exchange.is_identity(name));
-    // The backend's "go on" is not awaited: hyper has told the client already, or will when the body is first read.
-    head.headers.remove(header::EXPECT);
+    let takes_trailers = headers::takes_trailers(&head.headers, special);
+    headers::strip_hop_by_hop(&mut head.headers, special);
+    headers::strip_claims(&mut head.headers, special, |name| exchange.is_identity(name));
+    if special.has(Special::EXPECT) {
+        // The backend's "go on" is not awaited: hyper has told the client already, or will when the body is first read.
+        head.headers.remove(header::EXPECT);
+    }
     if head.version == Version::HTTP_2 {
-        headers::join_cookies(&mut head.headers);
+        headers::join_cookies(&mut head.headers, special);
     }
-    headers::set_forwarded(&mut head.headers, &client.origin());
-    if let Some((name, subject)) = client.identity() {
-        head.headers.insert(name, subject.clone());
+    let mut added = Added::with_capacity(5);
+    headers::forwarded(&mut head.headers, special, client.origin(), &mut added);
+    added.extend(client.identity().map(|(name, subject)| (name.clone(), subject.clone())));
+    if special.has(Special::REQUEST_ID) {
+        head.headers.remove(headers::X_REQUEST_ID);
     }
-    head.headers.insert(headers::X_REQUEST_ID, exchange.id().clone());
-    head.version = Version::HTTP_11;
+    added.push((headers::X_REQUEST_ID, exchange.id().clone()));
     head.extensions.clear();
-    if takes_trailers {
-        head.extensions.insert(TakesTrailers);
-    }
+    RequestHead { parts: head, added, takes_trailers }
 }

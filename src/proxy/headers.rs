@@ -8,19 +8,107 @@ use http::{
 };
 use ipnet::IpNet;
 
+use crate::upstream::Added;
+
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// Which of the fields that mean something to the gateway a head has.
+///
+/// Found in one pass over what is there: to ask the map for each field that might be there costs a hash each, and most heads have
+/// two of them. A field that was removed since then is looked for in vain.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Special(u16);
+
+impl Special {
+    const NONE: Self = Self(0);
+    pub(super) const CONNECTION: Self = Self(1);
+    pub(super) const CONTENT_LENGTH: Self = Self(1 << 1);
+    pub(super) const COOKIE: Self = Self(1 << 2);
+    pub(super) const EXPECT: Self = Self(1 << 3);
+    /// One of those that concern only the connection that they came on, other than `Connection` itself.
+    const HOP_BY_HOP: Self = Self(1 << 4);
+    pub(super) const HOST: Self = Self(1 << 5);
+    pub(super) const REQUEST_ID: Self = Self(1 << 6);
+    const TE: Self = Self(1 << 7);
+    pub(super) const TRANSFER_ENCODING: Self = Self(1 << 8);
+    /// One whose name has an underscore.
+    const UNDERSCORE: Self = Self(1 << 9);
+    pub(super) const UPGRADE: Self = Self(1 << 10);
+    /// One by which proxies say where a request came from.
+    const WORD_OF_A_PROXY: Self = Self(1 << 11);
+
+    pub(super) fn of(headers: &HeaderMap) -> Self {
+        Self(headers.keys().fold(0, |all, name| all | Self::of_name(name.as_str()).0))
+    }
+
+    // By the first letter first: most fields are none of these, and to compare with each would cost more than the lookups.
+    fn of_name(name: &str) -> Self {
+        let is_special = match name.as_bytes() {
+            [b'c', ..] => match name {
+                "connection" => Self::CONNECTION,
+                "content-length" => Self::CONTENT_LENGTH,
+                "cookie" => Self::COOKIE,
+                _ => Self::NONE,
+            },
+            [b'e', ..] if name == "expect" => Self::EXPECT,
+            [b'h', ..] if name == "host" => Self::HOST,
+            [b't', ..] => match name {
+                "te" => Self(Self::TE.0 | Self::HOP_BY_HOP.0),
+                "transfer-encoding" => Self(Self::TRANSFER_ENCODING.0 | Self::HOP_BY_HOP.0),
+                _ => Self::NONE,
+            },
+            [b'u', ..] if name == "upgrade" => Self(Self::UPGRADE.0 | Self::HOP_BY_HOP.0),
+            [b'x', ..] => match name {
+                "x-request-id" => Self::REQUEST_ID,
+                "x-real-ip" => Self::WORD_OF_A_PROXY,
+                // `X-Forwarded-Prefix`, `-Port`, `-Ssl`, ...: backends believe some of them.
+                _ if name.starts_with("x-forwarded-") => Self::WORD_OF_A_PROXY,
+                _ => Self::NONE,
+            },
+            [b'f', ..] if name == "forwarded" => Self::WORD_OF_A_PROXY,
+            [b'k' | b'p', ..] => match name {
+                "keep-alive" | "proxy-authenticate" | "proxy-authorization" | "proxy-connection" => Self::HOP_BY_HOP,
+                _ => Self::NONE,
+            },
+            _ => Self::NONE,
+        };
+        let has_underscore = name.bytes().any(|byte| byte == b'_');
+        Self(is_special.0 | if has_underscore { Self::UNDERSCORE.0 } else { 0 })
+    }
+
+    /// Whether it has one of these.
+    pub(super) const fn has(self, these: Self) -> bool {
+        self.0 & these.0 != 0
+    }
+}
+
 /// Removes what concerns only the connection that it came on (RFC 9110, section 7.6.1), fields nominated by `Connection`
 /// among them.
-pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    for name in nominated(headers) {
-        headers.remove(name);
+pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap, special: Special) {
+    if special.has(Special::CONNECTION) {
+        for name in nominated(headers) {
+            headers.remove(name);
+        }
+        headers.remove(CONNECTION);
     }
-    // hyper frames each side anew.
-    remove_all(headers, is_hop_by_hop);
+    // Each side is framed anew.
+    strip(headers, special, Special::HOP_BY_HOP);
+}
+
+/// Removes fields of a kind, if there are any.
+fn strip(headers: &mut HeaderMap, special: Special, kind: Special) {
+    if special.has(kind) {
+        remove_all(headers, |name| Special::of_name(name.as_str()).has(kind));
+    }
+}
+
+/// The first value of a field that stands early in most heads: found by looking at one after the other, which costs less there
+/// than a hash.
+pub(super) fn early<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
+    headers.iter().find(|(other, _)| *other == name).map(|(_, value)| value)
 }
 
 // By what is there, not by what might be: a head is short, and a field that is absent would cost a hash.
@@ -31,23 +119,12 @@ fn remove_all(headers: &mut HeaderMap, is_unwanted: impl Fn(&HeaderName) -> bool
 }
 
 /// Whether the client asks for trailers.
-pub(super) fn takes_trailers(headers: &HeaderMap) -> bool {
+pub(super) fn takes_trailers(headers: &HeaderMap, special: Special) -> bool {
+    if !special.has(Special::TE) {
+        return false;
+    }
     let codings = headers.get_all(header::TE).iter().flat_map(|te| te.as_bytes().split(|byte| *byte == b','));
     codings.map(<[u8]>::trim_ascii).any(|coding| coding.eq_ignore_ascii_case(b"trailers"))
-}
-
-fn is_hop_by_hop(name: &HeaderName) -> bool {
-    matches!(
-        name.as_str(),
-        "connection"
-            | "keep-alive"
-            | "proxy-authenticate"
-            | "proxy-authorization"
-            | "proxy-connection"
-            | "te"
-            | "transfer-encoding"
-            | "upgrade"
-    )
 }
 
 /// Whether the transfer coding is one that hyper undoes: `chunked`, once, or none.
@@ -68,12 +145,16 @@ pub(super) fn is_expectation_known(headers: &HeaderMap) -> bool {
 
 /// Removes what clients may not say: fields that tell backends who a client is, and fields whose name has an underscore, as nginx
 /// does: to programs behind CGI and WSGI, `X_Forwarded_For` and `X-Forwarded-For` are one.
-pub(super) fn strip_claims(headers: &mut HeaderMap, is_identity: impl Fn(&HeaderName) -> bool) {
-    remove_all(headers, |name| name.as_str().contains('_') || is_identity(name));
+pub(super) fn strip_claims(headers: &mut HeaderMap, special: Special, is_identity: impl Fn(&HeaderName) -> bool) {
+    strip(headers, special, Special::UNDERSCORE);
+    remove_all(headers, is_identity);
 }
 
 /// Makes one `Cookie` of many: HTTP/2 clients send crumbs, and HTTP/1.1 knows one header (RFC 9113, section 8.2.3).
-pub(super) fn join_cookies(headers: &mut HeaderMap) {
+pub(super) fn join_cookies(headers: &mut HeaderMap, special: Special) {
+    if !special.has(Special::COOKIE) {
+        return;
+    }
     let mut crumbs = headers.get_all(header::COOKIE).iter();
     let (Some(first), Some(second)) = (crumbs.next(), crumbs.next()) else { return };
     let mut whole = first.as_bytes().to_vec();
@@ -89,14 +170,17 @@ pub(super) fn join_cookies(headers: &mut HeaderMap) {
 /// Removes from trailers what may only stand in a head (RFC 9110, section 6.5.1): it frames, routes, authenticates, or says what
 /// the body is.
 pub(super) fn strip_trailers(trailers: &mut HeaderMap) {
-    remove_all(trailers, |name| is_of_a_head(name) || is_hop_by_hop(name));
+    remove_all(trailers, is_of_a_head);
+    let special = Special::of(trailers);
+    strip(trailers, special, Special(Special::HOP_BY_HOP.0 | Special::CONNECTION.0));
 }
 
 /// The same for the trailers of a request, and what clients may not say there either.
 pub(super) fn strip_request_trailers(trailers: &mut HeaderMap, is_identity: impl Fn(&HeaderName) -> bool) {
     strip_trailers(trailers);
-    strip_claims(trailers, is_identity);
-    remove_all(trailers, is_word_of_a_proxy);
+    let special = Special::of(trailers);
+    strip_claims(trailers, special, is_identity);
+    strip(trailers, special, Special::WORD_OF_A_PROXY);
 }
 
 fn is_of_a_head(name: &HeaderName) -> bool {
@@ -117,11 +201,12 @@ fn is_of_a_head(name: &HeaderName) -> bool {
 
 /// Leaves a response one way to say where it ends. A length beside `chunked` is wrong or needless (RFC 9112, section 6.3), and
 /// left in place it would cut the response on its way out.
-pub(super) fn settle_framing(headers: &mut HeaderMap) -> bool {
-    if headers.contains_key(TRANSFER_ENCODING) {
+pub(super) fn settle_framing(headers: &mut HeaderMap, special: Special) -> bool {
+    if special.has(Special::TRANSFER_ENCODING) {
         headers.remove(header::CONTENT_LENGTH);
+        return is_framing_understood(headers);
     }
-    is_framing_understood(headers) && is_length_plain(headers)
+    !special.has(Special::CONTENT_LENGTH) || is_length_plain(headers)
 }
 
 /// Whether the length is one number or none. `5, 5` is one to some and none to others.
@@ -187,33 +272,33 @@ fn forwarded_for(element: &str) -> Option<IpAddr> {
 }
 
 /// Where a request came from, as its connection says.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) struct Origin<'a> {
     pub(super) peer: IpAddr,
     /// The same, ready to be sent on.
-    pub(super) text: &'a HeaderValue,
+    pub(super) text: HeaderValue,
     /// `http` or `https`.
     pub(super) scheme: &'static str,
     pub(super) trusted: &'a [IpNet],
 }
 
-/// Says where the request came from. What an untrusted peer says of it is removed first.
-pub(super) fn set_forwarded(headers: &mut HeaderMap, from: &Origin<'_>) {
-    let Origin { peer, text, scheme, trusted } = *from;
+/// Says where the request came from, in fields that are added to the head. What an untrusted peer says of it is removed.
+pub(super) fn forwarded(headers: &mut HeaderMap, special: Special, from: Origin<'_>, added: &mut Added) {
+    let Origin { peer, text, scheme, trusted } = from;
     let peer = peer.to_canonical();
-    let is_trusted = trusted.iter().any(|net| net.contains(&peer));
-    if !is_trusted {
-        remove_all(headers, is_word_of_a_proxy);
+    let host = || early(headers, &header::HOST).cloned();
+    if !special.has(Special::WORD_OF_A_PROXY) {
+        added.extend(host().map(|host| (X_FORWARDED_HOST, host)));
+        added.push((X_FORWARDED_FOR, text));
+        added.push((X_FORWARDED_PROTO, HeaderValue::from_static(scheme)));
+        return;
     }
-    let chain = match headers.get(X_FORWARDED_FOR).filter(|_| is_trusted) {
-        Some(_) => {
-            let mut chain = listed(headers, &X_FORWARDED_FOR).collect::<Vec<_>>().join(", ").into_bytes();
-            chain.extend_from_slice(b", ");
-            chain.extend_from_slice(text.as_bytes());
-            HeaderValue::from_bytes(&chain).unwrap_or_else(|_| text.clone())
-        }
-        None => text.clone(),
-    };
+    if !trusted.iter().any(|net| net.contains(&peer)) {
+        strip(headers, special, Special::WORD_OF_A_PROXY);
+    }
+    let mut chain: Vec<&[u8]> = listed(headers, &X_FORWARDED_FOR).map(str::as_bytes).collect();
+    chain.push(text.as_bytes());
+    let chain = HeaderValue::from_bytes(&chain.join(&b", "[..])).unwrap_or(text);
     headers.insert(X_FORWARDED_FOR, chain);
     headers.entry(X_FORWARDED_PROTO).or_insert(HeaderValue::from_static(scheme));
     if let Some(host) = headers.get(header::HOST).cloned() {
@@ -234,19 +319,17 @@ pub(super) fn may_forward(headers: &mut HeaderMap) -> bool {
     true
 }
 
-// `X-Forwarded-Prefix`, `-Port`, `-Ssl`, ...: backends believe some of them, so none of an untrusted peer's passes.
-fn is_word_of_a_proxy(name: &HeaderName) -> bool {
-    let name = name.as_str();
-    name.starts_with("x-forwarded-") || matches!(name, "forwarded" | "x-real-ip")
-}
-
 /// A request id that a trusted peer sent, if it is one that is safe to log and pass on.
 pub(super) fn trusted_request_id(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> Option<HeaderValue> {
-    let id = headers.get(X_REQUEST_ID)?;
+    // Asked first: it costs nothing where nobody is trusted.
     let peer = peer.to_canonical();
+    if !trusted.iter().any(|net| net.contains(&peer)) {
+        return None;
+    }
+    let id = headers.get(X_REQUEST_ID)?;
     let is_safe = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':' | b'/' | b'+' | b'=');
     let fits = (1..=128).contains(&id.len()) && id.as_bytes().iter().all(is_safe);
-    (fits && trusted.iter().any(|net| net.contains(&peer))).then(|| id.clone())
+    fits.then(|| id.clone())
 }
 
 #[cfg(test)]
@@ -268,12 +351,26 @@ mod tests {
     }
 
     fn origin(trusted: &[IpNet]) -> Origin<'_> {
-        static TEXT: HeaderValue = HeaderValue::from_static("10.0.0.1");
-        Origin { peer: PEER, text: &TEXT, scheme: "http", trusted }
+        Origin { peer: PEER, text: HeaderValue::from_static("10.0.0.1"), scheme: "http", trusted }
     }
 
     fn ip(text: &str) -> IpAddr {
         text.parse().unwrap()
+    }
+
+    fn strip_all_hop_by_hop(headers: &mut HeaderMap) {
+        let special = Special::of(headers);
+        strip_hop_by_hop(headers, special);
+    }
+
+    /// With what is added.
+    fn forwarded_by(origin: Origin<'_>, mut headers: HeaderMap) -> HeaderMap {
+        let (special, mut added) = (Special::of(&headers), Added::new());
+        forwarded(&mut headers, special, origin, &mut added);
+        for (name, value) in added {
+            assert!(headers.insert(name, value).is_none());
+        }
+        headers
     }
 
     #[test]
@@ -292,7 +389,7 @@ mod tests {
             ("proxy-authorization", "x"),
             ("x-kept", "1"),
         ]);
-        strip_hop_by_hop(&mut map);
+        strip_all_hop_by_hop(&mut map);
         let mut left: Vec<_> = map.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["content-length", "host", "x-kept"]);
@@ -302,7 +399,7 @@ mod tests {
     fn a_byte_that_is_no_name_hides_no_other() {
         let mut map = headers(&[("x-secret", "1")]);
         map.insert(CONNECTION, HeaderValue::from_bytes(b"x-s\xff, x-secret").unwrap());
-        strip_hop_by_hop(&mut map);
+        strip_all_hop_by_hop(&mut map);
         assert!(map.is_empty(), "{map:?}");
     }
 
@@ -326,7 +423,8 @@ mod tests {
     fn a_response_has_one_framing() {
         let settled = |pairs: &[(&'static str, &'static str)]| {
             let mut map = headers(pairs);
-            settle_framing(&mut map).then_some(map)
+            let special = Special::of(&map);
+            settle_framing(&mut map, special).then_some(map)
         };
         let both = settled(&[("transfer-encoding", "chunked"), ("content-length", "5")]);
         assert_eq!(both, Some(headers(&[("transfer-encoding", "chunked")])));
@@ -356,7 +454,7 @@ mod tests {
 
     #[test]
     fn an_untrusted_peers_word_is_replaced() {
-        let mut map = headers(&[
+        let map = headers(&[
             ("host", "shop"),
             ("x-forwarded-for", "6.6.6.6"),
             ("x-forwarded-proto", "https"),
@@ -365,20 +463,20 @@ mod tests {
             ("x-real-ip", "6.6.6.6"),
             ("forwarded", "for=6.6.6.6"),
         ]);
-        set_forwarded(&mut map, &origin(&[]));
         let expected = headers(&[
             ("host", "shop"),
             ("x-forwarded-for", "10.0.0.1"),
             ("x-forwarded-proto", "http"),
             ("x-forwarded-host", "shop"),
         ]);
-        assert_eq!(map, expected);
+        assert_eq!(forwarded_by(origin(&[]), map), expected);
+        assert_eq!(forwarded_by(origin(&[]), headers(&[("host", "shop")])), expected);
     }
 
     #[test]
     fn a_trusted_peers_word_is_kept_and_its_address_appended() {
-        let mut map = headers(&[("host", "a"), ("x-forwarded-for", "6.6.6.6"), ("x-forwarded-proto", "https")]);
-        set_forwarded(&mut map, &origin(&trusted()));
+        let map = headers(&[("host", "a"), ("x-forwarded-for", "6.6.6.6"), ("x-forwarded-proto", "https")]);
+        let map = forwarded_by(origin(&trusted()), map);
         assert_eq!(map["x-forwarded-for"], "6.6.6.6, 10.0.0.1");
         assert_eq!(map["x-forwarded-proto"], "https");
         assert_eq!(map["x-forwarded-host"], "a");

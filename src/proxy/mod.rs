@@ -6,6 +6,7 @@
 // A panic here is somebody's lost request.
 #![deny(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+mod alarm;
 mod body;
 mod client;
 mod compress;

@@ -4,7 +4,10 @@ use std::borrow::Cow;
 
 use http::{HeaderValue, Method, Uri, Version, header, request::Parts, uri::PathAndQuery};
 
-use super::{Fault, headers};
+use super::{
+    Fault,
+    headers::{self, Special},
+};
 use crate::{
     config::plan::ClientLimits,
     route::{self, HostError, PathError},
@@ -87,7 +90,7 @@ impl Malformed {
 }
 
 /// Refuses what is ambiguous, and brings the path into the one form that is matched and forwarded.
-pub(super) fn sanitise(head: &mut Parts) -> Result<(), Malformed> {
+pub(super) fn sanitise(head: &mut Parts, special: Special) -> Result<(), Malformed> {
     if head.method == Method::CONNECT {
         return Err(Malformed::Connect);
     }
@@ -96,14 +99,14 @@ pub(super) fn sanitise(head: &mut Parts) -> Result<(), Malformed> {
     }
     // hyper undoes `chunked` and nothing else: what was compressed as well would be passed on as if it were not. (Of a
     // request that has a Content-Length beside it, hyper drops the length and closes the connection: RFC 9112, section 6.3.)
-    if !headers::is_framing_understood(&head.headers) {
+    if special.has(Special::TRANSFER_ENCODING) && !headers::is_framing_understood(&head.headers) {
         return Err(Malformed::Framing);
     }
     // In HTTP/1.1 hyper has made one of those that agree (`server::spelling` knows of them) and refused the others.
-    if !headers::is_length_plain(&head.headers) {
+    if special.has(Special::CONTENT_LENGTH) && !headers::is_length_plain(&head.headers) {
         return Err(Malformed::Length);
     }
-    if !headers::is_expectation_known(&head.headers) {
+    if special.has(Special::EXPECT) && !headers::is_expectation_known(&head.headers) {
         return Err(Malformed::Expectation);
     }
     one_host(head)?;
@@ -112,7 +115,7 @@ pub(super) fn sanitise(head: &mut Parts) -> Result<(), Malformed> {
 
 /// The host that a sane request is for: lower case, without port; empty where an HTTP/1.0 client named none.
 pub(super) fn host(head: &Parts) -> Result<route::Host<'_>, Malformed> {
-    let written = head.headers.get(header::HOST).map(HeaderValue::to_str).transpose();
+    let written = headers::early(&head.headers, &header::HOST).map(HeaderValue::to_str).transpose();
     Ok(route::normalise_host(written.map_err(|_| Malformed::HostHeader)?.unwrap_or_default())?)
 }
 
@@ -177,10 +180,15 @@ mod tests {
         request.body(()).expect("a request").into_parts().0
     }
 
+    fn sane(head: &mut Parts) -> Result<(), Malformed> {
+        let special = Special::of(&head.headers);
+        sanitise(head, special)
+    }
+
     #[test]
     fn an_absolute_target_decides_the_host() {
         let mut head = parts(Request::get("http://Example.com:80/a//b?q=1").header("host", "other"));
-        sanitise(&mut head).expect("sane");
+        sane(&mut head).expect("sane");
         assert_eq!(host(&head).expect("a host"), "example.com");
         assert_eq!(head.headers["host"], "Example.com:80");
         assert_eq!(head.uri.to_string(), "/a/b?q=1");
@@ -192,7 +200,7 @@ mod tests {
             [("http://a", "/"), ("http://a#x", "/"), ("http://a?b", "/?b"), ("http://a/?b", "/?b")]
         {
             let mut head = parts(Request::get(target).header("host", "a"));
-            sanitise(&mut head).expect("sane");
+            sane(&mut head).expect("sane");
             assert_eq!(head.uri.to_string(), expected, "{target}");
         }
     }
@@ -201,7 +209,7 @@ mod tests {
     fn refuses_ambiguity() {
         let refused = |request| {
             let mut head = parts(request);
-            sanitise(&mut head).and_then(|()| host(&head).map(|_| ())).expect_err("refused")
+            sane(&mut head).and_then(|()| host(&head).map(|_| ())).expect_err("refused")
         };
         assert_eq!(refused(Request::get("/")), Malformed::HostHeader);
         assert_eq!(refused(Request::get("/").header("host", "a").header("host", "a")), Malformed::HostHeader);
@@ -221,7 +229,7 @@ mod tests {
     #[test]
     fn http_1_0_may_name_no_host() {
         let mut head = parts(Request::get("/").version(Version::HTTP_10));
-        sanitise(&mut head).expect("sane");
+        sane(&mut head).expect("sane");
         assert_eq!(host(&head).expect("none"), "");
     }
 }

@@ -8,7 +8,7 @@ use base64::prelude::{BASE64_STANDARD, Engine as _};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header, request, response};
 use hyper::{ext::Protocol, upgrade::OnUpgrade};
 
-use super::{Fault, sanitise::Malformed};
+use super::{Fault, headers::Special, sanitise::Malformed};
 use crate::{config::plan, runtime::Route};
 
 const SEC_WEBSOCKET_ACCEPT: HeaderName = HeaderName::from_static("sec-websocket-accept");
@@ -65,6 +65,7 @@ impl Asked {
     /// request. A CONNECT is none.
     pub(super) fn of(
         head: &request::Parts,
+        special: Special,
         route: &Route,
         has_body: bool,
         extended: Option<Extended>,
@@ -72,8 +73,8 @@ impl Asked {
         let is_connect = extended.is_some();
         // A backend that speaks HTTP/2 alone knows no upgrade.
         let is_possible = !has_body && route.upstream.plan.protocol == plan::Protocol::Http1;
-        let is_offered =
-            is_connect || (head.version == Version::HTTP_11 && names(&head.headers, &header::CONNECTION, "upgrade"));
+        let may_be_offered = head.version == Version::HTTP_11 && special.has(Special::UPGRADE);
+        let is_offered = is_connect || (may_be_offered && names(&head.headers, &header::CONNECTION, "upgrade"));
         let allowed = &route.plan.upgrades;
         let token = (is_possible && is_offered).then(|| {
             let token = allowed.iter().find(|token| names(&head.headers, &header::UPGRADE, token));

@@ -63,7 +63,8 @@ impl<T> Table<T> {
     /// The most specific route for a host (lower case, no port; empty where the client named none) and a normalised path.
     #[must_use]
     pub fn find(&self, host: &str, path: &str) -> Option<&T> {
-        let parents = host.match_indices('.').filter_map(|(dot, _)| self.wildcard.get(host.get(dot + 1..)?));
+        let dots = host.bytes().enumerate().filter(|(_, byte)| *byte == b'.' && !self.wildcard.is_empty());
+        let parents = dots.filter_map(|(dot, _)| self.wildcard.get(host.get(dot + 1..)?));
         let by_host = self.exact.get(host).into_iter().chain(parents).chain([&self.any]);
         by_host.into_iter().find_map(|paths| paths.find(path))
     }

@@ -1,10 +1,13 @@
 //! One client's connection from accept to close: what it speaks, who may end it, when, and why it ended.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     cell::{Cell, OnceCell},
     future::{Future, poll_fn},
     panic::AssertUnwindSafe,
-    pin::pin,
+    pin::{Pin, pin},
     rc::Rc,
     task::Poll,
     time::{Duration, Instant},
@@ -32,7 +35,7 @@ use crate::{
     config::plan::ProxyProtocol,
     net::Socket,
     proxy::{Client, Gateway, Phase, Source, Tunnel},
-    tls::Protocol,
+    tls::{Acceptor, Protocol},
 };
 
 /// Why a client's connection ended.
@@ -101,6 +104,10 @@ impl Closed {
     }
 }
 
+/// After so long without a request, as the sweep sees it, a connection holds nothing that it does not need without one: hyper would
+/// keep its buffers of 16 KiB, and all that it knows of a request.
+const SILENCE: Duration = Duration::from_millis(500);
+
 /// Bodies pass in pieces of at most this, in bytes, unless heads may be larger.
 const PIECE: usize = 64 * 1024;
 
@@ -118,7 +125,7 @@ pub(super) struct Open {
     order: Cell<Order>,
     ordered: Notify,
     lost_request: Cell<bool>,
-    why: OnceCell<String>,
+    why: OnceCell<Box<str>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -129,6 +136,8 @@ enum Order {
     Finish(Instant),
     /// Close now.
     Cut(Closed),
+    /// Go on, but hold nothing that a connection without a request does not need.
+    Rest,
 }
 
 impl Open {
@@ -145,7 +154,9 @@ impl Open {
     /// Why it ended, in words, where nothing else tells: no request came of what the client sent.
     pub(super) fn why(&self, closed: Closed) -> Option<String> {
         match closed {
-            Closed::BadRequest | Closed::HeaderTooLarge | Closed::TlsHandshake => self.why.get().cloned(),
+            Closed::BadRequest | Closed::HeaderTooLarge | Closed::TlsHandshake => {
+                self.why.get().map(ToString::to_string)
+            }
             Closed::Flood => Some("it sent much and asked for little, or gave up most of what it asked for".to_owned()),
             Closed::HandshakeTimeout => Some("its TLS handshake took too long".to_owned()),
             Closed::HeaderTimeout if self.client.has_begun() => {
@@ -180,7 +191,7 @@ impl Open {
         let missed = match self.order.get() {
             Order::Finish(deadline) if deadline <= now => Some(Closed::DrainTimeout),
             Order::Cut(_) => None,
-            Order::Finish(_) | Order::Serve => self.client.overdue(now).map(|phase| match phase {
+            Order::Finish(_) | Order::Rest | Order::Serve => self.client.overdue(now).map(|phase| match phase {
                 Phase::Busy => Closed::Cut,
                 Phase::Handshake => Closed::HandshakeTimeout,
                 Phase::Head => Closed::HeaderTimeout,
@@ -190,6 +201,12 @@ impl Open {
         };
         if let Some(reason) = missed {
             self.cut(reason);
+        } else if self.client.is_at_rest()
+            && self.client.phase_lasts(now) >= SILENCE
+            && matches!(self.order.get(), Order::Serve)
+        {
+            self.order.set(Order::Rest);
+            self.ordered.notify_one();
         }
     }
 
@@ -207,9 +224,16 @@ impl Open {
         !is_slow
     }
 
+    /// It rests no more, or was ordered to and does not. Until then it is not ordered to again.
+    fn resume(&self) {
+        if matches!(self.order.get(), Order::Rest) {
+            self.order.set(Order::Serve);
+        }
+    }
+
     fn because(&self, why: String) {
         // The first reason is the reason.
-        let _ = self.why.set(why);
+        let _ = self.why.set(why.into());
     }
 
     fn reason(&self, error: &hyper::Error) -> Closed {
@@ -258,25 +282,31 @@ impl Open {
 }
 
 /// Serves a connection to its end. A panic is its end, and nobody else's.
-pub(super) async fn serve(gateway: Rc<Gateway>, open: &Rc<Open>, socket: Socket) -> Closed {
-    let served = AssertUnwindSafe(drive(gateway, open, socket)).catch_unwind().await;
+pub(super) async fn serve(gateway: Rc<Gateway>, open: &Rc<Open>, stream: Box<ClientStream<Socket>>) -> Closed {
+    let served = AssertUnwindSafe(drive(gateway, open, stream)).catch_unwind().await;
     // One that was agreed on and did not begin ends here, and is recorded.
     drop(open.client.take_tunnel());
     served.unwrap_or(Closed::Panic)
 }
 
-async fn drive(gateway: Rc<Gateway>, open: &Rc<Open>, mut socket: Socket) -> Closed {
+async fn drive(gateway: Rc<Gateway>, open: &Rc<Open>, mut stream: Box<ClientStream<Socket>>) -> Closed {
     let listener = &open.client.listener;
     if let Some(spoken) = listener.plan.proxy_protocol
-        && let Err(reason) = Box::pin(introduce(open, &mut socket, spoken)).await
+        && let Err(reason) = Box::pin(introduce(open, stream.transport_mut(), spoken)).await
     {
         return reason;
     }
-    let Some(acceptor) = &listener.tls else {
-        return greet(gateway, open, socket).await;
-    };
+    match &listener.tls {
+        None => greet(gateway, open, stream).await,
+        // Boxed: it would be part of every connection.
+        Some(acceptor) => Box::pin(shake_hands(gateway, open, acceptor, stream.into_transport())).await,
+    }
+}
+
+/// Agrees on TLS with the client, and in it on what to speak.
+async fn shake_hands(gateway: Rc<Gateway>, open: &Rc<Open>, acceptor: &Acceptor, socket: Socket) -> Closed {
     let mut is_last = false;
-    // Boxed: what TLS and HTTP/2 need would be part of every connection.
+    // Boxed: it is large, and gone when it is done.
     let mut accepting = Box::pin(acceptor.accept(socket));
     let shaken = loop {
         match unless_ordered(open, &mut accepting).await {
@@ -284,7 +314,7 @@ async fn drive(gateway: Rc<Gateway>, open: &Rc<Open>, mut socket: Socket) -> Clo
             Err(Order::Cut(reason)) => return reason,
             // Who shakes hands believes to be connected: one request will be served, and the connection then finished.
             Err(Order::Finish(_)) => is_last = true,
-            Err(Order::Serve) => {}
+            Err(Order::Rest | Order::Serve) => {}
         }
     };
     drop(accepting);
@@ -299,9 +329,11 @@ async fn drive(gateway: Rc<Gateway>, open: &Rc<Open>, mut socket: Socket) -> Clo
         }
     };
     open.client.handshaken(stream.peer());
-    match stream.protocol() {
-        Protocol::Http1 => Box::pin(http1(gateway, open, ClientStream::new(stream, Rc::clone(&open.client)))).await,
-        Protocol::Http2 => Box::pin(http2(gateway, open, ClientStream::new(stream, Rc::clone(&open.client)))).await,
+    let protocol = stream.protocol();
+    let stream = ClientStream::new(Box::new(stream), Rc::clone(&open.client));
+    match protocol {
+        Protocol::Http1 => http1(gateway, open, Box::new(stream)).await,
+        Protocol::Http2 => Box::pin(http2(gateway, open, stream)).await,
     }
 }
 
@@ -332,11 +364,10 @@ async fn proxy_header(socket: &mut Socket, spoken: ProxyProtocol) -> Result<Sour
 }
 
 /// On a listener without TLS, the first bytes tell what the client speaks.
-async fn greet(gateway: Rc<Gateway>, open: &Rc<Open>, socket: Socket) -> Closed {
-    let mut stream = ClientStream::new(socket, Rc::clone(&open.client));
+async fn greet(gateway: Rc<Gateway>, open: &Rc<Open>, mut stream: Box<ClientStream<Socket>>) -> Closed {
     let opening = within_a_moment(open, pin!(stream.opening())).await;
     match opening {
-        Ok(Ok(Opening::Http2)) if open.client.listener.plan.http2 => Box::pin(http2(gateway, open, stream)).await,
+        Ok(Ok(Opening::Http2)) if open.client.listener.plan.http2 => Box::pin(http2(gateway, open, *stream)).await,
         Ok(Ok(Opening::Http1 | Opening::Http2)) => http1(gateway, open, stream).await,
         Ok(Ok(Opening::Nothing)) => Closed::Done,
         Ok(Err(_)) => Closed::ClientGone,
@@ -353,7 +384,7 @@ async fn within_a_moment<T>(open: &Open, mut step: impl Future<Output = T> + Unp
     match unless_ordered(open, &mut step).await {
         Ok(done) => return Ok(done),
         Err(Order::Cut(reason)) => return Err(reason),
-        Err(Order::Finish(_) | Order::Serve) => {}
+        Err(Order::Finish(_) | Order::Rest | Order::Serve) => {}
     }
     // Boxed: it is rare, and its timer would be part of every connection.
     let last = Box::pin(timeout(MOMENT, unless_ordered(open, &mut step))).await;
@@ -363,11 +394,11 @@ async fn within_a_moment<T>(open: &Open, mut step: impl Future<Output = T> + Unp
             Ok(done)
         }
         Ok(Err(Order::Cut(reason))) => Err(reason),
-        Ok(Err(Order::Finish(_) | Order::Serve)) | Err(_) => Err(Closed::Done),
+        Ok(Err(Order::Finish(_) | Order::Rest | Order::Serve)) | Err(_) => Err(Closed::Done),
     }
 }
 
-/// Waits for a step before the first request, unless the worker orders something meanwhile.
+/// Waits for a step, unless the worker orders something meanwhile.
 async fn unless_ordered<T>(open: &Open, step: impl Future<Output = T> + Unpin) -> Result<T, Order> {
     tokio::select! {
         biased;
@@ -376,7 +407,37 @@ async fn unless_ordered<T>(open: &Open, step: impl Future<Output = T> + Unpin) -
     }
 }
 
-async fn http1<T: Transport>(gateway: Rc<Gateway>, open: &Rc<Open>, stream: ClientStream<T>) -> Closed {
+/// Serves HTTP/1: in turns, between which the client says nothing and the connection holds no buffers.
+async fn http1<T: Transport>(gateway: Rc<Gateway>, open: &Rc<Open>, mut stream: Box<ClientStream<T>>) -> Closed {
+    loop {
+        // Boxed: what a request needs is not there while there is none.
+        match Box::pin(converse(&gateway, open, stream)).await {
+            Turn::Ended(closed) => return closed,
+            Turn::Silent(silent) => stream = silent,
+        }
+        // Who has something to say is heard before what was ordered, which may be the end: nothing is under way.
+        while let Err(order) = unless_ordered(open, poll_fn(|cx| stream.poll_heard_of(cx))).await {
+            match order {
+                Order::Cut(reason) => return reason,
+                Order::Finish(_) => return Closed::Done,
+                Order::Rest | Order::Serve => {}
+            }
+        }
+        open.resume();
+    }
+}
+
+/// What has come of a turn.
+enum Turn<T> {
+    /// The end of the connection.
+    Ended(Closed),
+    /// Silence, and the stream, read dry and flushed.
+    Silent(Box<ClientStream<T>>),
+}
+
+/// Serves requests in HTTP/1 until the connection ends, or its client has been silent for a while.
+async fn converse<T: Transport>(gateway: &Rc<Gateway>, open: &Rc<Open>, stream: Box<ClientStream<T>>) -> Turn<T> {
+    let gateway = Rc::clone(gateway);
     let service = TowerToHyperService::new(gateway.service(Rc::clone(&open.client)));
     let mut builder = http1::Builder::new();
     let limits = &open.client.listener.plan.limits;
@@ -388,19 +449,34 @@ async fn http1<T: Transport>(gateway: Rc<Gateway>, open: &Rc<Open>, stream: Clie
     }
     let mut connection = builder.serve_connection(TokioIo::new(stream), service);
     let (closed, has_unread) = loop {
-        tokio::select! {
-            biased;
-            ended = &mut connection => {
+        let served = poll_fn(|cx| {
+            let ended = Pin::new(&mut connection).poll(cx);
+            if ended.is_pending() && open.client.is_newly_worn_out() {
+                Pin::new(&mut connection).graceful_shutdown();
+                return Pin::new(&mut connection).poll(cx);
+            }
+            ended
+        });
+        match unless_ordered(open, pin!(served)).await {
+            Ok(ended) => {
                 // The rest of what was not understood is unread, too.
                 let has_unread = open.client.has_unread() || ended.as_ref().is_err_and(hyper::Error::is_parse);
                 break (ended.map_or_else(|error| open.reason(&error), |()| Closed::Done), has_unread);
             }
-            () = open.ordered.notified() => match open.order.get() {
-                Order::Serve => {}
-                Order::Finish(_) => std::pin::Pin::new(&mut connection).graceful_shutdown(),
-                Order::Cut(reason) => break (reason, false),
-            },
-            () = open.client.worn_out() => std::pin::Pin::new(&mut connection).graceful_shutdown(),
+            Err(Order::Serve) => {}
+            Err(Order::Finish(_)) => Pin::new(&mut connection).graceful_shutdown(),
+            Err(Order::Cut(reason)) => break (reason, false),
+            Err(Order::Rest) => {
+                // A request may have begun since that was ordered.
+                if open.client.is_at_rest() {
+                    open.client.rests();
+                    let parts = connection.into_parts();
+                    let mut stream = parts.io.into_inner();
+                    stream.read_again(parts.read_buf);
+                    return Turn::Silent(stream);
+                }
+                open.resume();
+            }
         }
     };
     // What is still under way ends here, and is recorded.
@@ -409,7 +485,7 @@ async fn http1<T: Transport>(gateway: Rc<Gateway>, open: &Rc<Open>, stream: Clie
     if closed == Closed::Done
         && let Some(tunnel) = open.client.take_tunnel()
     {
-        return Box::pin(pass_on(open, tunnel, stream, parts.read_buf)).await;
+        return Turn::Ended(Box::pin(pass_on(open, tunnel, *stream, parts.read_buf)).await);
     }
     if closed == Closed::HeaderTimeout && open.client.has_begun() {
         // Boxed: as below.
@@ -420,7 +496,7 @@ async fn http1<T: Transport>(gateway: Rc<Gateway>, open: &Rc<Open>, stream: Clie
         // Boxed: it is rare, and its buffer would be part of every connection.
         Box::pin(hear_out(&mut stream)).await;
     }
-    closed
+    Turn::Ended(closed)
 }
 
 /// Says no more, and reads what is still said.
@@ -449,7 +525,7 @@ async fn pass_on<T: Transport>(open: &Open, tunnel: Box<Tunnel>, stream: ClientS
     tunnel.run(stream, ahead, cut).await;
     match open.order.get() {
         Order::Cut(reason) => reason,
-        Order::Finish(_) | Order::Serve => Closed::Done,
+        Order::Finish(_) | Order::Rest | Order::Serve => Closed::Done,
     }
 }
 
@@ -489,7 +565,7 @@ async fn http2<T: Transport>(gateway: Rc<Gateway>, open: &Rc<Open>, stream: Clie
             biased;
             closed = polled => break closed,
             () = open.ordered.notified() => match open.order.get() {
-                Order::Serve => {}
+                Order::Rest | Order::Serve => {}
                 Order::Finish(_) => {
                     open.client.told_to_go();
                     connection.as_mut().graceful_shutdown();

@@ -13,15 +13,22 @@ use memchr::memchr;
 #[derive(Debug, Default)]
 pub(super) struct Spelling {
     at: At,
-    line: Line,
+    // Rare: most heads come whole.
+    begun: Option<Box<Begun>>,
     /// The number of the head that is coming, less one.
     heads: u64,
-    /// Of the head that is coming: a line with something in it has come, so that the next empty one is the end; how many lengths
-    /// it has, and the last; whether its body is in chunks, and whether what follows may be no HTTP.
+    head: Head,
+}
+
+/// The head that is coming.
+#[derive(Clone, Copy, Debug, Default)]
+struct Head {
+    /// A line with something in it has come, so that the next empty one is the end.
     has_begun: bool,
     lengths: u8,
     length: u64,
     is_chunked: bool,
+    /// What follows may be no HTTP.
     may_upgrade: bool,
 }
 
@@ -60,44 +67,58 @@ impl Spelling {
                 }
                 At::Head | At::ChunkSize | At::ChunkEnd | At::Trailers => {
                     let Some(end) = memchr(b'\n', bytes) else {
-                        self.line.add(bytes);
+                        self.begun.get_or_insert_default().add(bytes);
                         return None;
                     };
-                    self.line.add(bytes.get(..end).unwrap_or_default());
-                    bytes = bytes.get(end + 1..).unwrap_or_default();
-                    let line = std::mem::take(&mut self.line);
-                    if self.at == At::Head && self.is_odd(&line) {
+                    let (ended, rest) = bytes.split_at(end);
+                    bytes = rest.get(1..).unwrap_or_default();
+                    let mut begun = self.begun.take();
+                    let line = match &mut begun {
+                        None => Line::of(ended),
+                        Some(begun) => {
+                            begun.add(ended);
+                            begun.line()
+                        }
+                    };
+                    if self.at == At::Head && self.is_odd(line) {
                         return Some(self.heads + 1);
                     }
-                    self.at = self.after(&line);
+                    self.at = self.after(line);
                 }
             }
         }
         None
     }
 
-    fn is_odd(&mut self, line: &Line) -> bool {
-        if let Some(value) = line.value(b"content-length") {
-            self.lengths = self.lengths.saturating_add(1);
-            self.length = number(value, 10).unwrap_or(u64::MAX);
+    fn is_odd(&mut self, line: Line<'_>) -> bool {
+        let head = &mut self.head;
+        // Most fields are neither: their first letter says so.
+        match line.start.first() {
+            Some(b'c' | b'C') => {
+                if let Some(value) = line.value(b"content-length") {
+                    head.lengths = head.lengths.saturating_add(1);
+                    head.length = number(value, 10).unwrap_or(u64::MAX);
+                }
+            }
+            Some(b't' | b'T') => head.is_chunked |= line.value(b"transfer-encoding").is_some(),
+            Some(b'u' | b'U') => head.may_upgrade |= line.value(b"upgrade").is_some(),
+            _ => {}
         }
-        self.is_chunked |= line.value(b"transfer-encoding").is_some();
-        self.may_upgrade |= line.value(b"upgrade").is_some();
-        !line.ends_with_return() || self.lengths > 1
+        !line.ends_with_return() || head.lengths > 1
     }
 
     /// Where it is after a line.
-    fn after(&mut self, line: &Line) -> At {
+    fn after(&mut self, line: Line<'_>) -> At {
         match self.at {
             At::Head if !line.is_empty() => {
-                self.has_begun = true;
+                self.head.has_begun = true;
                 At::Head
             }
             // Empty lines before a request are nothing (RFC 9112, section 2.2).
-            At::Head if !self.has_begun => At::Head,
+            At::Head if !self.head.has_begun => At::Head,
             At::Head => {
-                let Self { length, is_chunked, may_upgrade, heads, .. } = std::mem::take(self);
-                self.heads = heads + 1;
+                let Head { length, is_chunked, may_upgrade, .. } = std::mem::take(&mut self.head);
+                self.heads += 1;
                 match (may_upgrade, is_chunked, length) {
                     (true, ..) | (_, false, u64::MAX) => At::Lost,
                     (_, true, _) => At::ChunkSize,
@@ -106,7 +127,7 @@ impl Spelling {
                 }
             }
             At::ChunkSize => {
-                let digits = line.text().split(|byte| !byte.is_ascii_hexdigit()).next().unwrap_or_default();
+                let digits = line.start.split(|byte| !byte.is_ascii_hexdigit()).next().unwrap_or_default();
                 match number(digits, 16) {
                     Some(0) => At::Trailers,
                     Some(size) => At::Chunk(size),
@@ -120,23 +141,22 @@ impl Spelling {
     }
 }
 
-/// The start of a line, as much as is of interest of it, and its end.
-#[derive(Debug)]
-struct Line {
-    start: [u8; Self::ROOM],
+/// A line without its line feed: the start, as much as is of interest of it, and the end.
+#[derive(Clone, Copy, Debug)]
+struct Line<'a> {
+    start: &'a [u8],
     length: usize,
     last: u8,
 }
 
-impl Line {
+impl<'a> Line<'a> {
     /// Longer than a name that matters with its value, however generously spaced.
     const ROOM: usize = 64;
 
-    fn add(&mut self, part: &[u8]) {
-        let room = self.start.get_mut(self.length.min(Self::ROOM)..).unwrap_or_default();
-        room.iter_mut().zip(part).for_each(|(kept, byte)| *kept = *byte);
-        self.length = self.length.saturating_add(part.len());
-        self.last = part.last().copied().unwrap_or(self.last);
+    /// One that came whole.
+    fn of(whole: &'a [u8]) -> Self {
+        let start = whole.get(..Self::ROOM).unwrap_or(whole);
+        Self { start, length: whole.len(), last: whole.last().copied().unwrap_or_default() }
     }
 
     fn ends_with_return(&self) -> bool {
@@ -147,21 +167,39 @@ impl Line {
         self.length == usize::from(self.ends_with_return())
     }
 
-    fn text(&self) -> &[u8] {
-        self.start.get(..self.length.min(Self::ROOM)).unwrap_or_default()
-    }
-
     /// The value of a field of this name, if that is what the line is. A longer one than there is room for is none of a number.
-    fn value(&self, name: &[u8]) -> Option<&[u8]> {
-        let (written, value) = self.text().split_at_checked(name.len())?;
+    fn value(&self, name: &[u8]) -> Option<&'a [u8]> {
+        let (written, value) = self.start.split_at_checked(name.len())?;
         let is_it = written.eq_ignore_ascii_case(name);
         value.split_first().filter(|(colon, _)| is_it && **colon == b':').map(|(_, value)| value.trim_ascii())
     }
 }
 
-impl Default for Line {
+/// What has come of a line that has not ended.
+#[derive(Debug)]
+struct Begun {
+    start: [u8; Line::ROOM],
+    length: usize,
+    last: u8,
+}
+
+impl Begun {
+    fn add(&mut self, part: &[u8]) {
+        let room = self.start.get_mut(self.length.min(Line::ROOM)..).unwrap_or_default();
+        room.iter_mut().zip(part).for_each(|(kept, byte)| *kept = *byte);
+        self.length = self.length.saturating_add(part.len());
+        self.last = part.last().copied().unwrap_or(self.last);
+    }
+
+    fn line(&self) -> Line<'_> {
+        let start = self.start.get(..self.length.min(Line::ROOM)).unwrap_or_default();
+        Line { start, length: self.length, last: self.last }
+    }
+}
+
+impl Default for Begun {
     fn default() -> Self {
-        Self { start: [0; Self::ROOM], length: 0, last: 0 }
+        Self { start: [0; Line::ROOM], length: 0, last: 0 }
     }
 }
 

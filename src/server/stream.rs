@@ -7,6 +7,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::spelling::Spelling;
@@ -24,9 +25,10 @@ impl Transport for Socket {
     }
 }
 
-impl Transport for SecureStream<Socket> {
+// Boxed: it is large, and moved whenever its connection comes to rest.
+impl Transport for Box<SecureStream<Socket>> {
     fn socket(&self) -> &Socket {
-        Self::socket(self)
+        SecureStream::socket(self)
     }
 }
 
@@ -37,6 +39,8 @@ pub(super) struct ClientStream<T> {
     transport: T,
     client: Rc<Client>,
     heads: Spelling,
+    // What was read and is to be read again. It is known already.
+    again: Bytes,
 }
 
 /// What comes first on a new connection.
@@ -54,11 +58,34 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 impl<T: Transport> ClientStream<T> {
     pub(super) fn new(transport: T, client: Rc<Client>) -> Self {
-        Self { transport, client, heads: Spelling::default() }
+        Self { transport, client, heads: Spelling::default(), again: Bytes::new() }
     }
 
     pub(super) fn socket(&self) -> &Socket {
         self.transport.socket()
+    }
+
+    pub(super) fn transport_mut(&mut self) -> &mut T {
+        &mut self.transport
+    }
+
+    pub(super) fn into_transport(self) -> T {
+        self.transport
+    }
+
+    /// Gives back what was read ahead.
+    pub(super) fn read_again(&mut self, read: Bytes) {
+        // Even of nothing, it would hold the buffer that it was cut from.
+        self.again = if read.is_empty() { Bytes::new() } else { read };
+    }
+
+    /// Ready when there may be something to read: after it was read dry, and as long as nobody reads it.
+    pub(super) fn poll_heard_of(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match self.again.is_empty() {
+            // Whoever reads next hears of an error, too.
+            true => self.transport.socket().poll_readable(cx).map(drop),
+            false => Poll::Ready(()),
+        }
     }
 
     fn watch_heads(&mut self, read: &[u8]) {
@@ -92,6 +119,13 @@ impl ClientStream<Socket> {
 
 impl<T: Transport> AsyncRead for ClientStream<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.again.is_empty() {
+            let ready = self.again.len().min(buf.remaining());
+            buf.put_slice(&self.again.split_to(ready));
+            // The start of a head that came behind a request, whose patience it had until now.
+            let _ = self.client.received(0);
+            return Poll::Ready(Ok(()));
+        }
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.transport).poll_read(cx, buf))?;
         let read = buf.filled().get(before..).unwrap_or_default();
@@ -107,6 +141,7 @@ impl<T: Transport> AsyncRead for ClientStream<T> {
 
 impl<T: Transport> AsyncWrite for ClientStream<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.client.flushed(false);
         Pin::new(&mut self.transport).poll_write(cx, buf)
     }
 
@@ -115,6 +150,7 @@ impl<T: Transport> AsyncWrite for ClientStream<T> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.client.flushed(false);
         Pin::new(&mut self.transport).poll_write_vectored(cx, bufs)
     }
 
@@ -123,7 +159,9 @@ impl<T: Transport> AsyncWrite for ClientStream<T> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.transport).poll_flush(cx)
+        ready!(Pin::new(&mut self.transport).poll_flush(cx))?;
+        self.client.flushed(true);
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

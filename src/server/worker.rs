@@ -30,6 +30,7 @@ use super::{
     complaints::Complaints,
     connection::{self, Closed, Open},
     listening::Listening,
+    stream::ClientStream,
 };
 use crate::{
     net::Socket,
@@ -408,12 +409,14 @@ impl Worker {
         let number = self.next.replace(self.next.get() + 1);
         let weak = Rc::downgrade(&open);
         self.open.borrow_mut().insert(number, Rc::clone(&open));
-        spawn_local(Rc::clone(self).serve(number, open, socket));
+        // Boxed: each step that passes it on would have room for it, for as long as the connection lasts.
+        let stream = Box::new(ClientStream::new(socket, Rc::clone(&open.client)));
+        spawn_local(Rc::clone(self).serve(number, open, stream));
         Some(weak)
     }
 
-    async fn serve(self: Rc<Self>, number: u64, open: Rc<Open>, socket: Socket) {
-        let closed = connection::serve(Rc::clone(&self.gateway), &open, socket).await;
+    async fn serve(self: Rc<Self>, number: u64, open: Rc<Open>, stream: Box<ClientStream<Socket>>) {
+        let closed = connection::serve(Rc::clone(&self.gateway), &open, stream).await;
         if closed == Closed::Panic {
             self.setup.panics.add(self.gateway.worker(), 1);
             self.warn(

@@ -30,7 +30,7 @@ pub use http1::Garbage;
 pub use http1::fuzzing;
 pub use pool::{Bells, Connection, Limits, Pools, Reuse, Unsent};
 pub use stream::BackendStream;
-pub use wire::{Sendable, TakesTrailers, Upgraded, WireError};
+pub use wire::{Added, RequestHead, Sendable, Upgraded, WireError};
 
 use crate::telemetry::cells::WorkerId;
 

@@ -19,7 +19,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Response, request::Parts};
+use http::Response;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::sync::Notify;
@@ -27,7 +27,7 @@ use tokio::sync::Notify;
 use super::{
     Backend, DialError, Sendable,
     http1::Http1,
-    wire::{self, Http2, Upgraded, Wire, WireError},
+    wire::{self, Http2, RequestHead, Upgraded, Wire, WireError},
 };
 use crate::config::plan;
 
@@ -138,32 +138,30 @@ impl<B: Sendable> Pools<B> {
         Self { worker, bells, by_slot: RefCell::default() }
     }
 
-    /// A connection to the backend: an idle one where `reuse` allows it, else a new one. Waits for a place where the cap is
-    /// reached; the caller sets the deadline.
-    ///
-    /// # Errors
-    /// Why there is no connection.
-    pub async fn checkout(
-        &self,
-        backend: &Arc<Backend>,
-        limits: Limits,
-        reuse: Reuse,
-    ) -> Result<Connection<B>, DialError> {
+    /// A connection to the backend that is there: an idle one where `reuse` allows it, or a stream of a shared one. `now` is about
+    /// now.
+    pub fn at_hand(&self, backend: &Arc<Backend>, limits: Limits, reuse: Reuse, now: Instant) -> Option<Connection<B>> {
         let pool = self.pool(backend);
         if reuse == Reuse::Refused {
             // One of them has just been found dead, so the others are suspect, and one may hold the last place.
             pool.idle.borrow_mut().clear();
             pool.shared.borrow_mut().retain(|shared| !shared.wire.is_idle());
         }
+        pool.take_idle(limits, now).or_else(|| pool.take_stream())
+    }
+
+    /// A new connection to the backend, after none was [at hand](Self::at_hand). Waits for a place where the cap is reached, and
+    /// takes what is given back meanwhile; the caller sets the deadline.
+    ///
+    /// # Errors
+    /// Why there is no connection.
+    pub async fn checkout(&self, backend: &Arc<Backend>, limits: Limits) -> Result<Connection<B>, DialError> {
+        let pool = self.pool(backend);
         let mut waiting = None;
         loop {
-            // Whoever waited takes what is given back: that was in use a moment ago.
-            if (reuse == Reuse::Allowed || waiting.is_some())
-                && let Some(connection) = pool.take_idle(limits)
+            if waiting.is_some()
+                && let Some(connection) = pool.take_idle(limits, Instant::now()).or_else(|| pool.take_stream())
             {
-                return Ok(connection);
-            }
-            if let Some(connection) = pool.take_stream() {
                 return Ok(connection);
             }
             if !pool.is_opening.get()
@@ -244,9 +242,8 @@ impl<B: Sendable> Pools<B> {
 }
 
 impl<B: Sendable> Pool<B> {
-    fn take_idle(self: &Rc<Self>, limits: Limits) -> Option<Connection<B>> {
+    fn take_idle(self: &Rc<Self>, limits: Limits, now: Instant) -> Option<Connection<B>> {
         let mut idle = self.idle.borrow_mut();
-        let now = Instant::now();
         while let Some(mut last) = idle.pop_back() {
             if last.is_reusable(now) {
                 return Some(self.connection(Using::Http1(last.wire), limits, true));
@@ -355,7 +352,7 @@ impl<B: Sendable> Connection<B> {
     ///
     /// # Errors
     /// Why there is none, with the body if no byte of the request was written.
-    pub async fn send(&mut self, head: &Parts, body: B) -> Result<Response<()>, Unsent<B>> {
+    pub async fn send(&mut self, head: &RequestHead, body: B) -> Result<Response<()>, Unsent<B>> {
         match &mut self.wire {
             Using::Http1(wire) => wire.send(head, body).await,
             Using::Http2 { stream, response } => {

@@ -13,7 +13,7 @@ use std::{
 
 use bytes::{Buf, Bytes};
 use futures_util::FutureExt as _;
-use http::{HeaderValue, Uri, Version, header, request::Parts, uri::PathAndQuery};
+use http::{HeaderName, HeaderValue, Uri, Version, header, request::Parts, uri::PathAndQuery};
 use http_body::{Body, Frame, SizeHint};
 use hyper::{Request, Response, body::Incoming, client::conn::http2, rt::Executor};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -75,9 +75,19 @@ impl<B: Body<Data: Buf + Send, Error: Into<BoxError>> + Unpin + 'static> Sendabl
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// A client that says `TE: trailers`, among the extensions of its request. A backend in HTTP/2 is told so, too: gRPC asks for it.
-#[derive(Clone, Copy, Debug)]
-pub struct TakesTrailers;
+/// Fields that the gateway adds to a head, none of which it has already.
+pub type Added = Vec<(HeaderName, HeaderValue)>;
+
+/// The head of a request as a backend gets it.
+#[derive(Debug)]
+pub struct RequestHead {
+    /// What the client sent of it.
+    pub parts: Parts,
+    /// What the gateway adds. Beside the map of fields: nobody looks for them there, and to put them in would cost a hash each.
+    pub added: Added,
+    /// The client says `TE: trailers`. A backend in HTTP/2 is told so, too: gRPC asks for it.
+    pub takes_trailers: bool,
+}
 
 /// An open connection.
 pub(super) enum Wire<B: Sendable> {
@@ -123,6 +133,13 @@ pub enum WireError {
     /// What the system says.
     #[error(transparent)]
     Io(#[from] io::Error),
+}
+
+/// One to which nothing is added.
+impl From<Parts> for RequestHead {
+    fn from(parts: Parts) -> Self {
+        Self { parts, added: Vec::new(), takes_trailers: false }
+    }
 }
 
 type Http2Connection<B> = http2::Connection<TokioIo<BackendStream>, Upload<B>, Tasks>;
@@ -272,7 +289,7 @@ impl<B: Sendable> Http2<B> {
 
     pub(super) async fn send(
         &self,
-        head: &Parts,
+        head: &RequestHead,
         body: B,
         stream: &Rc<Stream<B>>,
     ) -> Result<Response<Incoming>, Unsent<B>> {
@@ -290,8 +307,9 @@ impl<B: Sendable> Http2<B> {
     }
 
     /// A head as one of HTTP/2: the host is a part of the target (RFC 9113, section 8.3.1).
-    fn dressed(&self, head: &Parts) -> Parts {
-        let mut head = head.clone();
+    fn dressed(&self, RequestHead { parts, added, takes_trailers }: &RequestHead) -> Parts {
+        let mut head = parts.clone();
+        head.headers.extend(added.iter().cloned());
         let host = head.headers.remove(header::HOST);
         let authority = host.as_ref().and_then(|host| host.to_str().ok()?.parse().ok());
         let mut target = std::mem::take(&mut head.uri).into_parts();
@@ -301,7 +319,7 @@ impl<B: Sendable> Http2<B> {
         target.path_and_query.get_or_insert_with(|| PathAndQuery::from_static("/"));
         head.uri = Uri::from_parts(target).unwrap_or_default();
         head.version = Version::HTTP_2;
-        if head.extensions.get::<TakesTrailers>().is_some() {
+        if *takes_trailers {
             head.headers.insert(header::TE, HeaderValue::from_static("trailers"));
         }
         head

@@ -17,7 +17,7 @@ use http::{HeaderMap, Request, Response};
 use http_body_util::Empty;
 use tidegate::{
     config::plan::Protocol,
-    upstream::{self, Bells, Dial, Limits, Pools, Reuse, Slot, Verdict},
+    upstream::{self, Bells, Dial, Limits, Pools, Slot, Verdict},
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -347,9 +347,9 @@ async fn a_silent_call_is_asked_after_no_more_often_than_grpc_servers_allow() {
     let calling = async move {
         let pools = Pools::<Empty<Bytes>>::new(0, Arc::new(Bells::new(1)));
         let limits = Limits { max_connections: None, max_idle: 1, idle: Duration::ZERO, max_age: Duration::ZERO };
-        let mut connection = pools.checkout(&backend, limits, Reuse::Allowed).await.unwrap();
+        let mut connection = pools.checkout(&backend, limits).await.unwrap();
         let (head, body) = Request::new(Empty::new()).into_parts();
-        let _never = connection.send(&head, body).await;
+        let _never = connection.send(&head.into(), body).await;
     };
     let asked = async {
         let (mut peer, _) = listener.accept().await.unwrap();

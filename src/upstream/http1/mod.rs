@@ -25,7 +25,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use http::{Method, Response, StatusCode, header, request::Parts};
+use http::{Method, Response, StatusCode, header};
 use http_body::{Frame, SizeHint};
 use tokio::{
     io::AsyncReadExt as _,
@@ -39,7 +39,7 @@ use self::{
 use super::{
     pool::Unsent,
     stream::BackendStream,
-    wire::{Sendable, Upgraded, WireError},
+    wire::{RequestHead, Sendable, Upgraded, WireError},
 };
 
 /// What a backend sent is not what HTTP/1.1 would have it send.
@@ -121,9 +121,9 @@ impl Http1 {
     }
 
     /// Sends a request and returns the head of its response, which may come before the request has ended.
-    pub(super) async fn send<B: Sendable>(&mut self, head: &Parts, body: B) -> Result<Response<()>, Unsent<B>> {
+    pub(super) async fn send<B: Sendable>(&mut self, head: &RequestHead, body: B) -> Result<Response<()>, Unsent<B>> {
         let mut upload = Upload::new(head, body, std::mem::take(&mut self.out));
-        let method = &head.method;
+        let method = &head.parts.method;
         let mut interim = 0;
         let answered = poll_fn(|cx| {
             let uploaded = upload.poll(cx, &mut self.stream.borrow_mut());

@@ -172,7 +172,7 @@ fn chunked() -> HeaderMap {
 fn a_request_has_one_framing() {
     let encoded = |request: http::request::Builder, length| {
         let mut out = Vec::new();
-        head::encode(&mut out, &request.body(()).unwrap().into_parts().0, length);
+        head::encode(&mut out, &request.body(()).unwrap().into_parts().0.into(), length);
         String::from_utf8(out).unwrap()
     };
     let request = || {

@@ -7,14 +7,14 @@ use std::{
 };
 
 use bytes::{Buf as _, Bytes};
-use http::{HeaderMap, request::Parts};
+use http::HeaderMap;
 use http_body::Frame;
 use tokio::io::AsyncWrite as _;
 
 use super::{
     super::{
         stream::BackendStream,
-        wire::{Sendable, WireError},
+        wire::{RequestHead, Sendable, WireError},
     },
     head::{self, Length},
 };
@@ -38,7 +38,7 @@ pub(super) struct Upload<B> {
 
 impl<B: Sendable> Upload<B> {
     /// Everything is still to be written. `out` is an empty buffer.
-    pub(super) fn new(head: &Parts, body: B, mut out: Vec<u8>) -> Self {
+    pub(super) fn new(head: &RequestHead, body: B, mut out: Vec<u8>) -> Self {
         let length = body.size_hint().exact().map_or(Length::Chunked, Length::Known);
         head::encode(&mut out, head, length);
         let has_body = !body.is_end_stream() && length != Length::Known(0);
