@@ -39,4 +39,5 @@ soak: ## the long drills, in release, with figures: about 10 minutes
 	tests/run --long --release
 
 bench: ## micro benchmarks and the side-by-side run against peers
+	$(CARGO) bench --locked --bench micro
 	benches/run

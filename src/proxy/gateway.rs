@@ -153,7 +153,11 @@ impl Gateway {
             *ids = BytesMut::with_capacity(32 * digits.len());
         }
         ids.extend_from_slice(&digits);
-        HeaderValue::from_maybe_shared(ids.split().freeze()).expect("hexadecimal digits are a header value")
+        let id = HeaderValue::from_maybe_shared(ids.split().freeze());
+        let mut id = id.expect("hexadecimal digits are a header value");
+        // To HPACK: no other head will have it, so the table of fields has no use for it (RFC 7541, section 6.2.3).
+        id.set_sensitive(true);
+        id
     }
 }
 

@@ -24,6 +24,7 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::{io::AsyncWriteExt as _, sync::Notify, task::spawn_local, time::timeout};
+use tower::{Service, ServiceExt as _};
 
 use super::{
     gather::Gathered,
@@ -436,9 +437,9 @@ enum Turn<T> {
 }
 
 /// Serves requests in HTTP/1 until the connection ends, or its client has been silent for a while.
-async fn converse<T: Transport>(gateway: &Rc<Gateway>, open: &Rc<Open>, stream: Box<ClientStream<T>>) -> Turn<T> {
-    let gateway = Rc::clone(gateway);
-    let service = TowerToHyperService::new(gateway.service(Rc::clone(&open.client)));
+async fn converse<T: Transport>(gateway: &Rc<Gateway>, open: &Rc<Open>, mut stream: Box<ClientStream<T>>) -> Turn<T> {
+    stream.close_next(true);
+    let service = TowerToHyperService::new(Rc::clone(gateway).service(Rc::clone(&open.client)));
     let mut builder = http1::Builder::new();
     let limits = &open.client.listener.plan.limits;
     let head = (limits.header_size + HEAD_SLACK) as usize;
@@ -482,6 +483,7 @@ async fn converse<T: Transport>(gateway: &Rc<Gateway>, open: &Rc<Open>, stream: 
     // What is still under way ends here, and is recorded.
     let parts = connection.into_parts();
     let mut stream = parts.io.into_inner();
+    stream.close_next(false);
     if closed == Closed::Done
         && let Some(tunnel) = open.client.take_tunnel()
     {
@@ -501,7 +503,7 @@ async fn converse<T: Transport>(gateway: &Rc<Gateway>, open: &Rc<Open>, stream: 
 
 /// Says no more, and reads what is still said.
 async fn hear_out<T: Transport>(stream: &mut ClientStream<T>) {
-    // hyper has done so, but where an upgrade was asked for and did not come to be. Whoever does not take so little is not heard.
+    // Whoever does not take so little is not heard.
     let _ = timeout(Duration::from_secs(1), stream.shutdown()).await;
     stream.socket().linger().await;
 }
@@ -531,7 +533,7 @@ async fn pass_on<T: Transport>(open: &Open, tunnel: Box<Tunnel>, stream: ClientS
 
 async fn http2<T: Transport>(gateway: Rc<Gateway>, open: &Rc<Open>, stream: ClientStream<T>) -> Closed {
     open.client.multiplexes();
-    let service = TowerToHyperService::new(gateway.service(Rc::clone(&open.client)));
+    let service = TowerToHyperService::new(boxed(gateway.service(Rc::clone(&open.client))));
     let mut builder = http2::Builder::new(Streams(Rc::clone(open)));
     builder
         .max_concurrent_streams(open.client.listener.plan.max_concurrent_streams)
@@ -583,6 +585,15 @@ async fn http2<T: Transport>(gateway: Rc<Gateway>, open: &Rc<Open>, stream: Clie
     // The last words, as GOAWAY, to whoever takes them.
     let _ = timeout(LAST_WORDS, poll_fn(|cx| stream.poll_write_out(cx))).await;
     if open.client.is_flooding() { Closed::Flood } else { closed }
+}
+
+/// A service whose futures are boxed. Each becomes a part of a task, and is moved there in several steps: in one place it is
+/// written once.
+fn boxed<R, S>(service: S) -> impl Service<R, Response = S::Response, Error = S::Error> + Clone
+where
+    S: Service<R, Future: 'static> + Clone,
+{
+    service.map_future(Box::pin)
 }
 
 /// Runs the streams of one HTTP/2 connection as tasks of its worker.

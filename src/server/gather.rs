@@ -28,6 +28,8 @@ pub(super) struct Gathered<S>(Rc<RefCell<Gathering<S>>>);
 struct Gathering<S> {
     stream: S,
     out: BytesMut,
+    // What the last turn had to write: this one is likely to have as much.
+    last: usize,
     // What may still be read in this turn.
     turn: usize,
 }
@@ -40,7 +42,7 @@ impl<S> Clone for Gathered<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Gathered<S> {
     pub(super) fn new(stream: S) -> Self {
-        Self(Rc::new(RefCell::new(Gathering { stream, out: BytesMut::new(), turn: TURN })))
+        Self(Rc::new(RefCell::new(Gathering { stream, out: BytesMut::new(), last: 0, turn: TURN })))
     }
 
     /// Writes what was gathered. Pending until the socket has taken all of it.
@@ -52,6 +54,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gathered<S> {
 impl<S: AsyncWrite + Unpin> Gathering<S> {
     fn poll_write_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.turn = TURN;
+        if !self.out.is_empty() {
+            self.last = self.out.len();
+        }
         while self.out.has_remaining() {
             let written = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.out))?;
             if written == 0 {
@@ -93,6 +98,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gathered<S> {
         let mut gathering = self.0.borrow_mut();
         if gathering.out.len() >= MOST {
             ready!(gathering.poll_write_out(cx))?;
+        }
+        if gathering.out.capacity() == 0 {
+            // At once: to grow to it would copy it several times.
+            let room = gathering.last.min(MOST);
+            gathering.out.reserve(room);
         }
         bufs.iter().for_each(|buf| gathering.out.extend_from_slice(buf));
         Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()))

@@ -15,11 +15,16 @@ use crate::{net::Socket, proxy::Client, tls::SecureStream};
 
 /// What is under a [`ClientStream`].
 pub(super) trait Transport: AsyncRead + AsyncWrite + Unpin {
+    /// Whether it says goodbye before its socket is closed.
+    const SAYS_GOODBYE: bool;
+
     /// The socket at the bottom.
     fn socket(&self) -> &Socket;
 }
 
 impl Transport for Socket {
+    const SAYS_GOODBYE: bool = false;
+
     fn socket(&self) -> &Socket {
         self
     }
@@ -27,6 +32,8 @@ impl Transport for Socket {
 
 // Boxed: it is large, and moved whenever its connection comes to rest.
 impl Transport for Box<SecureStream<Socket>> {
+    const SAYS_GOODBYE: bool = true;
+
     fn socket(&self) -> &Socket {
         SecureStream::socket(self)
     }
@@ -41,6 +48,7 @@ pub(super) struct ClientStream<T> {
     heads: Spelling,
     // What was read and is to be read again. It is known already.
     again: Bytes,
+    is_closed_next: bool,
 }
 
 /// What comes first on a new connection.
@@ -58,7 +66,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 impl<T: Transport> ClientStream<T> {
     pub(super) fn new(transport: T, client: Rc<Client>) -> Self {
-        Self { transport, client, heads: Spelling::default(), again: Bytes::new() }
+        Self { transport, client, heads: Spelling::default(), again: Bytes::new(), is_closed_next: false }
     }
 
     pub(super) fn socket(&self) -> &Socket {
@@ -71,6 +79,11 @@ impl<T: Transport> ClientStream<T> {
 
     pub(super) fn into_transport(self) -> T {
         self.transport
+    }
+
+    /// Whether what shuts it down closes it next: that is as good, and one system call less for each connection.
+    pub(super) fn close_next(&mut self, is_closed_next: bool) {
+        self.is_closed_next = is_closed_next && !T::SAYS_GOODBYE;
     }
 
     /// Gives back what was read ahead.
@@ -165,6 +178,9 @@ impl<T: Transport> AsyncWrite for ClientStream<T> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.is_closed_next {
+            return Poll::Ready(Ok(()));
+        }
         Pin::new(&mut self.transport).poll_shutdown(cx)
     }
 }

@@ -88,7 +88,7 @@ impl Formatter {
         out.push(b'"');
         push_text(out, "request_id", Some(record.request_id));
         push_text(out, "listener", Some(record.listener));
-        push(out, format_args!(",\"client\":\"{}\"", record.client));
+        push_client(out, record.client);
         push_text(out, "method", Some(record.method));
         push_bytes(out, "host", record.host);
         push_bytes(out, "path", Some(record.path));
@@ -98,14 +98,15 @@ impl Formatter {
         push_text(out, "upstream", record.upstream);
         push_text(out, "backend", record.backend);
         if let Some(status) = record.status {
-            push(out, format_args!(",\"status\":{status}"));
+            push_number(out, "status", status.into());
         }
         if let Some(status) = record.grpc_status {
-            push(out, format_args!(",\"grpc_status\":{status}"));
+            push_number(out, "grpc_status", status.into());
         }
         push_text(out, "reason", record.reason);
         push_attempts(out, record.attempts);
-        push(out, format_args!(",\"bytes_in\":{},\"bytes_out\":{}", record.bytes_in, record.bytes_out));
+        push_number(out, "bytes_in", record.bytes_in);
+        push_number(out, "bytes_out", record.bytes_out);
         push_millis(out, "duration_ms", record.duration);
         if let Some(first_byte) = record.first_byte {
             push_millis(out, "first_byte_ms", first_byte);
@@ -126,7 +127,8 @@ impl Formatter {
             self.second_text.truncate("2026-11-22T12:05:41.".len());
         }
         out.extend_from_slice(&self.second_text);
-        push(out, format_args!("{micros:06}Z"));
+        push_digits(out, micros, 6);
+        out.push(b'Z');
     }
 }
 
@@ -152,9 +154,48 @@ fn push_key(out: &mut Vec<u8>, key: &str) {
 }
 
 fn push_millis(out: &mut Vec<u8>, key: &str, duration: Duration) {
-    let micros = duration.as_micros();
+    let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+    push_number(out, key, micros / 1000);
+    out.push(b'.');
+    push_digits(out, micros % 1000, 3);
+}
+
+fn push_client(out: &mut Vec<u8>, client: SocketAddr) {
+    push_key(out, "client");
+    out.push(b'"');
+    match client {
+        SocketAddr::V4(client) => {
+            for (octet, end) in client.ip().octets().into_iter().zip(*b"...:") {
+                push_digits(out, octet.into(), 1);
+                out.push(end);
+            }
+            push_digits(out, client.port().into(), 1);
+        }
+        SocketAddr::V6(client) => push(out, format_args!("{client}")),
+    }
+    out.push(b'"');
+}
+
+fn push_number(out: &mut Vec<u8>, key: &str, number: u64) {
     push_key(out, key);
-    push(out, format_args!("{}.{:03}", micros / 1000, micros % 1000));
+    push_digits(out, number, 1);
+}
+
+/// Appends a number, with zeros before it if it has fewer digits. A line has a dozen of them, for each of which the formatting of the
+/// standard library costs several times this.
+fn push_digits(out: &mut Vec<u8>, mut number: u64, least: usize) {
+    // As many as the largest has.
+    let mut digits = [b'0'; 20];
+    let mut count = 0;
+    for digit in digits.iter_mut().rev() {
+        *digit = b'0' + (number % 10) as u8;
+        number /= 10;
+        count += 1;
+        if number == 0 && count >= least {
+            break;
+        }
+    }
+    out.extend_from_slice(digits.get(digits.len() - count..).unwrap_or_default());
 }
 
 fn push_attempts(out: &mut Vec<u8>, attempts: &[Attempt<'_>]) {

@@ -1,0 +1,116 @@
+//! What a decision costs, alone: find the route, admit the request, pick the backend. `cargo bench --bench micro`.
+//!
+//! Each is measured in batches; printed is the median batch, in nanoseconds for one decision. What counts is how the figures of
+//! one run compare: with ten routes and with ten thousand, with ten backends and with ten thousand.
+#![allow(clippy::print_stdout, reason = "its output is its result")]
+
+use std::{
+    fmt::Write as _,
+    future::Future as _,
+    hint::black_box,
+    net::IpAddr,
+    pin::pin,
+    task::{Context, Poll, Waker},
+    time::Instant,
+};
+
+use http::{Request, request::Parts};
+use tidegate::{
+    config::{self, Source},
+    layers::{Pass, PasswordPool},
+    runtime::{self, Edition, Registry, Resolved, Snapshot, Tokens},
+    telemetry::WorkerId,
+    upstream::Lease,
+};
+
+const WORKER: WorkerId = WorkerId(0);
+const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+const KEY: &str = "0123456789abcdef0123456789abcdef";
+const DIGEST: &str = "3eb1bd439947eb762998e566ccc2e099c791118b2f40579cc4f7da2b5061b7f9";
+
+const BATCHES: usize = 101;
+const DECISIONS: u32 = 10_000;
+
+fn main() {
+    for routes in [10, 10_000] {
+        find(routes);
+    }
+    admit("no layers", "");
+    admit("an API key and a rate limit", ", auth: keys, limit: 1000000/s per key");
+    for backends in [10, 10_000] {
+        pick(backends);
+    }
+}
+
+fn find(routes: usize) {
+    let snapshot = snapshot(&(0..routes).fold(String::new(), |mut text, n| {
+        let _ = writeln!(text, "  - {{ host: \"*.h{n}.example.com\", path: /a/b{n}/*, to: app }}");
+        let _ = writeln!(text, "  - {{ path: /a/b{n}/c/*, to: app }}");
+        text
+    }));
+    let listener = snapshot.listeners.values().next().expect("a listener");
+    let table = &snapshot.served(listener.id).expect("it is served").table;
+    report(&format!("find, {} routes", 2 * routes), || {
+        let route = table.find(black_box("x.h7.example.com"), black_box("/a/b7/some/longer/path"));
+        assert!(black_box(route).is_some());
+    });
+}
+
+fn admit(what: &str, layers: &str) {
+    let snapshot = snapshot(&format!("  - {{ path: /*, to: app{layers} }}\n"));
+    let route = snapshot.routes.values().next().expect("a route");
+    let mut head = head();
+    report(&format!("admit, {what}"), || {
+        let mut pass = Pass::default();
+        {
+            let admitted = pin!(route.layers.admit(WORKER, CLIENT, &mut head, &mut pass));
+            let admitted = admitted.poll(&mut Context::from_waker(Waker::noop()));
+            assert!(matches!(black_box(admitted), Poll::Ready(Ok(()))));
+        }
+        // The layer has taken it out.
+        head.headers.insert("x-api-key", http::HeaderValue::from_static(KEY));
+    });
+}
+
+fn pick(backends: usize) {
+    let many = (0..backends).fold(String::new(), |mut text, n| {
+        let _ = write!(text, "127.{}.{}.{}:9, ", 1 + n / 62_500, n / 250 % 250, 1 + n % 250);
+        text
+    });
+    let snapshot = snapshot(&format!("  - {{ path: /*, to: [{many}], health: none }}\n"));
+    let upstream = &snapshot.routes.values().next().expect("a route").upstream;
+    report(&format!("pick, {backends} backends"), || {
+        let eligible = upstream.live.eligible();
+        let member = eligible.pick(upstream.live.turn(WORKER), &[]).expect("somebody");
+        drop(black_box(Lease::take(member, None)));
+    });
+}
+
+fn head() -> Parts {
+    let request = Request::get("/a/b7").header("host", "x.h7.example.com").header("x-api-key", KEY).body(());
+    request.expect("a request").into_parts().0
+}
+
+fn snapshot(routes: &str) -> Snapshot {
+    let text = format!(
+        "listen: 8080\n\
+         upstreams: {{ app: {{ backends: [127.0.0.1:9001, 127.0.0.1:9002], health: none }} }}\n\
+         auth: {{ keys: {{ api_key: {{ header: x-api-key, keys: {{ bench: sha256:{DIGEST} }} }} }} }}\n\
+         routes:\n{routes}"
+    );
+    let loaded = config::load(&Source { path: "bench.yaml".into(), text }, &|_| None).expect("a good config");
+    let registry = Registry::new(1, Tokens { faults: &[], closes: &[] }, PasswordPool::new(1, 1).expect("a thread"));
+    runtime::build(&registry, &loaded.plan, Edition::new(1, loaded.sha), &Resolved::default()).snapshot
+}
+
+fn report(what: &str, mut decide: impl FnMut()) {
+    let mut batches: Vec<f64> = (0..BATCHES)
+        .map(|_| {
+            let start = Instant::now();
+            (0..DECISIONS).for_each(|_| decide());
+            start.elapsed().as_secs_f64() * 1e9 / f64::from(DECISIONS)
+        })
+        .collect();
+    batches.sort_by(f64::total_cmp);
+    println!("{what:32} {:8.1} ns", batches[BATCHES / 2]);
+}
