@@ -68,7 +68,7 @@ impl Decoder {
         if *method == Method::HEAD || status.is_informational() || matches!(status.as_u16(), 204 | 304) {
             return Ok(Self::Over);
         }
-        let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+        let mut codings = head::values(headers, &TRANSFER_ENCODING);
         if let Some(coding) = codings.next() {
             let is_chunked = coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
             return match is_chunked && codings.next().is_none() && version == Version::HTTP_11 {
@@ -76,7 +76,7 @@ impl Decoder {
                 false => Err(Garbage("a transfer coding other than chunked")),
             };
         }
-        let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+        let mut lengths = head::values(headers, &CONTENT_LENGTH);
         match (lengths.next(), lengths.next()) {
             (None, _) => Ok(Self::UntilClose),
             (Some(length), None) => match decimal(length.as_bytes()) {

@@ -77,9 +77,11 @@ pub(super) struct Head {
 /// # Errors
 /// It is none of HTTP/1.0 or 1.1.
 pub(super) fn parse(read: &mut BytesMut) -> Result<Option<Head>, Garbage> {
-    // The parser forgives empty lines before a head. They came after the end of a response: somebody counts differently.
-    if read.first().is_some_and(|byte| *byte != b'H') {
-        return Err(not_a_head(httparse::Error::Version));
+    match read.first() {
+        None => return Ok(None),
+        Some(b'H') => {}
+        // The parser forgives empty lines before a head. They came after the end of a response: somebody counts differently.
+        Some(_) => return Err(not_a_head(httparse::Error::Version)),
     }
     let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
     let mut parsed = httparse::Response::new(&mut []);
@@ -185,8 +187,13 @@ fn collect(text: &Bytes, fields: &[Place]) -> Result<HeaderMap, Garbage> {
     Ok(headers)
 }
 
+/// The values of a field. Found by looking at one field after the other: a response has few, and a hash costs more.
+pub(super) fn values<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a HeaderValue> {
+    headers.iter().filter(move |(other, _)| *other == name).map(|(_, value)| value)
+}
+
 /// Whether `Connection` has an option, in any of its lines.
 fn has_option(headers: &HeaderMap, option: &[u8]) -> bool {
-    let options = headers.get_all(CONNECTION).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    let options = values(headers, &CONNECTION).flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
     options.map(<[u8]>::trim_ascii).any(|written| written.eq_ignore_ascii_case(option))
 }

@@ -177,8 +177,8 @@ impl Http1 {
                 return Poll::Ready(Err(Garbage("an upgrade that nobody asked for").into()));
             }
             self.response = Decoder::of(method, status, head.response.version(), headers)?;
-            let is_doubtful =
-                headers.contains_key(header::TRANSFER_ENCODING) && headers.contains_key(header::CONTENT_LENGTH);
+            let has = |name| head::values(headers, &name).next().is_some();
+            let is_doubtful = has(header::TRANSFER_ENCODING) && has(header::CONTENT_LENGTH);
             self.keeps_alive = head.keeps_alive && !is_doubtful && self.response != Decoder::UntilClose;
             return Poll::Ready(Ok(head.response));
         }
