@@ -142,7 +142,10 @@ impl Reloader {
                     None => return,
                 },
                 () = self.watch.changed() => self.apply("file watch").await,
-                _ = sweep.tick() => self.registry.limiters().for_each(|limiter| limiter.sweep()),
+                _ = sweep.tick() => {
+                    self.registry.limiters().for_each(|limiter| limiter.sweep());
+                    self.status.live.free_retired();
+                }
                 _ = lookup.tick() => self.look_up_again().await,
             }
         }

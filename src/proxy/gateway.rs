@@ -90,16 +90,12 @@ impl Gateway {
 
     /// The snapshot in force.
     pub fn pin(&self) -> Rc<Pinned> {
-        self.pins.pin(|snapshot| {
-            let members = || snapshot.upstreams.values().flat_map(|upstream| &upstream.members);
-            let live: std::collections::HashSet<_> = members().map(|member| Arc::as_ptr(&member.backend)).collect();
-            self.pools.retain(|backend| live.contains(&Arc::as_ptr(backend)));
-        })
+        self.pins.pin()
     }
 
     /// Upkeep, about once a second: old connections are closed, log lines that wait are handed over.
     pub fn tick(&self, now: Instant) {
-        // An idle worker, too, lets go of what an edit removed.
+        // An idle worker, too, lets go of what was in force.
         drop(self.pin());
         self.pools.prune(now);
         if let Some(buffer) = &mut *self.access_log.borrow_mut() {

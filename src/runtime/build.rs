@@ -1,6 +1,10 @@
 //! From a plan to a snapshot and the registry that goes with it. Pure: dropped, it is as if it had never been.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    net::SocketAddr,
+    sync::Arc,
+};
 
 use http::{HeaderName, HeaderValue};
 
@@ -157,6 +161,9 @@ impl Building<'_> {
         });
 
         let connector = self.connector(plan, kept);
+        // By hash: ten thousand backends are no hundred million comparisons.
+        let known = kept.map(KeptUpstream::by_address).unwrap_or_default();
+        let mut reached = HashSet::new();
         let mut members: Vec<Member> = Vec::new();
         let mut unresolved = Vec::new();
         for backend in &plan.backends {
@@ -169,10 +176,11 @@ impl Building<'_> {
             };
             for (address, name) in addresses {
                 // Two names may lead to one address: it is one backend, under the first of them.
-                if members.iter().all(|member| *member.backend.address() != address) {
+                if reached.insert(address.clone()) {
+                    let there = known.get(&address);
                     let dial = dial(plan, backend, address, connector.as_ref());
-                    let known = kept.and_then(|kept| kept.backend(&dial));
-                    let shared = known.unwrap_or_else(|| self.backend(plan, dial));
+                    let known = there.into_iter().flatten().find(|backend| *backend.dial() == dial);
+                    let shared = known.map_or_else(|| self.backend(plan, dial), Arc::clone);
                     members.push(member(backend, name, shared));
                 }
             }

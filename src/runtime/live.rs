@@ -6,7 +6,7 @@ use std::{
     cell::RefCell,
     rc::Rc,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{
             AtomicU64,
             Ordering::{Acquire, Release},
@@ -23,13 +23,15 @@ use super::Snapshot;
 pub struct Live {
     snapshot: ArcSwap<Snapshot>,
     swaps: AtomicU64,
+    // Those that were in force: whoever lets go of one last would free thousands of routes, and a worker has better things to do.
+    retired: Mutex<Vec<Arc<Snapshot>>>,
 }
 
 impl Live {
     /// The first snapshot.
     #[must_use]
     pub fn new(snapshot: Snapshot) -> Self {
-        Self { snapshot: ArcSwap::from_pointee(snapshot), swaps: AtomicU64::new(0) }
+        Self { snapshot: ArcSwap::from_pointee(snapshot), swaps: AtomicU64::new(0), retired: Mutex::default() }
     }
 
     /// The snapshot in force, for the control plane. A request pins one instead.
@@ -40,9 +42,20 @@ impl Live {
 
     /// Puts a snapshot in force. Called by the one task that applies edits.
     pub fn replace(&self, snapshot: Snapshot) {
-        self.snapshot.store(Arc::new(snapshot));
+        let retired = self.snapshot.swap(Arc::new(snapshot));
+        self.retired.lock().unwrap_or_else(PoisonError::into_inner).push(retired);
         // After the snapshot: whoever sees the new number finds the new snapshot.
         self.swaps.fetch_add(1, Release);
+    }
+
+    /// Frees the snapshots that were in force and that nobody holds any more. Called now and then by the control plane.
+    pub fn free_retired(&self) {
+        let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
+        let (held, free) =
+            std::mem::take(&mut *retired).into_iter().partition(|snapshot| Arc::strong_count(snapshot) > 1);
+        *retired = held;
+        drop(retired);
+        drop::<Vec<_>>(free);
     }
 }
 
@@ -71,12 +84,10 @@ impl Pins {
         Self { live, pinned }
     }
 
-    /// The snapshot in force. Calls `changed` first where it is another one than at the last call.
-    pub fn pin(&self, changed: impl FnOnce(&Snapshot)) -> Rc<Pinned> {
+    /// The snapshot in force.
+    pub fn pin(&self) -> Rc<Pinned> {
         if self.pinned.borrow().swaps != self.live.swaps.load(Acquire) {
-            let pinned = Rc::new(Pinned::of(&self.live));
-            changed(&pinned.snapshot);
-            self.pinned.replace(pinned);
+            self.pinned.replace(Rc::new(Pinned::of(&self.live)));
         }
         Rc::clone(&self.pinned.borrow())
     }

@@ -12,9 +12,10 @@ use crate::{
     base::Name,
     config::plan,
     layers::{Authenticator, PasswordPool, Pipeline, RateLimiter},
+    net::Address,
     telemetry::metrics::{ListenerMetrics, RouteMetrics, UpstreamMetrics},
     tls,
-    upstream::{self, Backend, Dial, Member, Slot},
+    upstream::{self, Backend, Member, Slot},
 };
 
 /// Owns what has a memory, keyed by the part of the plan that defines it: an equal part keeps its object across a reload, a
@@ -63,18 +64,22 @@ pub(super) struct KeptUpstream {
 }
 
 impl KeptUpstream {
-    /// The backend that it reaches, or reached, like this.
-    pub(super) fn backend(&self, dial: &Dial) -> Option<Arc<Backend>> {
+    /// The backends that it reaches, or reached, by their addresses. One address may be reached in several ways.
+    pub(super) fn by_address(&self) -> HashMap<Address, Vec<Arc<Backend>>> {
         let present = self.members.iter().map(|member| Arc::clone(&member.backend));
         let departed = self.departed.iter().filter_map(Weak::upgrade);
-        present.chain(departed).find(|backend| backend.dial() == dial)
+        present.chain(departed).fold(HashMap::new(), |mut all, backend| {
+            all.entry(backend.address().clone()).or_insert_with(Vec::new).push(backend);
+            all
+        })
     }
 
     /// The backends that it had and that are not among these any more, as far as they still live.
     pub(super) fn departed(&self, members: &[Member]) -> Vec<Weak<Backend>> {
         let present = self.members.iter().map(|member| Arc::downgrade(&member.backend));
         let had = present.chain(self.departed.iter().cloned());
-        let is_gone = |backend: &Arc<Backend>| !members.iter().any(|member| Arc::ptr_eq(&member.backend, backend));
+        let has: HashSet<*const Backend> = members.iter().map(|member| Arc::as_ptr(&member.backend)).collect();
+        let is_gone = |backend: &Arc<Backend>| !has.contains(&Arc::as_ptr(backend));
         had.filter(|backend| backend.upgrade().as_ref().is_some_and(is_gone)).collect()
     }
 }

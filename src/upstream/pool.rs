@@ -180,8 +180,8 @@ impl<B: Sendable> Pools<B> {
         }
     }
 
-    /// Closes idle connections that are too old, too long idle, or dead, and all to backends that are draining. Called about
-    /// once a second.
+    /// Closes idle connections that are too old, too long idle, or dead, and all to backends that are draining, as those do that an
+    /// edit has removed. Called about once a second.
     pub fn prune(&self, now: Instant) {
         for place in self.by_slot.borrow_mut().iter_mut() {
             place.take_if(|pool| pool.backend.is_draining() && pool.waiting.get() == 0);
@@ -190,13 +190,6 @@ impl<B: Sendable> Pools<B> {
                 // Those that are still in use end with their last request.
                 pool.shared.borrow_mut().retain(|shared| shared.is_reusable(now));
             }
-        }
-    }
-
-    /// Drops the pools of backends that are gone. Called when a worker first sees a new generation.
-    pub fn retain(&self, is_live: impl Fn(&Arc<Backend>) -> bool) {
-        for pool in self.by_slot.borrow_mut().iter_mut() {
-            pool.take_if(|pool| !is_live(&pool.backend) && pool.waiting.get() == 0);
         }
     }
 
