@@ -208,7 +208,7 @@ impl Client {
 
     /// It speaks HTTP/2. Frames come at any time, so that nothing but a request ends the idleness.
     pub fn multiplexes(&self) {
-        let patient = Multiplexed {
+        let multiplexed = Multiplexed {
             streams: HashMap::default(),
             credit: CREDIT,
             abandoned: 0,
@@ -216,7 +216,7 @@ impl Client {
             worn_out: Rc::default(),
             told_to_go: None,
         };
-        self.multiplexed.replace(Some(Box::new(patient)));
+        self.multiplexed.replace(Some(Box::new(multiplexed)));
         self.enter(Phase::Idle, Instant::now());
     }
 

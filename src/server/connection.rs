@@ -420,7 +420,11 @@ async fn http1<T: Transport>(gateway: Rc<Gateway>, open: &Rc<Open>, mut stream: 
         while let Err(order) = unless_ordered(open, poll_fn(|cx| stream.poll_heard_of(cx))).await {
             match order {
                 Order::Cut(reason) => return reason,
-                Order::Finish(_) => return Closed::Done,
+                Order::Finish(_) => {
+                    // Boxed: as above.
+                    Box::pin(say_goodbye(&mut stream)).await;
+                    return Closed::Done;
+                }
                 Order::Rest | Order::Serve => {}
             }
         }
@@ -474,6 +478,7 @@ async fn converse<T: Transport>(gateway: &Rc<Gateway>, open: &Rc<Open>, mut stre
                     let parts = connection.into_parts();
                     let mut stream = parts.io.into_inner();
                     stream.read_again(parts.read_buf);
+                    stream.close_next(false);
                     return Turn::Silent(stream);
                 }
                 open.resume();
@@ -501,10 +506,15 @@ async fn converse<T: Transport>(gateway: &Rc<Gateway>, open: &Rc<Open>, mut stre
     Turn::Ended(closed)
 }
 
+/// Says that nothing comes any more: in TLS in so many words, without which an end may be an attacker's.
+async fn say_goodbye<T: Transport>(stream: &mut ClientStream<T>) {
+    // Whoever does not take so little is not waited for.
+    let _ = timeout(LAST_WORDS, stream.shutdown()).await;
+}
+
 /// Says no more, and reads what is still said.
 async fn hear_out<T: Transport>(stream: &mut ClientStream<T>) {
-    // Whoever does not take so little is not heard.
-    let _ = timeout(Duration::from_secs(1), stream.shutdown()).await;
+    say_goodbye(stream).await;
     stream.socket().linger().await;
 }
 

@@ -9,6 +9,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     thread,
+    time::Duration,
 };
 
 use rustls::version::{TLS12, TLS13};
@@ -59,6 +60,24 @@ fn the_certificate_is_that_of_the_name_that_was_asked_for() {
         let error = authority.trusting().connect(gateway.address(), unknown).map(drop).unwrap_err();
         assert!(error.to_string().contains("not valid for name"), "{unknown}: {error}");
     }
+}
+
+#[test]
+fn a_connection_at_rest_is_told_of_its_end() {
+    let (backend, authority) = (Backend::start(), Authority::new("authority"));
+    let pair = authority.server(&["gateway.test"], 1);
+    let gateway = start(&backend, &[&pair], "");
+    let connect = || authority.trusting().connect(gateway.address(), "gateway.test").unwrap();
+    let (mut resting, mut busy) = (connect(), connect());
+    for _ in 0..2 {
+        assert_eq!(resting.get("/").text(), "hello");
+        // A sweep lets it rest after half a second without a request.
+        thread::sleep(Duration::from_secs(1));
+    }
+    assert_eq!(busy.get("/").text(), "hello");
+    assert_eq!(gateway.stop(), 0);
+    assert!(resting.hears_goodbye());
+    assert!(busy.hears_goodbye());
 }
 
 #[test]

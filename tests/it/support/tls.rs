@@ -1,7 +1,8 @@
 //! Certificates, and clients that speak TLS.
 
 use std::{
-    fmt, io,
+    fmt,
+    io::{self, Read as _},
     net::{SocketAddr, TcpStream},
     sync::Arc,
 };
@@ -148,6 +149,11 @@ impl Client<TlsStream> {
     /// The certificate that was shown: all its bytes.
     pub fn shown(&self) -> CertificateDer<'static> {
         self.inner().conn.peer_certificates().unwrap()[0].clone().into_owned()
+    }
+
+    /// Whether the connection ends in order, with `close_notify`.
+    pub fn hears_goodbye(&mut self) -> bool {
+        matches!(self.inner_mut().read(&mut [0]), Ok(0))
     }
 
     /// What was agreed on.
