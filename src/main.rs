@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-/// Half of glibc's instructions for what a request allocates (`benches/README.md`).
+/// To allocate and to free costs half as many instructions as with glibc's (callgrind), and what connections at rest give up
+/// goes back to the system.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

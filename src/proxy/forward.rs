@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     config::plan::{HostHeader, Protocol, RetryOn},
+    net::values,
     runtime::Route,
     upstream::{Backend, Connection, DialError, Lease, Limits, Member, RequestHead, Reuse, Slot, Tier, WireError},
 };
@@ -43,7 +44,7 @@ pub(super) async fn forward(
     let mut tried = Vec::new();
     let mut last = None;
     let mut is_granted = false;
-    let names_host = headers::early(&head.parts.headers, &HOST).is_some();
+    let names_host = values(&head.parts.headers, &HOST).next().is_some();
     loop {
         if last.is_some() && exchange.is_overdue() {
             return Err(last.unwrap_or(Fault::ResponseTimeout));
@@ -173,6 +174,7 @@ async fn attempt(
                 if !is_asked_for || !headers::settle_framing(response.headers_mut(), special) {
                     return Err(Fault::BadResponse.into());
                 }
+                // Here, where its fields have just been looked at.
                 headers::strip_hop_by_hop(response.headers_mut(), special);
                 return Ok((response, Used { lease, connection }));
             }

@@ -290,7 +290,12 @@ fn ready_for_backend(exchange: &Exchange, mut head: Parts, special: Special) -> 
     }
     let mut added = Added::with_capacity(5);
     headers::forwarded(&mut head.headers, special, client.origin(), &mut added);
-    added.extend(client.identity().map(|(name, subject)| (name.clone(), subject.clone())));
+    // An operator may have called it as one of ours is called, and means it: but the id stays the id.
+    if let Some((name, subject)) = client.identity().filter(|(name, _)| **name != headers::X_REQUEST_ID) {
+        head.headers.remove(name);
+        added.retain(|(other, _)| other != name);
+        added.push((name.clone(), subject.clone()));
+    }
     if special.has(Special::REQUEST_ID) {
         head.headers.remove(headers::X_REQUEST_ID);
     }

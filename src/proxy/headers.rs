@@ -8,7 +8,7 @@ use http::{
 };
 use ipnet::IpNet;
 
-use crate::upstream::Added;
+use crate::{net::values, upstream::Added};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -30,15 +30,14 @@ impl Special {
     pub(super) const EXPECT: Self = Self(1 << 3);
     /// One of those that concern only the connection that they came on, other than `Connection` itself.
     const HOP_BY_HOP: Self = Self(1 << 4);
-    pub(super) const HOST: Self = Self(1 << 5);
-    pub(super) const REQUEST_ID: Self = Self(1 << 6);
-    const TE: Self = Self(1 << 7);
-    pub(super) const TRANSFER_ENCODING: Self = Self(1 << 8);
+    pub(super) const REQUEST_ID: Self = Self(1 << 5);
+    const TE: Self = Self(1 << 6);
+    pub(super) const TRANSFER_ENCODING: Self = Self(1 << 7);
     /// One whose name has an underscore.
-    const UNDERSCORE: Self = Self(1 << 9);
-    pub(super) const UPGRADE: Self = Self(1 << 10);
+    const UNDERSCORE: Self = Self(1 << 8);
+    pub(super) const UPGRADE: Self = Self(1 << 9);
     /// One by which proxies say where a request came from.
-    const WORD_OF_A_PROXY: Self = Self(1 << 11);
+    const WORD_OF_A_PROXY: Self = Self(1 << 10);
 
     pub(super) fn of(headers: &HeaderMap) -> Self {
         Self(headers.keys().fold(0, |all, name| all | Self::of_name(name.as_str()).0))
@@ -54,7 +53,6 @@ impl Special {
                 _ => Self::NONE,
             },
             [b'e', ..] if name == "expect" => Self::EXPECT,
-            [b'h', ..] if name == "host" => Self::HOST,
             [b't', ..] => match name {
                 "te" => Self(Self::TE.0 | Self::HOP_BY_HOP.0),
                 "transfer-encoding" => Self(Self::TRANSFER_ENCODING.0 | Self::HOP_BY_HOP.0),
@@ -103,12 +101,6 @@ fn strip(headers: &mut HeaderMap, special: Special, kind: Special) {
     if special.has(kind) {
         remove_all(headers, |name| Special::of_name(name.as_str()).has(kind));
     }
-}
-
-/// The first value of a field that stands early in most heads: found by looking at one after the other, which costs less there
-/// than a hash.
-pub(super) fn early<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
-    headers.iter().find(|(other, _)| *other == name).map(|(_, value)| value)
 }
 
 // By what is there, not by what might be: a head is short, and a field that is absent would cost a hash.
@@ -286,7 +278,7 @@ pub(super) struct Origin<'a> {
 pub(super) fn forwarded(headers: &mut HeaderMap, special: Special, from: Origin<'_>, added: &mut Added) {
     let Origin { peer, text, scheme, trusted } = from;
     let peer = peer.to_canonical();
-    let host = || early(headers, &header::HOST).cloned();
+    let host = || values(headers, &header::HOST).next().cloned();
     if !special.has(Special::WORD_OF_A_PROXY) {
         added.extend(host().map(|host| (X_FORWARDED_HOST, host)));
         added.push((X_FORWARDED_FOR, text));

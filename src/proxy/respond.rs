@@ -5,12 +5,11 @@ use std::{borrow::Cow, rc::Rc};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, header};
 use serde::Serialize;
 
-use super::{
-    Exchange, Fault, ResponseBody, forward, grpc,
-    headers::{X_REQUEST_ID, early},
-    sanitise::Malformed,
+use super::{Exchange, Fault, ResponseBody, forward, grpc, headers::X_REQUEST_ID, sanitise::Malformed};
+use crate::{
+    layers::{Pass, Refusal},
+    net::values,
 };
-use crate::layers::{Pass, Refusal};
 
 /// The methods of RFC 9110 and RFC 5789 that pass. Others pass, too, but nobody asks for a list of those.
 const ALLOWED: HeaderValue = HeaderValue::from_static("DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT");
@@ -30,7 +29,7 @@ pub(super) enum Form {
 
 impl Form {
     pub(super) fn of<B>(request: &Request<B>) -> Self {
-        let accept = early(request.headers(), &header::ACCEPT).map(HeaderValue::as_bytes);
+        let accept = values(request.headers(), &header::ACCEPT).next().map(HeaderValue::as_bytes);
         match accept.is_some_and(|accept| accept.starts_with(b"text/html")) {
             true => Self::Html,
             false if grpc::is_call(request) => Self::Grpc,

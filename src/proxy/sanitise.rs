@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     config::plan::ClientLimits,
+    net::values,
     route::{self, HostError, PathError},
 };
 
@@ -115,7 +116,7 @@ pub(super) fn sanitise(head: &mut Parts, special: Special) -> Result<(), Malform
 
 /// The host that a sane request is for: lower case, without port; empty where an HTTP/1.0 client named none.
 pub(super) fn host(head: &Parts) -> Result<route::Host<'_>, Malformed> {
-    let written = headers::early(&head.headers, &header::HOST).map(HeaderValue::to_str).transpose();
+    let written = values(&head.headers, &header::HOST).next().map(HeaderValue::to_str).transpose();
     Ok(route::normalise_host(written.map_err(|_| Malformed::HostHeader)?.unwrap_or_default())?)
 }
 

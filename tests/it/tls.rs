@@ -181,6 +181,22 @@ fn clients_show_a_certificate_of_the_right_authority() {
     assert!(backend.request().head.all("x_client_subject").is_empty());
 }
 
+/// The header of the subject may have any name, also one that the gateway says something else in.
+#[test]
+fn the_subject_is_said_once_whatever_its_header_is_called() {
+    let authority = Authority::new("authority");
+    let pair = authority.server(&["gateway.test"], 1);
+    for name in ["x-forwarded-for", "x-forwarded-proto", "user-agent"] {
+        let backend = Backend::start();
+        let fields = format!("client_ca: ca.pem, client_subject: {name}");
+        let gateway = launch(&backend, &[&pair], &fields, Launch::default().file("ca.pem", authority.pem()), "");
+        let amy = authority.trusting().identified_by(authority.client("amy"));
+        let mut amy = amy.connect(gateway.address(), "gateway.test").unwrap();
+        assert_eq!(amy.send("GET / HTTP/1.1\r\nhost: a\r\nuser-agent: u\r\n\r\n").response().status(), 200);
+        assert_eq!(backend.request().head.all(name), ["O=Example,CN=amy"], "{name}");
+    }
+}
+
 #[test]
 fn without_a_certificate_there_is_no_subject_whatever_the_client_says() {
     let (backend, authority) = (Backend::start(), Authority::new("authority"));

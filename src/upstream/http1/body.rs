@@ -8,6 +8,7 @@ use http::{
 use http_body::SizeHint;
 
 use super::{Garbage, head};
+use crate::net::values;
 
 /// The longest line before a chunk: a size, and extensions that nobody reads.
 const LONGEST_LINE: usize = 4 * 1024;
@@ -68,7 +69,7 @@ impl Decoder {
         if *method == Method::HEAD || status.is_informational() || matches!(status.as_u16(), 204 | 304) {
             return Ok(Self::Over);
         }
-        let mut codings = head::values(headers, &TRANSFER_ENCODING);
+        let mut codings = values(headers, &TRANSFER_ENCODING);
         if let Some(coding) = codings.next() {
             let is_chunked = coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
             return match is_chunked && codings.next().is_none() && version == Version::HTTP_11 {
@@ -76,7 +77,7 @@ impl Decoder {
                 false => Err(Garbage("a transfer coding other than chunked")),
             };
         }
-        let mut lengths = head::values(headers, &CONTENT_LENGTH);
+        let mut lengths = values(headers, &CONTENT_LENGTH);
         match (lengths.next(), lengths.next()) {
             (None, _) => Ok(Self::UntilClose),
             (Some(length), None) => match decimal(length.as_bytes()) {

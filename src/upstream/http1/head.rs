@@ -11,6 +11,7 @@ use httparse::{ParserConfig, Status};
 use hyper::ext::ReasonPhrase;
 
 use super::{super::wire::RequestHead, Garbage};
+use crate::net::values;
 
 /// Fields that a head or trailers of a backend may have.
 const MAX_FIELDS: usize = 100;
@@ -185,11 +186,6 @@ fn collect(text: &Bytes, fields: &[Place]) -> Result<HeaderMap, Garbage> {
         headers.append(name, value.map_err(|_| Garbage("what is no value of a field"))?);
     }
     Ok(headers)
-}
-
-/// The values of a field. Found by looking at one field after the other: a response has few, and a hash costs more.
-pub(super) fn values<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a HeaderValue> {
-    headers.iter().filter(move |(other, _)| *other == name).map(|(_, value)| value)
 }
 
 /// Whether `Connection` has an option, in any of its lines.

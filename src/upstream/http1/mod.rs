@@ -41,6 +41,7 @@ use super::{
     stream::BackendStream,
     wire::{RequestHead, Sendable, Upgraded, WireError},
 };
+use crate::net::values;
 
 /// What a backend sent is not what HTTP/1.1 would have it send.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -177,7 +178,7 @@ impl Http1 {
                 return Poll::Ready(Err(Garbage("an upgrade that nobody asked for").into()));
             }
             self.response = Decoder::of(method, status, head.response.version(), headers)?;
-            let has = |name| head::values(headers, &name).next().is_some();
+            let has = |name| values(headers, &name).next().is_some();
             let is_doubtful = has(header::TRANSFER_ENCODING) && has(header::CONTENT_LENGTH);
             self.keeps_alive = head.keeps_alive && !is_doubtful && self.response != Decoder::UntilClose;
             return Poll::Ready(Ok(head.response));
