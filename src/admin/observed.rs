@@ -168,7 +168,7 @@ impl Observed {
 
     /// Whether anybody asks its backends.
     pub(super) fn is_checked(&self) -> bool {
-        self.view.plan.health.is_some()
+        self.view.plan.health.is_checked()
     }
 
     pub(super) fn standing(&self) -> Standing {

@@ -105,7 +105,7 @@ pub(crate) fn set(status: &Status, upstream: &str, verdicts: &[Verdict]) {
     let upstream = &snapshot.upstreams[upstream];
     assert_eq!(upstream.members.len(), verdicts.len());
     upstream.members.iter().zip(verdicts).for_each(|(member, verdict)| member.backend.set_verdict(*verdict));
-    upstream.live.publish(Eligible::among(&upstream.members, upstream.plan.when_all_down));
+    upstream.live.publish(Eligible::among(&upstream.members, upstream.plan.health.when_all_down));
 }
 
 pub(crate) fn refuse_an_edit(status: &Status) {

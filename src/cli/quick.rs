@@ -38,7 +38,7 @@ mod tests {
             assert!(loaded.warnings.is_empty(), "{}", loaded.warnings.short());
             let upstream = loaded.plan.upstreams.values().next().unwrap();
             assert_eq!(upstream.backends.len(), 4);
-            assert!(upstream.health.is_some());
+            assert!(upstream.health.is_checked());
         }
     }
 

@@ -324,7 +324,7 @@ fn counted(count: usize, what: &str) -> String {
 
 fn asked(upstream: &crate::config::plan::Upstream) -> String {
     use crate::{base::duration::Written, config::plan::ProbeKind};
-    let Some(check) = &upstream.health else { return "no health check".to_owned() };
+    let Some(check) = upstream.health.checks.first() else { return "no health check".to_owned() };
     let every = Written(check.interval);
     match &check.kind {
         ProbeKind::Http(http) => format!("{} {} every {every}", http.method, http.path),

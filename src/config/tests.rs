@@ -133,7 +133,7 @@ routes:
 fn a_short_interval_keeps_its_timeout_shorter() {
     let upstream =
         one_upstream("listen: 1\nroutes: [{ path: /, to: '10.0.0.1:80', health: { active: { interval: 100ms } } }]");
-    let check = upstream.health.unwrap();
+    let check = upstream.health.checks[0].clone();
     assert_eq!((check.interval_changing.as_millis(), check.timeout.as_millis()), (100, 50));
 }
 
@@ -151,7 +151,7 @@ routes:
     assert_eq!(loaded.plan.listeners["main"].bind.port(), Some(80));
     let upstream = &loaded.plan.upstreams["/*"];
     assert_eq!(upstream.backends[0].authority(), "127.0.0.1:8080");
-    let check = upstream.health.as_ref().unwrap();
+    let check = &upstream.health.checks[0];
     assert_eq!(check.port, Some(8080));
     let ProbeKind::Http(probe) = &check.kind else { panic!("an http probe") };
     let body = probe.expect.body.as_deref();

@@ -186,7 +186,7 @@ impl Building<'_> {
             }
         }
         let workers = self.next.workers;
-        let first_slice = || upstream::Upstream::new(Eligible::among(&members, plan.when_all_down), workers);
+        let first_slice = || upstream::Upstream::new(Eligible::among(&members, plan.health.when_all_down), workers);
         let kept = KeptUpstream {
             plan: Arc::clone(plan),
             departed: kept.map(|kept| kept.departed(&members)).unwrap_or_default(),
@@ -216,7 +216,7 @@ impl Building<'_> {
     }
 
     fn backend(&mut self, plan: &plan::Upstream, dial: Dial) -> Arc<Backend> {
-        let verdict = if plan.health.is_some() { Verdict::Checking } else { Verdict::Unchecked };
+        let verdict = if plan.health.is_checked() { Verdict::Checking } else { Verdict::Unchecked };
         let workers = self.next.workers;
         self.next.allot(|slot| Backend::new(slot, dial, verdict, workers))
     }

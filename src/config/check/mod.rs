@@ -8,6 +8,7 @@ mod access;
 mod across;
 mod address;
 mod hash;
+mod health;
 mod pattern;
 mod process;
 mod route;

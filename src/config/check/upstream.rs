@@ -1,31 +1,22 @@
-//! Upstreams, their backends, and how their health is asked.
+//! Upstreams and their backends.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use http::{HeaderName, HeaderValue, Method, uri::PathAndQuery};
+use http::HeaderValue;
 
 use super::{Check, Placed, Upstreams, address::is_dns_name};
 use crate::{
-    base::{Name, Percent},
+    base::Name,
     config::{
         diagnostics::Code,
-        plan::{
-            Backend, Balance, Expect, HealthCheck, Host, HostHeader, HttpProbe, ProbeKind, Protocol, StatusRange,
-            Upstream, WhenAllDown,
-        },
-        spec::{
-            self, ActiveSpec, Address, BackendSpec, HealthShort, HealthSpec, List, Named, OneOrMany, ShortOr, Spec,
-            Status, UpstreamSpec, Written,
-        },
+        plan::{Backend, Balance, Health, Host, HostHeader, Protocol, Upstream},
+        spec::{self, Address, BackendSpec, List, ShortOr, Spec, UpstreamSpec, Written},
         yaml::At,
     },
 };
 
 pub(super) const DAY: Duration = Duration::from_secs(86_400);
 const BALANCES: &[(&str, Balance)] = &[("round_robin", Balance::RoundRobin)];
-
-/// Health as a whole: the check, and what happens when all are down.
-pub(super) type Health = (Option<HealthCheck>, WhenAllDown);
 
 impl<'a> Check<'a> {
     pub(super) fn upstreams(&mut self, spec: &Spec, at: At<'a>) -> Upstreams<'a> {
@@ -50,7 +41,7 @@ impl<'a> Check<'a> {
         };
         let protocol = self.protocol(at, written);
         let tls = self.upstream_tls(at, &name, written.tls.as_ref(), &backends, protocol);
-        let (health, when_all_down) = self.health(at, &format!("upstream `{name}`"), written.health.as_ref());
+        let health = self.health(at, &format!("upstream `{name}`"), written.health.as_ref());
         let age = Duration::ZERO..=DAY * 30;
         let max_in_flight = self.count(at, "max_in_flight", written.max_in_flight.as_ref(), 1..=1_000_000);
         let max_connections = self.count(at, "max_connections", written.max_connections.as_ref(), 1..=1_000_000);
@@ -64,7 +55,6 @@ impl<'a> Check<'a> {
             tls,
             protocol,
             health,
-            when_all_down,
             max_in_flight,
             max_connections,
             max_idle_connections: max_idle.unwrap_or(256),
@@ -83,8 +73,7 @@ impl<'a> Check<'a> {
             host: HostHeader::default(),
             tls: None,
             protocol: Protocol::default(),
-            health: None,
-            when_all_down: WhenAllDown::default(),
+            health: Health::default(),
             max_in_flight: None,
             max_connections: None,
             max_idle_connections: 256,
@@ -101,9 +90,8 @@ impl<'a> Check<'a> {
         health: Health,
         balance: Balance,
     ) -> Upstream {
-        let (health, when_all_down) = health;
         let tls = self.upstream_tls(self.root, &name, None, &backends, Protocol::default());
-        Upstream { name, backends, balance, tls, health, when_all_down, ..self.plain_upstream(true) }
+        Upstream { name, backends, balance, tls, health, ..self.plain_upstream(true) }
     }
 
     /// `defaults.timeouts.idle`; what is wrong with it is reported once, by the routes' section.
@@ -208,277 +196,6 @@ impl<'a> Check<'a> {
             }
         }
     }
-
-    /// The health of an upstream or of the addresses of a route. `whose` names it with its kind.
-    pub(super) fn health(
-        &mut self,
-        at: At<'a>,
-        whose: &str,
-        written: Option<&ShortOr<HealthShort, HealthSpec>>,
-    ) -> Health {
-        let health_at = at.key("health");
-        let no_check = (None, WhenAllDown::Fail);
-        let fields = match written {
-            None if at.has("health") => return no_check,
-            None => {
-                self.no_health(at, whose);
-                return no_check;
-            }
-            Some(ShortOr::Short(short)) => return self.short_health(health_at, &short.text),
-            Some(ShortOr::Fields(fields)) => fields,
-        };
-        let modes = [("fail", WhenAllDown::Fail), ("try_all", WhenAllDown::TryAll)];
-        let what = "a mode for when all are down";
-        let when =
-            self.choice(health_at, "when_all_down", fields.when_all_down.as_ref(), what, &modes).unwrap_or_default();
-        match &fields.active {
-            Some(active) => (self.active(health_at.key("active"), active), when),
-            None => {
-                // A field that belongs in `active` was found misplaced: that is one mistake, not two.
-                if health_at.keys().iter().all(|key| &**key == "when_all_down") {
-                    self.no_health(health_at, whose);
-                }
-                (None, when)
-            }
-        }
-    }
-
-    fn no_health(&mut self, at: At<'a>, whose: &str) {
-        if self.has_stray_field(at) {
-            return;
-        }
-        let finding = self.finding(Code::NoHealth, at, format!("{whose} has no health check"));
-        self.report(finding.label("add `health: /healthz`, or `health: none` if this is meant"));
-    }
-
-    fn short_health(&mut self, at: At<'a>, text: &str) -> Health {
-        let path = match text {
-            "none" => return (None, WhenAllDown::Fail),
-            "tcp" => return (Some(check_of(ProbeKind::Tcp)), WhenAllDown::Fail),
-            path if path.starts_with('/') => self.probe_path(at, path),
-            _ => {
-                let finding = self.finding(Code::NotAChoice, at, format!("`{}` is not a health check", at.shown()));
-                self.report(finding.label("write a path like /healthz, or tcp, or none"));
-                return (None, WhenAllDown::Fail);
-            }
-        };
-        let check = path.map(|path| check_of(ProbeKind::Http(HttpProbe { path, ..plain_probe() })));
-        (check, WhenAllDown::Fail)
-    }
-
-    fn active(&mut self, at: At<'a>, written: &ActiveSpec) -> Option<HealthCheck> {
-        let kinds = [("http", true), ("tcp", false)];
-        let is_http = self.choice(at, "type", written.kind.as_ref(), "a kind of probe", &kinds).unwrap_or(true);
-        let kind = match is_http {
-            true => ProbeKind::Http(self.http_probe(at, written)),
-            false => {
-                for field in ["path", "method", "headers", "expect"].into_iter().filter(|field| at.has(field)) {
-                    let message = format!("`{field}` does not belong in a tcp check");
-                    let mut finding = self.finding(Code::Misplaced, at.key(field), message);
-                    finding.span = at.key(field).key_span();
-                    self.report(finding.label("a tcp check only connects: delete it, or write type: http"));
-                }
-                ProbeKind::Tcp
-            }
-        };
-        let plain = check_of(kind);
-        let least = Duration::from_millis(10);
-        let interval = self.duration(at, "interval", written.interval.as_ref(), least..=DAY);
-        let interval = interval.unwrap_or(plain.interval);
-        let changing = self.duration(at, "interval_changing", written.interval_changing.as_ref(), least..=DAY);
-        let timeout = self.duration(at, "timeout", written.timeout.as_ref(), Duration::from_millis(1)..=DAY);
-        self.probe_order(at, interval, changing, timeout);
-        let count = |value: Option<u32>, default| value.and_then(|value| u16::try_from(value).ok()).unwrap_or(default);
-        let healthy_after = self.count(at, "healthy_after", written.healthy_after.as_ref(), 1..=1_000);
-        let unhealthy_after = self.count(at, "unhealthy_after", written.unhealthy_after.as_ref(), 1..=1_000);
-        Some(HealthCheck {
-            port: self.count(at, "port", written.port.as_ref(), 1..=65_535).and_then(|port| u16::try_from(port).ok()),
-            interval,
-            interval_changing: changing.unwrap_or(plain.interval_changing.min(interval)),
-            timeout: timeout.unwrap_or(if plain.timeout < interval { plain.timeout } else { interval / 2 }),
-            healthy_after: count(healthy_after, plain.healthy_after),
-            unhealthy_after: count(unhealthy_after, plain.unhealthy_after),
-            jitter: self.percent(at, "jitter", written.jitter.as_ref(), Percent::whole(50)).unwrap_or(plain.jitter),
-            ..plain
-        })
-    }
-
-    fn probe_order(&mut self, at: At<'a>, interval: Duration, changing: Option<Duration>, timeout: Option<Duration>) {
-        let written = crate::base::duration::Written;
-        if let Some(timeout) = timeout.filter(|timeout| *timeout >= interval) {
-            let message = format!(
-                "health timeout ({}) is not shorter than its interval ({})",
-                written(timeout),
-                written(interval)
-            );
-            let finding = self.finding(Code::Contradiction, at.key("timeout"), message).label("probes would overlap");
-            self.report(finding);
-        }
-        if let Some(changing) = changing.filter(|changing| *changing > interval) {
-            let message =
-                format!("interval_changing ({}) is longer than interval ({})", written(changing), written(interval));
-            let finding = self.finding(Code::Contradiction, at.key("interval_changing"), message);
-            self.report(finding.label("probes are meant to be faster while a verdict is pending"));
-        }
-    }
-
-    fn http_probe(&mut self, at: At<'a>, written: &ActiveSpec) -> HttpProbe {
-        let plain = plain_probe();
-        let path = written.path.as_ref().and_then(|path| self.probe_path(at.key("path"), &path.text));
-        let method = written.method.as_ref().and_then(|method| self.method(at.key("method"), &method.text));
-        let method = method.unwrap_or(plain.method);
-        let headers = written.headers.as_ref().map(|headers| self.probe_headers(at.key("headers"), headers));
-        let expect_at = at.key("expect");
-        let expect = written.expect.as_ref();
-        let status = expect.and_then(|expect| expect.status.as_ref());
-        let body = expect.and_then(|expect| expect.body.as_ref()).map(|body| body.text.clone());
-        if body.is_some() && method == Method::HEAD {
-            let finding =
-                self.finding(Code::Contradiction, expect_at.key("body"), "the answer to HEAD has no body to match");
-            self.report(finding.label("probe with GET"));
-        }
-        if body.as_deref() == Some("") {
-            let finding = self.finding(Code::Invalid, expect_at.key("body"), "every body holds the empty text");
-            self.report(finding.label("write what the body must hold, or delete it"));
-        }
-        let status = status.map(|status| self.statuses(expect_at.key("status"), status)).filter(|s| !s.is_empty());
-        let expect = Expect { status: status.unwrap_or(plain.expect.status), body };
-        HttpProbe { path: path.unwrap_or(plain.path), method, headers: headers.unwrap_or_default(), expect }
-    }
-
-    fn probe_path(&mut self, at: At<'a>, path: &str) -> Option<String> {
-        let parses = path.parse::<PathAndQuery>().is_ok_and(|parsed| parsed.as_str() == path);
-        if path.starts_with('/') && parses {
-            return Some(path.to_owned());
-        }
-        let finding = self.finding(Code::Invalid, at, format!("`{}` is not a path to probe", at.shown()));
-        self.report(finding.label("write it like /healthz or /healthz?full=1"));
-        None
-    }
-
-    /// A method; `CONNECT` and unknown ones are refused, as nothing here can send or route them.
-    pub(super) fn method(&mut self, at: At<'a>, text: &str) -> Option<Method> {
-        let known = [
-            Method::GET,
-            Method::HEAD,
-            Method::OPTIONS,
-            Method::POST,
-            Method::PUT,
-            Method::PATCH,
-            Method::DELETE,
-            Method::TRACE,
-        ];
-        let custom = || text.bytes().all(|byte| byte.is_ascii_uppercase()) && !text.is_empty() && text != "CONNECT";
-        if let Some(method) = known.iter().find(|method| method.as_str() == text) {
-            return Some(method.clone());
-        }
-        if custom()
-            && let Ok(method) = Method::from_bytes(text.as_bytes())
-        {
-            return Some(method);
-        }
-        let finding = self.finding(Code::Invalid, at, format!("`{}` is not a method", at.shown()));
-        let upper = text.to_ascii_uppercase();
-        let finding = match known.iter().any(|method| method.as_str() == upper) {
-            true => finding.label(format!("write {upper}")).fix(upper),
-            false => finding.label("write it like GET"),
-        };
-        self.report(finding);
-        None
-    }
-
-    fn probe_headers(&mut self, at: At<'a>, headers: &Named<Written<spec::Any>>) -> Vec<(HeaderName, HeaderValue)> {
-        const FRAMING: &[&str] = &["connection", "content-length", "te", "trailer", "transfer-encoding", "upgrade"];
-        const SECRET: &[&str] = &["authorization", "cookie", "proxy-authorization", "x-api-key"];
-        let mut checked = vec![];
-        for (name, value) in &headers.0 {
-            let at = at.key(name);
-            let lower = name.to_ascii_lowercase();
-            if SECRET.contains(&lower.as_str()) && !at.is_expanded() {
-                self.mask(at);
-                let finding = self.finding(Code::PlainSecret, at, format!("`{name}` is written in plain text"));
-                self.report(finding.label("write ${NAME} or ${file:PATH}"));
-            }
-            let finding = match (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(&value.text)) {
-                (Ok(header), _) if FRAMING.contains(&header.as_str()) => {
-                    self.finding(Code::Invalid, at, format!("`{name}` cannot be set on a probe")).label("delete it")
-                }
-                (Ok(header), Ok(value)) => {
-                    checked.push((header, value));
-                    continue;
-                }
-                (Err(_), _) => {
-                    // It may be a misspelt one that carries a secret.
-                    self.mask(at);
-                    let mut finding = self.finding(Code::Invalid, at, format!("`{name}` is not the name of a header"));
-                    finding.span = at.key_span();
-                    finding
-                }
-                (_, Err(_)) => self
-                    .finding(Code::Invalid, at, format!("the value of `{name}` cannot be sent in a header"))
-                    .label("printable ASCII only"),
-            };
-            self.report(finding);
-        }
-        checked.sort_by(|a, b| a.0.as_str().cmp(b.0.as_str()));
-        checked
-    }
-
-    fn statuses(&mut self, at: At<'a>, written: &OneOrMany<Status>) -> Vec<StatusRange> {
-        let mut ranges: Vec<StatusRange> = match written {
-            OneOrMany::One(status) => self.status(at, &status.text).into_iter().collect(),
-            OneOrMany::Many(list) => {
-                if list.0.is_empty() {
-                    let finding = self.finding(Code::Missing, at, "no status would pass");
-                    self.report(finding.label("write one, like 200-399"));
-                }
-                let mut ranges = vec![];
-                for (i, status) in list.0.iter().enumerate() {
-                    match status {
-                        Some(status) => ranges.extend(self.status(at.item(i), &status.text)),
-                        None => self.empty_item(at.item(i)),
-                    }
-                }
-                ranges
-            }
-        };
-        ranges.sort_by_key(|range| (range.first, range.last));
-        ranges.dedup();
-        ranges
-    }
-
-    fn status(&mut self, at: At<'a>, text: &str) -> Option<StatusRange> {
-        let (first, last) = text.split_once('-').unwrap_or((text, text));
-        let parse =
-            |text: &str| text.parse::<u16>().ok().filter(|status| text.len() == 3 && (200..=599).contains(status));
-        match (parse(first), parse(last)) {
-            (Some(first), Some(last)) if first <= last => Some(StatusRange { first, last }),
-            _ => {
-                let finding = self.finding(Code::Invalid, at, format!("`{}` is not a status", at.shown()));
-                self.report(finding.label("write one from 200 to 599, or a range like 200-399"));
-                None
-            }
-        }
-    }
-}
-
-fn check_of(kind: ProbeKind) -> HealthCheck {
-    HealthCheck {
-        kind,
-        port: None,
-        interval: Duration::from_secs(10),
-        interval_changing: Duration::from_secs(1),
-        timeout: Duration::from_secs(2),
-        healthy_after: 2,
-        unhealthy_after: 3,
-        jitter: Percent::whole(10),
-    }
-}
-
-fn plain_probe() -> HttpProbe {
-    let status = vec![StatusRange { first: 200, last: 399 }];
-    let expect = Expect { status, body: None };
-    HttpProbe { path: "/healthz".to_owned(), method: Method::GET, headers: vec![], expect }
 }
 
 fn is_ipv6(text: &str) -> bool {

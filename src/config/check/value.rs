@@ -5,6 +5,8 @@
 
 use std::{ops::RangeInclusive, time::Duration};
 
+use http::Method;
+
 use super::Check;
 use crate::{
     base::{Name, NameError, Percent, Size, duration},
@@ -208,6 +210,37 @@ impl<'a> Check<'a> {
             None => finding,
         };
         self.report(finding.note(format!("choices: {}", suggest::list(words()))));
+        None
+    }
+
+    /// A method; `CONNECT` and unknown ones are refused, as nothing here can send or route them.
+    pub(super) fn method(&mut self, at: At<'a>, text: &str) -> Option<Method> {
+        let known = [
+            Method::GET,
+            Method::HEAD,
+            Method::OPTIONS,
+            Method::POST,
+            Method::PUT,
+            Method::PATCH,
+            Method::DELETE,
+            Method::TRACE,
+        ];
+        let custom = || text.bytes().all(|byte| byte.is_ascii_uppercase()) && !text.is_empty() && text != "CONNECT";
+        if let Some(method) = known.iter().find(|method| method.as_str() == text) {
+            return Some(method.clone());
+        }
+        if custom()
+            && let Ok(method) = Method::from_bytes(text.as_bytes())
+        {
+            return Some(method);
+        }
+        let finding = self.finding(Code::Invalid, at, format!("`{}` is not a method", at.shown()));
+        let upper = text.to_ascii_uppercase();
+        let finding = match known.iter().any(|method| method.as_str() == upper) {
+            true => finding.label(format!("write {upper}")).fix(upper),
+            false => finding.label("write it like GET"),
+        };
+        self.report(finding);
         None
     }
 

@@ -4,6 +4,7 @@
 //! (`runtime::registry`): an equal part keeps its object across a reload. For the same reason no file position is in here;
 //! those stay with the findings of the check.
 
+mod health;
 mod layer;
 mod listener;
 mod process;
@@ -12,14 +13,12 @@ mod upstream;
 
 use std::{collections::BTreeMap, sync::Arc};
 
+pub use health::{Expect, Health, HealthCheck, HttpProbe, ProbeKind, StatusRange, WhenAllDown};
 pub use layer::{ApiKeys, Auth, AuthMethod, BasicUser, BasicUsers, Consumer, KeySource, Limit, LimitKey};
 pub use listener::{Bind, ClientLimits, Listener, ProxyProtocol, Tls};
 pub use process::{AccessLog, Admin, Destination, Log, LogFormat, LogLevel, Reload, Shutdown, Workers};
 pub use route::{Coding, Compression, HostPattern, PathPattern, Retries, RetryOn, Route, Timeouts};
-pub use upstream::{
-    Backend, Balance, Expect, HealthCheck, Host, HostHeader, HttpProbe, ProbeKind, Protocol, StatusRange, Upstream,
-    UpstreamTls, WhenAllDown,
-};
+pub use upstream::{Backend, Balance, Host, HostHeader, Protocol, Upstream, UpstreamTls};
 
 use crate::base::Name;
 

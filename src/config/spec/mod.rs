@@ -5,6 +5,7 @@
 //! Field names follow the rules of the file: nouns, units in values, no repeated namespace.
 
 mod access;
+mod health;
 mod home;
 mod process;
 mod route;
@@ -15,10 +16,11 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub(super) use access::{ApiKeySpec, AuthSpec, BasicSpec, LimitSpec};
+pub(super) use health::{ActiveSpec, HealthSpec};
 pub(super) use home::{home, is_planned};
 pub(super) use process::{AdminSpec, CertSpec, ListenerSpec, ListenerTlsSpec, ReloadSpec, ShutdownSpec, TelemetrySpec};
 pub(super) use route::{CompressSpec, Defaults, RetriesSpec, RouteSpec};
-pub(super) use upstream::{ActiveSpec, BackendSpec, HealthSpec, UpstreamSpec, UpstreamTlsSpec};
+pub(super) use upstream::{BackendSpec, UpstreamSpec, UpstreamTlsSpec};
 pub(super) use written::{
     AccessFormat, Address, AdminShort, Any, Balance, Bind, By, Cidr, ClientAuth, Coding, Count, Duration, File, Flag,
     Form, HealthShort, HostHeader, HostPattern, KeyHash, LimitRef, List, Listen, LogFormat, LogLevel, Method, Name,

@@ -232,11 +232,11 @@ impl<A: Ask> Task<A> {
 
     /// Makes the subjects what the config says, and starts to ask those that nobody asks.
     fn apply(&mut self, edit: Edit) {
-        if self.edit.plan.health != edit.plan.health {
+        if self.edit.plan.health.checks != edit.plan.health.checks {
             self.check_is_suspect = self.edit.members.iter().any(|member| member.backend.verdict().is_fit());
         }
         self.edit = edit;
-        let (check, mut shifts) = (self.edit.plan.health.as_ref(), Vec::new());
+        let (check, mut shifts) = (self.edit.plan.health.checks.first(), Vec::new());
         for member in &*self.edit.members {
             match self.subjects.get_mut(&member.backend.slot()) {
                 Some(subject) if Arc::ptr_eq(&subject.member().backend, &member.backend) => {
@@ -286,7 +286,7 @@ impl<A: Ask> Task<A> {
     }
 
     fn schedule_idle(&mut self) {
-        let Some(check) = self.edit.plan.health.clone() else { return };
+        let Some(check) = self.edit.plan.health.checks.first().cloned() else { return };
         let idle: Vec<Slot> =
             self.subjects.iter().filter(|(_, subject)| subject.is_idle()).map(|(slot, _)| *slot).collect();
         let now = Instant::now();
@@ -311,7 +311,7 @@ impl<A: Ask> Task<A> {
     /// Publishes the slice, then tells what changed.
     fn publish(&self, shifts: Vec<Shift>) {
         let Edit { plan, members, .. } = &self.edit;
-        self.shared.upstream.publish(Eligible::among(members, plan.when_all_down));
+        self.shared.upstream.publish(Eligible::among(members, plan.health.when_all_down));
         let eligible = members.iter().filter(|member| member.backend.verdict().is_fit()).count();
         for shift in shifts {
             self.prober.events.emit(shift.event(plan.name.clone(), eligible, members.len()));

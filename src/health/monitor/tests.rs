@@ -14,7 +14,7 @@ use http::HeaderValue;
 use super::*;
 use crate::{
     base::{Name, Percent, Timestamp},
-    config::plan::{Balance, HealthCheck, Host, HostHeader, ProbeKind, WhenAllDown},
+    config::plan::{Balance, Health, HealthCheck, Host, HostHeader, ProbeKind, WhenAllDown},
     health::{BackendView, Kind},
     upstream::{Backend, Lease, Tier},
 };
@@ -181,8 +181,7 @@ fn plan(health: Option<HealthCheck>) -> Arc<plan::Upstream> {
         backends: vec![backend],
         balance: Balance::RoundRobin,
         host: HostHeader::Preserve,
-        health,
-        when_all_down: WhenAllDown::Fail,
+        health: Health { checks: health.into_iter().collect(), ..Health::default() },
         max_in_flight: None,
         max_connections: None,
         max_idle_connections: 256,
