@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     base::Timestamp,
-    health::{Kind, Outcome},
+    health::{Kind, Outcome, Probe},
     upstream::Tier,
 };
 
@@ -157,7 +157,7 @@ impl<'a> Backend<'a> {
             detail: row.detail,
             backup: row.backup,
             weight: row.weight,
-            last_probe: record.and_then(|record| last_conclusive(record.outcomes.iter())).map(LastProbe::of),
+            last_probe: record.and_then(|record| last_conclusive(record.recent.iter())).map(LastProbe::of),
             consecutive: record.map_or_else(Consecutive::default, |r| Consecutive { good: r.good, bad: r.bad }),
             in_flight: row.in_flight(),
             connections: row.connections(),
@@ -166,8 +166,8 @@ impl<'a> Backend<'a> {
 }
 
 /// The last outcome that says something of the backend: an inconclusive one says something of us.
-fn last_conclusive<'a>(outcomes: impl DoubleEndedIterator<Item = &'a std::sync::Arc<Outcome>>) -> Option<&'a Outcome> {
-    outcomes.rev().map(|outcome| &**outcome).find(|outcome| outcome.kind != Kind::Inconclusive)
+fn last_conclusive<'a>(probes: impl DoubleEndedIterator<Item = &'a std::sync::Arc<Probe>>) -> Option<&'a Outcome> {
+    probes.rev().map(|probe| &*probe.outcome).find(|outcome| outcome.kind != Kind::Inconclusive)
 }
 
 impl LastProbe {

@@ -18,12 +18,13 @@ use crate::{
 };
 
 /// The states that a backend can be shown in.
-const STATES: [&str; 6] = [
+const STATES: [&str; 7] = [
     Verdict::Checking.as_str(),
     Verdict::Up.as_str(),
     Verdict::Degraded.as_str(),
     Verdict::Down.as_str(),
     Verdict::Unchecked.as_str(),
+    "ejected",
     "draining",
 ];
 

@@ -119,7 +119,7 @@ fn unwatched(upstream: &runtime::Upstream) -> UpstreamView {
         name: member.name.clone(),
         address: member.backend.address().clone(),
         weight: member.weight,
-        backup: member.backup,
+        tier: member.tier,
         verdict: member.backend.verdict(),
         shown: member.backend.shown(),
         since: member.backend.since(),
@@ -129,6 +129,7 @@ fn unwatched(upstream: &runtime::Upstream) -> UpstreamView {
         plan: Arc::clone(&upstream.plan),
         tier: upstream.live.eligible().tier(),
         first_round_done: false,
+        suspicion: Arc::default(),
         probe_durations: HistogramSum::default(),
         backends: backends.collect(),
     }
@@ -173,15 +174,21 @@ impl Observed {
 
     pub(super) fn standing(&self) -> Standing {
         match self.view.tier {
-            Tier::Nobody | Tier::TryAll => Standing::Down,
-            Tier::Primary | Tier::Backup | Tier::Checking if self.up() < self.total() => Standing::Degraded,
+            Tier::Nobody | Tier::TooFew | Tier::TryAll => Standing::Down,
+            Tier::Ejected => Standing::Degraded,
+            Tier::Primary | Tier::Backup | Tier::Checking if self.is_impaired() => Standing::Degraded,
             Tier::Primary | Tier::Backup | Tier::Checking => Standing::Up,
         }
     }
 
+    /// Whether some backend is not up, or its check is not to be trusted.
+    fn is_impaired(&self) -> bool {
+        self.up() < self.total() || self.view.suspicion.is_some()
+    }
+
     /// Backends that are up or that nobody asks, draining ones left out.
     pub(super) fn up(&self) -> usize {
-        self.staying().filter(|backend| matches!(backend.verdict, Verdict::Up | Verdict::Unchecked)).count()
+        self.staying().filter(|backend| matches!(backend.shown, "up" | "unchecked")).count()
     }
 
     /// Backends that may get traffic.
@@ -215,7 +222,7 @@ impl Observed {
             reason: "dns_error",
             detail: why,
             weight: plan.map_or(1, |plan| plan.weight),
-            backup: plan.is_some_and(|plan| plan.backup),
+            backup: plan.is_some_and(|plan| plan.tier > 0),
             is_eligible: false,
             view: None,
         }
@@ -227,7 +234,7 @@ fn is_draining(backend: &BackendView) -> bool {
 }
 
 fn is_eligible(backend: &BackendView) -> bool {
-    !is_draining(backend) && backend.verdict.is_fit()
+    backend.shown != "ejected" && !is_draining(backend) && backend.verdict.is_fit()
 }
 
 /// A backend as it is shown.
@@ -272,7 +279,7 @@ impl<'a> Row<'a> {
             reason: view.record.reason,
             detail: &view.record.detail,
             weight: view.weight,
-            backup: view.backup,
+            backup: view.tier > 0,
             is_eligible: is_eligible(view),
             view: Some(view),
         }
@@ -311,6 +318,8 @@ impl Overall {
 pub(super) const fn tier(tier: Tier) -> &'static str {
     match tier {
         Tier::Backup => "backup",
+        Tier::Ejected => "ejected",
+        Tier::TooFew => "too_few",
         Tier::Checking => "checking",
         Tier::Nobody => "nobody",
         Tier::Primary => "primary",

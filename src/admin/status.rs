@@ -235,7 +235,7 @@ impl UpstreamStatus {
     /// Whether no backend is eligible, tried all the same or not.
     #[must_use]
     pub fn is_down(&self) -> bool {
-        self.tier == tier(Tier::Nobody) || self.tier == tier(Tier::TryAll)
+        [Tier::Nobody, Tier::TooFew, Tier::TryAll].into_iter().any(|down| self.tier == tier(down))
     }
 }
 

@@ -27,13 +27,13 @@ use super::{
     *,
 };
 use crate::{
-    base::{Name, Timestamp},
+    base::{Name, Percent, Timestamp},
     config::{
         self, Report, Source,
         plan::{Bind, LogFormat, LogLevel},
     },
     control::{Attempt, Readiness, Status},
-    health::{Change, Kind, Monitor, Outcome, Prober, Record},
+    health::{self, Change, Kind, Monitor, Outcome, Probe, Prober, Record},
     layers::PasswordPool,
     proxy::Fault,
     runtime::{Edition, Live, Registry, Resolved, Tokens, build},
@@ -44,7 +44,7 @@ use crate::{
         exposition::Format,
         metrics::{AttemptOutcome, RequestRecord, RouteMetrics},
     },
-    upstream::{Eligible, Tier, Verdict},
+    upstream::{Condition, Eligible, Member, Tier, Verdict},
 };
 use Verdict::{Checking, Degraded, Down, Unchecked, Up};
 
@@ -104,8 +104,9 @@ pub(crate) fn set(status: &Status, upstream: &str, verdicts: &[Verdict]) {
     let snapshot = status.live.load();
     let upstream = &snapshot.upstreams[upstream];
     assert_eq!(upstream.members.len(), verdicts.len());
-    upstream.members.iter().zip(verdicts).for_each(|(member, verdict)| member.backend.set_verdict(*verdict));
-    upstream.live.publish(Eligible::among(&upstream.members, upstream.plan.health.when_all_down));
+    let tell = |(member, verdict): (&Member, &Verdict)| member.backend.set_condition(Condition::new(*verdict));
+    upstream.members.iter().zip(verdicts).for_each(tell);
+    upstream.live.publish(Eligible::among(&upstream.members, &upstream.plan.health, |_| Percent::whole(100)));
 }
 
 pub(crate) fn refuse_an_edit(status: &Status) {
@@ -116,11 +117,12 @@ pub(crate) fn refuse_an_edit(status: &Status) {
     status.last_attempt.store(Arc::new(Attempt { at, by: "file watch", findings: Arc::new(findings), is_live: false }));
 }
 
-fn outcome(kind: Kind, reason: &'static str, detail: &str, status: Option<u16>) -> Arc<Outcome> {
+fn probe(kind: Kind, reason: &'static str, detail: &str, status: Option<u16>) -> Arc<Probe> {
     let at = Timestamp::now();
     let total = Duration::from_micros(3_240);
     let detail = detail.to_owned();
-    Arc::new(Outcome { kind, reason, detail, status, connect: None, first_byte: None, total, body: None, at })
+    let outcome = Outcome { kind, reason, detail, status, connect: None, first_byte: None, total, body: None, at };
+    Arc::new(Probe { check: Name::derived("http /healthz"), generation: 1, outcome: Arc::new(outcome) })
 }
 
 /// `orders` with `big` down for nine probes, as its health task would show it.
@@ -128,11 +130,13 @@ fn one_of_three_down(status: &Status) -> Now {
     set(status, "orders", &[Up, Down, Up]);
     let mut now = Now::look(status);
     let orders = now.upstreams.iter_mut().find(|observed| observed.name().as_str() == "orders").unwrap();
-    let passed = outcome(Kind::Pass, "passed", "200 in 3 ms", Some(200));
-    let late = outcome(Kind::Inconclusive, "late", "this gateway was 3000 ms late", None);
-    let refused = outcome(Kind::Fail, "connect_refused", "connect refused", None);
+    let passed = probe(Kind::Pass, "passed", "200 in 3 ms", Some(200));
+    let late = probe(Kind::Inconclusive, "late", "this gateway was 3000 ms late", None);
+    let refused = probe(Kind::Fail, "connect_refused", "connect refused", None);
     let change = Change {
         at: Timestamp::from_micros(1_795_348_867_000_000),
+        source: health::Source::Active,
+        generation: 1,
         from: "checking",
         to: "down",
         reason: "connect_refused",
@@ -142,7 +146,7 @@ fn one_of_three_down(status: &Status) -> Now {
         good,
         reason: "passed",
         detail: "200 in 3 ms".into(),
-        outcomes: [Arc::clone(&passed), Arc::clone(&late)].into(),
+        recent: [Arc::clone(&passed), Arc::clone(&late)].into(),
         probes: [((Kind::Pass, "passed"), u64::from(good)), ((Kind::Inconclusive, "late"), 1)].into(),
         transitions: [(("up", "passed"), 1)].into(),
         ..Record::default()
@@ -151,7 +155,7 @@ fn one_of_three_down(status: &Status) -> Now {
         bad: 9,
         reason: "connect_refused",
         detail: "connect refused ×9".into(),
-        outcomes: [refused].into(),
+        recent: [refused].into(),
         changes: [Arc::new(change)].into(),
         probes: [((Kind::Fail, "connect_refused"), 9)].into(),
         transitions: [(("down", "connect_refused"), 1)].into(),
@@ -259,7 +263,8 @@ fn a_draining_backend_counts_for_nothing() {
         "upstreams: { web: { backends: [127.0.0.1:1, 127.0.0.1:2], health: / } }\nroutes: [{ path: /*, to: web }]",
     );
     set(&status, "web", &[Up, Down]);
-    status.live.load().upstreams["web"].members[1].backend.set_draining(true);
+    let drained = Condition { is_drained: true, ..Condition::new(Down) };
+    status.live.load().upstreams["web"].members[1].backend.set_condition(drained);
     let observed = &Now::look(&status).upstreams[0];
     assert_eq!((observed.standing(), observed.up(), observed.total(), observed.eligible()), (Standing::Up, 1, 1, 1));
 }
@@ -691,7 +696,7 @@ async fn what_the_health_task_found_is_shown() {
     let snapshot = status.live.load();
     let monitors = snapshot.upstreams.iter().map(|(name, upstream)| {
         let (live, plan) = (Arc::clone(&upstream.live), Arc::clone(&upstream.plan));
-        (name.clone(), Arc::new(Monitor::start(&prober, live, plan, upstream.members.clone())))
+        (name.clone(), Arc::new(Monitor::start(&prober, live, plan, upstream.members.clone(), 1)))
     });
     let monitors: BTreeMap<_, _> = monitors.collect();
     status.monitors.store(Arc::new(monitors.clone()));

@@ -24,6 +24,7 @@ use crate::{
     runtime::{self, Built, Edition, ListenerId, Registry, Resolved, UpstreamId},
     server::{Fleet, Sockets, bind, set_mode},
     telemetry::{AccessLog, Event},
+    upstream::Condition,
 };
 
 /// What an edit is read from, and what the command line says beside it.
@@ -144,6 +145,7 @@ impl Reloader {
                 () = self.watch.changed() => self.apply("file watch").await,
                 _ = sweep.tick() => {
                     self.registry.limiters().for_each(|limiter| limiter.sweep());
+                    self.prober.sweep();
                     self.status.live.free_retired();
                 }
                 _ = lookup.tick() => self.look_up_again().await,
@@ -252,17 +254,23 @@ impl Reloader {
             let (plan, members) = (Arc::clone(&upstream.plan), upstream.members.clone());
             let monitor = match self.monitors.remove(id) {
                 Some(monitor) => {
-                    monitor.update(plan, members);
+                    monitor.update(plan, members, live.generation);
                     monitor
                 }
-                None => Arc::new(Monitor::start(&self.prober, Arc::clone(&upstream.live), plan, members)),
+                None => {
+                    let generation = live.generation;
+                    Arc::new(Monitor::start(&self.prober, Arc::clone(&upstream.live), plan, members, generation))
+                }
             };
             by_name.insert(name.clone(), Arc::clone(&monitor));
             monitors.insert(*id, monitor);
         }
         // Nobody watches the backends of a removed upstream any more; requests that they still have end in their own time.
         for monitor in std::mem::replace(&mut self.monitors, monitors).into_values() {
-            monitor.view().backends.iter().for_each(|view| view.backend.set_draining(true));
+            monitor.view().backends.iter().for_each(|view| {
+                let known = view.backend.condition();
+                view.backend.set_condition(Condition { is_removed: true, ..known });
+            });
         }
         self.status.monitors.store(Arc::new(by_name));
     }

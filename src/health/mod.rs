@@ -5,6 +5,8 @@
 //! verdict (an atomic), the slice (swapped whole) or the [`UpstreamView`]. Nothing here knows routes, requests or the file.
 
 mod cadence;
+mod ejection;
+mod line;
 mod machine;
 mod monitor;
 mod outcome;
@@ -14,9 +16,10 @@ mod subject;
 mod timeline;
 mod view;
 
+pub use ejection::{Ejector, Spared, Window, may_eject};
 pub use machine::{Machine, Thresholds, Transition};
-pub use monitor::{Monitor, Prober};
+pub use monitor::{Monitor, NoSuchBackend, Prober};
 pub use outcome::{Kind, Outcome};
 pub use resolve::{ResolveError, resolve};
-pub use timeline::{Change, Record, Timeline};
+pub use timeline::{Change, Drain, Ejected, Probe, Record, Source, Timeline};
 pub use view::{BackendView, UpstreamView};

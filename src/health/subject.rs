@@ -1,7 +1,7 @@
-//! One member under watch: its question, its machine, its timeline, the probe under way.
+//! One member under watch: what is asked of it, what the answers and the traffic say, who has drained it.
 //!
-//! Everything that changes what is shown of a backend passes through [`Subject::shift`], so that there is exactly one
-//! entry in the timeline, and one event, for each change, and none without.
+//! Everything that changes what is known of a backend passes through [`Subject::shift`], so that there is exactly one entry in
+//! the timeline, and one event, for each change of what is shown, and none without.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,111 +11,306 @@ use tokio::{
 };
 
 use super::{
-    Change, Kind, Machine, Outcome, Thresholds, Timeline, Transition,
-    cadence::{self, Pace},
+    Change, Drain, Ejected, Ejector, Kind, Machine, Outcome, Source, Thresholds, Timeline, Transition, Window,
+    cadence::{self, Pace, Vouching},
+    line::{Line, Switchboard},
     probe::Question,
+    timeline::Probe,
 };
 use crate::{
-    base::{Name, Timestamp, duration::Elapsed},
-    config::plan::HealthCheck,
+    base::{Name, Percent, Timestamp, duration::Elapsed},
+    config::plan::{HealthCheck, Passive},
     telemetry::Event,
-    upstream::{Backend, Member, Verdict},
+    upstream::{Condition, Member, Slot, Verdict},
 };
 
 /// A member under watch.
 #[derive(Debug)]
 pub(super) struct Subject {
     member: Member,
+    generation: u64,
     timeline: Arc<Timeline>,
-    inquiry: Option<Inquiry>,
-    probe: Option<AbortHandle>,
+    inquiries: Vec<Inquiry>,
+    ejector: Ejector,
+    pub(super) window: Window,
+    drain_ends: Option<Instant>,
+    ramp: Option<Instant>,
 }
 
-// What is known through the present health check. A changed check is a new inquiry.
+// What is known through one health check. A changed check is a new inquiry.
 #[derive(Debug)]
 struct Inquiry {
-    question: Arc<Question>,
+    line: Arc<Line>,
     machine: Machine,
     answered: bool,
     last: Option<Kind>,
+    began: Option<Instant>,
+    due: Instant,
+    probe: Option<AbortHandle>,
 }
 
-/// A change of what is shown of a backend, to be told once the slice agrees with it.
+/// A change of what is known of a backend. Where it is shown, there is an event to be told once the slice agrees with it.
 #[derive(Debug)]
 pub(super) struct Shift {
+    pub(super) slot: Slot,
     backend: Name,
-    change: Change,
+    change: Option<Change>,
     lasted: Option<Duration>,
+    /// It may get traffic again.
+    pub(super) comes_back: bool,
 }
 
 impl Shift {
     /// The event that tells of it.
-    pub(super) fn event(self, upstream: Name, eligible: usize, total: usize) -> Event {
-        let Self { backend, lasted, change: Change { from, to, reason, detail, .. } } = self;
-        Event::Backend { upstream, backend, from, to, reason, detail, lasted, eligible, total }
+    pub(super) fn event(self, upstream: Name, eligible: usize, total: usize) -> Option<Event> {
+        let Self { backend, change, lasted, .. } = self;
+        let Change { source, generation, from, to, reason, detail, .. } = change?;
+        let source = source.as_str();
+        Some(Event::Backend {
+            upstream,
+            backend,
+            from,
+            to,
+            source,
+            reason,
+            detail,
+            lasted,
+            eligible,
+            total,
+            generation,
+        })
     }
+}
+
+/// What a probe has led to.
+pub(super) struct Heard {
+    pub(super) shift: Option<Shift>,
+    /// When the next one of the same check is due.
+    pub(super) next: Instant,
 }
 
 impl Subject {
     /// A member that was not watched before. What another watcher found of it is kept as a first opinion.
-    pub(super) fn new(member: &Member, check: Option<&HealthCheck>) -> Self {
+    pub(super) fn new(member: &Member, checks: &[HealthCheck], lines: &Switchboard, generation: u64) -> Self {
         let backend = &member.backend;
-        let verdict = match (check, backend.verdict()) {
-            (None, _) => Verdict::Unchecked,
-            (Some(_), known @ (Verdict::Up | Verdict::Degraded | Verdict::Down)) if !backend.is_draining() => known,
-            (Some(_), _) => Verdict::Checking,
+        let verdict = match backend.verdict() {
+            _ if checks.is_empty() => Verdict::Unchecked,
+            known @ (Verdict::Up | Verdict::Degraded | Verdict::Down) if !backend.is_draining() => known,
+            _ => Verdict::Checking,
         };
-        backend.set_draining(false);
-        backend.set_verdict(verdict);
-        let timeline = Arc::default();
-        let inquiry = check.map(|check| Inquiry::new(Question::new(member, check), verdict));
-        let subject = Self { member: member.clone(), timeline, inquiry, probe: None };
-        if check.is_none() {
+        backend.set_condition(Condition::new(verdict));
+        let line = |check| lines.line(Question::new(member, check));
+        let subject = Self {
+            member: member.clone(),
+            generation,
+            timeline: Arc::default(),
+            inquiries: checks.iter().map(|check| Inquiry::new(line(check), verdict)).collect(),
+            ejector: Ejector::default(),
+            window: Window::default(),
+            drain_ends: None,
+            ramp: None,
+        };
+        if checks.is_empty() {
             subject.timeline.explain("unchecked", "no health check");
         }
         subject
     }
 
-    /// Takes a reload in: the same backend, perhaps in another role, perhaps asked another question.
+    /// Takes a reload in: the same backend, perhaps in another role, perhaps asked other questions.
     ///
     /// A backend that was `unchecked` stays so, and keeps its traffic, until the first probe of a new check decides.
-    pub(super) fn keep(&mut self, member: &Member, check: Option<&HealthCheck>) -> Option<Shift> {
-        self.member = member.clone();
-        let verdict = if check.is_some() { member.backend.verdict() } else { Verdict::Unchecked };
-        let question = check.map(|check| Question::new(member, check));
-        if self.inquiry.as_ref().map(|inquiry| &*inquiry.question) != question.as_ref() {
-            self.stop();
-            self.timeline.new_check();
-            self.inquiry = question.map(|question| Inquiry::new(question, verdict));
+    pub(super) fn keep(
+        &mut self,
+        member: &Member,
+        checks: &[HealthCheck],
+        lines: &Switchboard,
+        generation: u64,
+    ) -> Option<Shift> {
+        (self.member, self.generation) = (member.clone(), generation);
+        let known = self.member.backend.condition();
+        let (mut before, mut is_new) = (std::mem::take(&mut self.inquiries), false);
+        for question in checks.iter().map(|check| Question::new(member, check)) {
+            let same = before.iter().position(|inquiry| *inquiry.question() == question);
+            let inquiry = same.map(|index| before.swap_remove(index));
+            is_new |= inquiry.is_none();
+            self.inquiries.push(inquiry.unwrap_or_else(|| Inquiry::new(lines.line(question), known.verdict)));
         }
-        let (reason, detail) = match member.backend.is_draining() {
+        if is_new {
+            self.hold(false);
+        }
+        if !before.is_empty() {
+            self.timeline.new_check();
+        }
+        let (reason, detail) = match known.is_removed {
             true => ("returned", "back in the configuration"),
             false => ("check_removed", "health check removed"),
         };
-        self.decree(reason, detail, |backend| {
-            backend.set_draining(false);
-            backend.set_verdict(verdict);
+        let verdict = if self.timeline.read().is_held { known.verdict } else { self.said() };
+        self.decree(Source::Reload, reason, detail.to_owned(), |known| {
+            (known.verdict, known.is_removed) = (verdict, false);
         })
     }
 
     /// Takes its removal in: no probes, no new requests.
-    pub(super) fn dismiss(&mut self) -> Option<Shift> {
-        self.stop();
-        self.decree("removed", "removed from the configuration", |backend| backend.set_draining(true))
+    pub(super) fn dismiss(&mut self, generation: u64) -> Option<Shift> {
+        self.generation = generation;
+        self.inquiries.iter_mut().for_each(Inquiry::stop);
+        let detail = "removed from the configuration".to_owned();
+        self.decree(Source::Reload, "removed", detail, |known| known.is_removed = true)
     }
 
-    /// Takes the outcome of its probe in. Also says how long from that probe's start to the start of the next.
-    pub(super) fn observe(&mut self, now: Instant, outcome: Outcome) -> (Option<Shift>, Duration) {
-        self.probe = None;
-        let outcome = Arc::new(outcome);
-        let Some(inquiry) = &mut self.inquiry else { return (None, Duration::ZERO) };
+    /// Takes the outcome of a probe in. One that brings it down changes nothing while `is_held`.
+    pub(super) fn hear(
+        &mut self,
+        now: Instant,
+        probe: Id,
+        answer: (Instant, Arc<Outcome>),
+        is_held: bool,
+    ) -> Option<Heard> {
+        let (began, outcome) = answer;
+        let inquiry = self.inquiries.iter_mut().find(|inquiry| inquiry.expects(probe))?;
+        (inquiry.probe, inquiry.began) = (None, Some(began));
         let transition = inquiry.machine.observe(now.into_std(), outcome.kind);
         let pause = inquiry.pause(outcome.kind);
-        self.timeline.probed(Arc::clone(&outcome), &inquiry.machine);
-        let shift = transition.and_then(|transition| {
-            self.shift(outcome.reason, why(&transition, &outcome), |backend| backend.set_verdict(transition.to))
+        let (check, verdict) = (inquiry.question().check.name.clone(), inquiry.machine.verdict());
+        let is_settled = outcome.kind != Kind::Inconclusive && !inquiry.machine.is_pending();
+        let said = self.said();
+        let decides = is_settled && verdict == said;
+        let probe = Probe { check, generation: self.generation, outcome: Arc::clone(&outcome) };
+        self.timeline.probed(probe, self.streaks(), decides);
+        let is_held = is_held && said == Verdict::Down && self.member.backend.verdict().is_fit();
+        self.hold(is_held);
+        let shift = if is_held { None } else { self.follow(&outcome, transition) };
+        Some(Heard { shift, next: began + pause })
+    }
+
+    /// What was held back is in force: the check is not suspect, or traffic fails as well.
+    pub(super) fn release(&mut self) -> Option<Shift> {
+        self.hold(false);
+        let record = self.timeline.read();
+        let outcome = Arc::clone(&record.recent.back()?.outcome);
+        self.follow(&outcome, None)
+    }
+
+    fn hold(&self, is_held: bool) {
+        if self.timeline.read().is_held != is_held {
+            self.timeline.note(|record| record.is_held = is_held);
+        }
+    }
+
+    /// Makes what the checks say the verdict.
+    fn follow(&mut self, outcome: &Outcome, transition: Option<Transition>) -> Option<Shift> {
+        let said = self.said();
+        let before = self.member.backend.verdict();
+        if said == before {
+            return None;
+        }
+        let detail = match transition.filter(|transition| transition.to == said) {
+            Some(transition) => why(&transition, outcome),
+            None => outcome.detail.clone(),
+        };
+        self.shift(Source::Active, outcome.reason, detail, |known| known.verdict = said)
+    }
+
+    /// Takes it out on the word of live traffic.
+    pub(super) fn eject(
+        &mut self,
+        now: Instant,
+        rules: &Passive,
+        asked: Option<Duration>,
+        why: (&'static str, String),
+    ) -> Option<Shift> {
+        let lasts = self.ejector.eject(now.into_std(), rules, asked, fastrand::f64());
+        let (times, until) = (self.ejector.times(), Timestamp::now() + lasts);
+        self.timeline.note(|record| {
+            record.spared = None;
+            record.ejected = Some(Ejected { until, times });
         });
-        (shift, pause)
+        let detail = format!("{}, for {}", why.1, seconds(lasts));
+        self.shift(Source::LiveTraffic, why.0, detail, |known| known.is_ejected = true)
+    }
+
+    /// Live traffic speaks against it, in vain. Said once.
+    pub(super) fn spare(&self, why: &str) {
+        if self.timeline.read().spared.as_deref() != Some(why) {
+            self.timeline.note(|record| record.spared = Some(why.to_owned()));
+        }
+    }
+
+    /// Drains it until it is told otherwise, or until the drain ends by itself.
+    pub(super) fn drain(&mut self, drain: Drain, lasts: Option<Duration>, source: Source) -> Option<Shift> {
+        self.drain_ends = lasts.map(|lasts| Instant::now() + lasts);
+        let detail = match (drain.by.as_str(), drain.reason.as_str()) {
+            (by, "") => format!("drained by {by}"),
+            (by, reason) => format!("drained by {by}: {reason}"),
+        };
+        self.timeline.note(|record| record.drain = Some(drain));
+        self.decree(source, "drained", detail, |known| known.is_drained = true)
+    }
+
+    /// Ends a drain.
+    pub(super) fn undrain(&mut self, source: Source, detail: String) -> Option<Shift> {
+        self.drain_ends = None;
+        self.timeline.note(|record| record.drain = None);
+        self.shift(source, "undrained", detail, |known| known.is_drained = false)
+    }
+
+    /// Ends what has ended by now: an ejection, a drain.
+    pub(super) fn settle(&mut self, now: Instant) -> Vec<Shift> {
+        let mut shifts = Vec::new();
+        if self.ejector.is_over(now.into_std()) {
+            shifts.extend(self.readmit("time_over", "back after its ejection".to_owned()));
+        }
+        if self.drain_ends.is_some_and(|ends| ends <= now) {
+            shifts.extend(self.undrain(Source::Operator, "the time of its drain is over".to_owned()));
+        }
+        shifts
+    }
+
+    /// Ends an ejection, whether or not its time is over.
+    pub(super) fn readmit(&mut self, reason: &'static str, detail: String) -> Option<Shift> {
+        self.ejector.pardon();
+        self.window.clear();
+        self.member.backend.succeeded();
+        self.timeline.note(|record| record.ejected = None);
+        self.shift(Source::LiveTraffic, reason, detail, |known| known.is_ejected = false)
+    }
+
+    /// When something of it ends next.
+    pub(super) fn ends(&self) -> Option<Instant> {
+        self.ejector.until().map(Instant::from_std).into_iter().chain(self.drain_ends).min()
+    }
+
+    /// It gets its share little by little from here on.
+    pub(super) const fn start_slowly(&mut self, now: Instant) {
+        self.ramp = Some(now);
+    }
+
+    /// Whether it has less than its share.
+    pub(super) const fn is_ramping(&self) -> bool {
+        self.ramp.is_some()
+    }
+
+    /// Traffic that may speak for it, where that is a reason to ask less often.
+    pub(super) fn vouching(&self, check: usize) -> Option<Vouching> {
+        let inquiry = self.inquiries.get(check)?;
+        let Question { check, .. } = inquiry.question();
+        let (longest, began) = (check.interval_with_traffic?, inquiry.began?);
+        let is_steady = !inquiry.machine.is_pending() && inquiry.machine.verdict().is_fit();
+        is_steady.then(|| Vouching::new(&self.member.backend, check.interval, began + longest))
+    }
+
+    /// The part of its share that it gets, in tenths.
+    pub(super) fn ramp(&mut self, now: Instant, slow_start: Duration) -> Percent {
+        let Some(start) = self.ramp else { return Percent::whole(100) };
+        let tenths = now.saturating_duration_since(start).as_millis() * 10 / slow_start.as_millis().max(1);
+        match u8::try_from(tenths) {
+            Ok(tenths @ 0..10) => Percent::whole((tenths + 1) * 10),
+            _ => {
+                self.ramp = None;
+                Percent::whole(100)
+            }
+        }
     }
 
     /// The member in its present role.
@@ -128,33 +323,127 @@ impl Subject {
         &self.timeline
     }
 
-    /// What to ask it, unless it is unchecked or on its way out.
-    pub(super) fn question(&self) -> Option<&Arc<Question>> {
-        self.inquiry.as_ref().filter(|_| !self.is_leaving()).map(|inquiry| &inquiry.question)
+    /// The checks of which no probe is scheduled.
+    pub(super) fn idle(&self) -> impl Iterator<Item = usize> {
+        let is_idle = |inquiry: &Inquiry| inquiry.probe.is_none() && !self.is_leaving();
+        self.inquiries.iter().enumerate().filter(move |(_, inquiry)| is_idle(inquiry)).map(|(index, _)| index)
     }
 
-    /// Whether it has to be asked and no probe is scheduled.
-    pub(super) fn is_idle(&self) -> bool {
-        self.question().is_some() && self.probe.is_none()
+    /// Where to ask one of its checks.
+    pub(super) fn line(&self, check: usize) -> Option<&Arc<Line>> {
+        self.inquiries.get(check).filter(|_| !self.is_leaving()).map(|inquiry| &inquiry.line)
+    }
+
+    /// Which of its checks waits for this probe; none if it was called off too late.
+    pub(super) fn expects(&self, probe: Id) -> Option<usize> {
+        self.inquiries.iter().position(|inquiry| inquiry.expects(probe))
+    }
+
+    /// The checks that had better be asked before their time, and when: a request has failed, and the check may know why.
+    pub(super) fn doubt(&self, now: Instant) -> Vec<(usize, Instant)> {
+        let sooner = self.inquiries.iter().enumerate().filter_map(|(index, inquiry)| {
+            let check = &inquiry.question().check;
+            let soon = inquiry.began.map_or(now, |began| now.max(began + check.interval_changing));
+            (check.probe_on_doubt && inquiry.due > soon).then_some((index, soon))
+        });
+        if self.is_leaving() { Vec::new() } else { sooner.collect() }
     }
 
     /// Whether it was removed and only finishes its requests.
     pub(super) fn is_leaving(&self) -> bool {
-        self.member.backend.is_draining()
+        self.member.backend.condition().is_removed
     }
 
-    /// Whether the first conclusive outcome is in, or none is to come.
+    /// Whether the first conclusive outcomes are in, or none are to come.
     pub(super) fn is_answered(&self) -> bool {
-        self.is_leaving() || self.inquiry.as_ref().is_none_or(|inquiry| inquiry.answered)
+        self.is_leaving() || self.inquiries.iter().all(|inquiry| inquiry.answered)
     }
 
-    /// Remembers the probe that is scheduled, so that it can be called off.
-    pub(super) fn expect(&mut self, probe: AbortHandle) {
-        self.probe = Some(probe);
+    /// Remembers the probe that is scheduled, so that it can be called off, in place of the one before.
+    pub(super) fn expect(&mut self, check: usize, due: Instant, probe: AbortHandle) {
+        if let Some(inquiry) = self.inquiries.get_mut(check) {
+            inquiry.stop();
+            (inquiry.due, inquiry.probe) = (due, Some(probe));
+        }
     }
 
-    /// Whether this is the probe that it waits for, and not one that was called off too late.
-    pub(super) fn expects(&self, probe: Id) -> bool {
+    /// What all checks together say.
+    fn said(&self) -> Verdict {
+        let rank = |verdict: &Verdict| match verdict {
+            Verdict::Down => 4,
+            Verdict::Checking => 3,
+            Verdict::Unchecked => 2,
+            Verdict::Degraded => 1,
+            Verdict::Up => 0,
+        };
+        let verdicts = self.inquiries.iter().map(|inquiry| inquiry.machine.verdict());
+        verdicts.max_by_key(rank).unwrap_or(Verdict::Unchecked)
+    }
+
+    /// Fit outcomes in a row of the check that has fewest, failures in a row of the one that has most.
+    fn streaks(&self) -> (u32, u32) {
+        let machines = || self.inquiries.iter().map(|inquiry| &inquiry.machine);
+        (machines().map(Machine::good).min().unwrap_or(0), machines().map(Machine::bad).max().unwrap_or(0))
+    }
+
+    // A change that no probe explains.
+    fn decree(
+        &mut self,
+        source: Source,
+        reason: &'static str,
+        detail: String,
+        change: impl FnOnce(&mut Condition),
+    ) -> Option<Shift> {
+        let shift = self.shift(source, reason, detail.clone(), change)?;
+        if shift.change.is_some() {
+            self.timeline.explain(reason, &detail);
+        }
+        Some(shift)
+    }
+
+    fn shift(
+        &mut self,
+        source: Source,
+        reason: &'static str,
+        detail: String,
+        change: impl FnOnce(&mut Condition),
+    ) -> Option<Shift> {
+        let backend = &self.member.backend;
+        let (before, since) = (backend.condition(), backend.since());
+        let mut now = before;
+        change(&mut now);
+        if now == before {
+            return None;
+        }
+        backend.set_condition(now);
+        let (from, to) = (before.shown(), now.shown());
+        let generation = self.generation;
+        let at = Timestamp::now();
+        let change = (from != to).then_some(Change { at, source, generation, from, to, reason, detail });
+        if let Some(change) = &change {
+            self.timeline.changed(change.clone());
+        }
+        let is_eligible = |known: Condition| known.is_free() && known.verdict.is_fit();
+        if !is_eligible(now) {
+            self.ramp = None;
+        }
+        let lasted = (from != Verdict::Checking.as_str()).then(|| since.elapsed());
+        let comes_back = !is_eligible(before) && is_eligible(now);
+        Some(Shift { slot: backend.slot(), backend: self.member.name.clone(), change, lasted, comes_back })
+    }
+}
+
+impl Inquiry {
+    fn new(line: Arc<Line>, verdict: Verdict) -> Self {
+        let machine = Machine::new(Thresholds::from(&line.question().check), verdict);
+        Self { line, machine, answered: false, last: None, began: None, due: Instant::now(), probe: None }
+    }
+
+    fn question(&self) -> &Question {
+        self.line.question()
+    }
+
+    fn expects(&self, probe: Id) -> bool {
         self.probe.as_ref().is_some_and(|expected| expected.id() == probe)
     }
 
@@ -164,40 +453,6 @@ impl Subject {
         }
     }
 
-    // A change that no probe explains.
-    fn decree(&self, reason: &'static str, detail: &str, change: impl FnOnce(&Backend)) -> Option<Shift> {
-        let shift = self.shift(reason, detail.to_owned(), change)?;
-        self.timeline.explain(reason, detail);
-        Some(shift)
-    }
-
-    fn shift(&self, reason: &'static str, detail: String, change: impl FnOnce(&Backend)) -> Option<Shift> {
-        let backend = &self.member.backend;
-        let (from, since) = (backend.shown(), backend.since());
-        change(backend);
-        let to = backend.shown();
-        if from == to {
-            return None;
-        }
-        let change = Change { at: Timestamp::now(), from, to, reason, detail };
-        self.timeline.changed(change.clone());
-        let lasted = (from != Verdict::Checking.as_str()).then(|| since.elapsed());
-        Some(Shift { backend: self.member.name.clone(), change, lasted })
-    }
-}
-
-impl Drop for Subject {
-    fn drop(&mut self) {
-        self.stop();
-    }
-}
-
-impl Inquiry {
-    fn new(question: Question, verdict: Verdict) -> Self {
-        let machine = Machine::new(Thresholds::from(&question.check), verdict);
-        Self { question: Arc::new(question), machine, answered: false, last: None }
-    }
-
     // An inconclusive probe is repeated at once, but only once: more haste does not help a machine that is late.
     fn pause(&mut self, kind: Kind) -> Duration {
         let before = self.last.replace(kind);
@@ -205,10 +460,17 @@ impl Inquiry {
             Kind::Inconclusive if before != Some(Kind::Inconclusive) => Pace::AtOnce,
             _ if kind == Kind::Inconclusive || self.machine.is_pending() => Pace::Changing,
             _ if !self.answered => Pace::Scatter,
+            _ if self.machine.verdict() == Verdict::Down => Pace::Down,
             _ => Pace::Steady,
         };
         self.answered |= kind != Kind::Inconclusive;
-        cadence::next(&self.question.check, pace)
+        cadence::next(&self.question().check, pace)
+    }
+}
+
+impl Drop for Inquiry {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 

@@ -5,29 +5,119 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
 
-use super::{Kind, Machine, Outcome};
-use crate::base::Timestamp;
+use super::{Kind, Outcome};
+use crate::base::{Name, Timestamp};
 
 /// How many outcomes, and how many changes, are kept.
 const KEPT: usize = 20;
+
+/// Who has changed what is shown of a backend.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Source {
+    /// Probes.
+    Active,
+    /// The backend itself, which has asked for it.
+    Backend,
+    /// Requests and their responses.
+    LiveTraffic,
+    /// Somebody, by command.
+    Operator,
+    /// An edit of the configuration, or other addresses behind a name in it.
+    Reload,
+}
+
+impl Source {
+    /// The word that logs and the admin API show.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Backend => "backend",
+            Self::LiveTraffic => "live_traffic",
+            Self::Operator => "operator",
+            Self::Reload => "reload",
+        }
+    }
+}
 
 /// A change of what is shown of a backend.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Change {
     /// When.
     pub at: Timestamp,
+    /// Who.
+    pub source: Source,
+    /// The generation of the configuration that was live.
+    pub generation: u64,
     /// What was shown before: `checking`, `up`, ...
     pub from: &'static str,
     /// What is shown since.
     pub to: &'static str,
-    /// Why, as a token: that of the deciding outcome, or `removed`, `returned`, `check_removed`.
+    /// Why, as a token: that of the deciding outcome; `failures`, `failure_ratio`, `time_over`; `drained`, `undrained`; `removed`,
+    /// `returned`, `check_removed`.
     pub reason: &'static str,
     /// Why, in words: `3 bad probes in 1.9s (503)`.
     pub detail: String,
+}
+
+/// One probe, as it is remembered.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Probe {
+    /// The health check that it was sent for.
+    pub check: Name,
+    /// The generation of the configuration that was live.
+    pub generation: u64,
+    /// What it has found.
+    pub outcome: Arc<Outcome>,
+}
+
+/// Why a backend is drained although it is in the configuration.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Drain {
+    /// Who: an operator's name as given, or `backend` where it has asked for that itself.
+    pub by: String,
+    /// Why, as given.
+    pub reason: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// When it ends by itself.
+    pub until: Option<Timestamp>,
+    /// When the requests that it still has are cut.
+    pub deadline: Option<Timestamp>,
+}
+
+impl Drain {
+    const ITS_OWN: &'static str = "backend";
+
+    /// What a backend asks for itself.
+    pub(super) fn of_its_own(lasts: Duration) -> Self {
+        let since = Timestamp::now();
+        Self {
+            by: Self::ITS_OWN.to_owned(),
+            reason: "it has asked for that in a response".to_owned(),
+            since,
+            until: Some(since + lasts),
+            deadline: None,
+        }
+    }
+
+    pub(super) fn is_its_own(&self) -> bool {
+        self.by == Self::ITS_OWN
+    }
+}
+
+/// An ejection by live traffic.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Ejected {
+    /// When it ends.
+    pub until: Timestamp,
+    /// The how manieth it is in a row, from 1.
+    pub times: u32,
 }
 
 /// Everything that is remembered of one backend.
@@ -41,10 +131,18 @@ pub struct Record {
     pub reason: &'static str,
     /// Why it is in the state that is shown, in words: `200 in 3 ms`, `connect refused ×9`.
     pub detail: String,
-    /// The last 20 outcomes of the present health check, the oldest first.
-    pub outcomes: VecDeque<Arc<Outcome>>,
+    /// The last 20 probes of the present health checks, the oldest first.
+    pub recent: VecDeque<Arc<Probe>>,
     /// The last 20 changes, the oldest first.
     pub changes: VecDeque<Arc<Change>>,
+    /// Why it is drained, while it is.
+    pub drain: Option<Drain>,
+    /// Its ejection, while it lasts.
+    pub ejected: Option<Ejected>,
+    /// Why live traffic last spoke against it in vain: `last_one` or `share`, and the words.
+    pub spared: Option<String>,
+    /// Its checks say that it is down, and the check is suspect: it keeps its traffic.
+    pub is_held: bool,
     /// Probes since the backend was first seen, by kind and reason.
     pub probes: BTreeMap<(Kind, &'static str), u64>,
     /// Changes since the backend was first seen, by what is shown since and reason.
@@ -62,19 +160,20 @@ impl Timeline {
         self.0.load_full()
     }
 
-    /// Remembers an outcome that the machine has taken in.
-    pub(super) fn probed(&self, outcome: Arc<Outcome>, machine: &Machine) {
+    /// Remembers a probe that a machine has taken in. It explains what is shown if it `decides`.
+    pub(super) fn probed(&self, probe: Probe, streaks: (u32, u32), decides: bool) {
         self.write(|record| {
-            (record.good, record.bad) = (machine.good(), machine.bad());
-            if outcome.kind != Kind::Inconclusive && !machine.is_pending() {
+            (record.good, record.bad) = streaks;
+            let outcome = &probe.outcome;
+            if decides {
                 record.reason = outcome.reason;
-                record.detail = match machine.bad() {
+                record.detail = match streaks.1 {
                     0 | 1 => outcome.detail.clone(),
                     bad => format!("{} ×{bad}", outcome.detail),
                 };
             }
             *record.probes.entry((outcome.kind, outcome.reason)).or_default() += 1;
-            push(&mut record.outcomes, outcome);
+            push(&mut record.recent, Arc::new(probe));
         });
     }
 
@@ -95,8 +194,13 @@ impl Timeline {
     pub(super) fn new_check(&self) {
         self.write(|record| {
             (record.good, record.bad) = (0, 0);
-            record.outcomes.clear();
+            record.recent.clear();
         });
+    }
+
+    /// Changes what is known beside the probes.
+    pub(super) fn note(&self, change: impl FnOnce(&mut Record)) {
+        self.write(change);
     }
 
     // One writer, so nothing is lost between the load and the store.

@@ -20,6 +20,8 @@ pub struct UpstreamView {
     pub tier: Tier,
     /// Whether every member has had one conclusive outcome since the start, or is unchecked. Once true it stays.
     pub first_round_done: bool,
+    /// What is said of its check, while that is suspect: everybody fails it since it was edited.
+    pub suspicion: Arc<Option<String>>,
     /// How long its probes took, inconclusive ones included.
     pub probe_durations: HistogramSum,
     /// Its backends in the order of the file, then those that were removed and finish their requests.
@@ -37,8 +39,8 @@ pub struct BackendView {
     pub address: Address,
     /// Its share relative to its peers.
     pub weight: u16,
-    /// Used only while no primary is eligible.
-    pub backup: bool,
+    /// 0 for a primary, else the tier of a backup.
+    pub tier: u8,
     /// What the checks say.
     pub verdict: Verdict,
     /// The one word to show: draining, else the verdict.
@@ -57,7 +59,7 @@ impl BackendView {
             name: member.name.clone(),
             address: backend.address().clone(),
             weight: member.weight,
-            backup: member.backup,
+            tier: member.tier,
             verdict: backend.verdict(),
             shown: backend.shown(),
             since: backend.since(),

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use super::{
     Client, Fault, Gateway, RequestBody, grpc,
     headers::{client_ip, trusted_request_id},
+    judge,
     respond::Form,
 };
 use crate::{
@@ -86,6 +87,8 @@ struct Attempt {
     outcome: &'static str,
     detail: Option<Box<str>>,
     status: Option<StatusCode>,
+    // It speaks against the backend, and that was said.
+    is_judged: bool,
 }
 
 impl Exchange {
@@ -158,7 +161,7 @@ impl Exchange {
     pub(super) fn ends_by(&self, member: &Member, doomed: Option<Instant>) -> Option<Instant> {
         let now = self.gateway.pin();
         let is_routed = self.route.get().is_some_and(|route| now.snapshot.routes.contains_key(&route.plan.name));
-        if is_routed && !member.backend.is_draining() {
+        if is_routed && !member.backend.condition().is_removed {
             return None;
         }
         Some(doomed.unwrap_or_else(|| Instant::now() + now.snapshot.plan.shutdown.timeout))
@@ -260,6 +263,7 @@ impl Exchange {
             outcome: Fault::ClientGone.reason(),
             detail: None,
             status: None,
+            is_judged: false,
         });
         began
     }
@@ -281,6 +285,13 @@ impl Exchange {
         };
         if let Some(route) = self.route.get() {
             route.upstream.metrics.record(self.worker(), counted);
+        }
+    }
+
+    /// What the last attempt brought speaks against the backend.
+    pub(super) fn judged(&self) {
+        if let Some(attempt) = self.attempts.borrow_mut().last_mut() {
+            attempt.is_judged = true;
         }
     }
 
@@ -407,8 +418,13 @@ impl Exchange {
                 error: self.fault.get().map(Fault::index),
             },
         );
-        if let Some(Attempt { member, status: Some(status), began, .. }) = self.attempts.borrow().last() {
+        if let Some(Attempt { member, status: Some(status), began, is_judged, .. }) = self.attempts.borrow().last() {
             member.backend.metrics().record(worker, status.as_u16(), now - *began);
+            match (self.fault.get(), self.route.get()) {
+                _ if *is_judged => {}
+                (Some(Fault::ResponseCut), Some(route)) => judge::cut(worker, &route.upstream, member),
+                _ => member.backend.succeeded(),
+            }
         }
         listener.metrics.request_ended(worker);
         if self.is_tunnel.get() {

@@ -18,6 +18,7 @@ use super::{
     alarm::Alarm,
     body::{Used, io_kind},
     headers::{self, Special},
+    judge,
     resend::Kept,
     upgrade::Asked,
 };
@@ -62,12 +63,20 @@ pub(super) async fn forward(
         address(&mut head, names_host, route, &member);
         let began = exchange.begin_attempt(&member);
         let failure = match attempt(exchange, route, lease, began, &head, body, asked).await {
-            Ok(done) => {
-                exchange.end_attempt("ok", None, Some(done.0.status()));
-                return Ok(done);
+            Ok((mut response, used)) => {
+                let (worker, status) = (exchange.worker(), response.status());
+                let is_bad = judge::answered(worker, &route.upstream, &member, status, response.headers_mut(), began);
+                exchange.end_attempt("ok", None, Some(status));
+                if is_bad {
+                    exchange.judged();
+                }
+                return Ok((response, used));
             }
             Err(failure) => failure,
         };
+        if !failure.is_unprocessed {
+            judge::failed(exchange.worker(), &route.upstream, &member, failure.fault);
+        }
         exchange.end_attempt(failure.fault.reason(), failure.detail, None);
         tried.push(member.backend.slot());
         // Nothing speaks against a backend that has not begun: where there is no other, a new connection to it may do.
@@ -382,5 +391,5 @@ impl<'a> Retries<'a> {
 
 /// Whether the backends are all out, for the words of a refusal.
 pub(super) fn is_everybody_out(route: &Route) -> bool {
-    route.upstream.live.eligible().tier() == Tier::Nobody
+    matches!(route.upstream.live.eligible().tier(), Tier::Nobody | Tier::TooFew)
 }

@@ -20,6 +20,7 @@ pub mod fuzzing;
 mod gateway;
 mod grpc;
 mod headers;
+mod judge;
 mod resend;
 mod respond;
 mod sanitise;

@@ -13,7 +13,7 @@ use super::{
     registry::{KeptListener, KeptRoute, KeptUpstream, ListenerKey},
 };
 use crate::{
-    base::{Name, Timestamp},
+    base::{Name, Percent, Timestamp},
     config::{Sha, plan},
     layers::{Authenticator, Pipeline, RateLimiter},
     net::Address,
@@ -186,7 +186,8 @@ impl Building<'_> {
             }
         }
         let workers = self.next.workers;
-        let first_slice = || upstream::Upstream::new(Eligible::among(&members, plan.health.when_all_down), workers);
+        let first_slice =
+            || upstream::Upstream::new(Eligible::among(&members, &plan.health, |_| Percent::whole(100)), workers);
         let kept = KeptUpstream {
             plan: Arc::clone(plan),
             departed: kept.map(|kept| kept.departed(&members)).unwrap_or_default(),
@@ -288,5 +289,5 @@ fn dial(
 
 fn member(plan: &plan::Backend, name: Name, backend: Arc<Backend>) -> Member {
     let authority = HeaderValue::from_str(&plan.authority()).expect("an authority is visible ASCII");
-    Member { backend, name, authority, weight: plan.weight, backup: plan.backup }
+    Member { backend, name, authority, weight: plan.weight, tier: plan.tier }
 }

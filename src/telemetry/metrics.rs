@@ -267,6 +267,8 @@ pub struct BackendMetrics {
 struct BackendCells {
     responses: Tally<16>,
     duration: Histogram,
+    failures: Cell,
+    unanswered: Cell,
 }
 
 impl BackendMetrics {
@@ -282,6 +284,27 @@ impl BackendMetrics {
             cells.responses.add(0, status);
             cells.duration.observe(duration);
         }
+    }
+
+    /// Counts a request that failed by its doing, when that is known.
+    pub fn failed(&self, worker: WorkerId, is_answered: bool) {
+        if let Some(cells) = self.workers.of(worker, BackendCells::default) {
+            cells.failures.add(1);
+            cells.unanswered.add(u64::from(!is_answered));
+        }
+    }
+
+    /// Requests that are over: responses, and requests that got none.
+    #[must_use]
+    pub fn requests(&self) -> u64 {
+        let unanswered: u64 = self.workers.iter().map(|cells| cells.unanswered.get()).sum();
+        self.responses().values().sum::<u64>() + unanswered
+    }
+
+    /// Requests that failed by its doing: no response, or one that passive health counts as a failure.
+    #[must_use]
+    pub fn failures(&self) -> u64 {
+        self.workers.iter().map(|cells| cells.failures.get()).sum()
     }
 
     /// Responses by code.

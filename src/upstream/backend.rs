@@ -9,7 +9,11 @@ use std::{
 };
 
 use super::Dial;
-use crate::{base::Timestamp, net::Address, telemetry::metrics::BackendMetrics};
+use crate::{
+    base::Timestamp,
+    net::Address,
+    telemetry::{cells::WorkerId, metrics::BackendMetrics},
+};
 
 /// A small number that a backend has for life: the index of a worker's pool for it. Reused after the backend is gone.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -44,10 +48,83 @@ impl Verdict {
         }
     }
 
+    const fn unpack(packed: u8) -> Self {
+        match packed {
+            0 => Self::Checking,
+            1 => Self::Up,
+            2 => Self::Degraded,
+            3 => Self::Down,
+            _ => Self::Unchecked,
+        }
+    }
+
     /// Whether it allows traffic: `up`, `degraded` or `unchecked`.
     #[must_use]
     pub const fn is_fit(self) -> bool {
         matches!(self, Self::Up | Self::Degraded | Self::Unchecked)
+    }
+}
+
+/// What is known of a backend at one moment: the verdict, and the facts that are kept apart from it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Condition {
+    /// What the checks say.
+    pub verdict: Verdict,
+    /// Live traffic speaks against it.
+    pub is_ejected: bool,
+    /// An operator drains it, or it asked for that itself.
+    pub is_drained: bool,
+    /// It is in the configuration no more.
+    pub is_removed: bool,
+}
+
+impl Condition {
+    const EJECTED: u8 = 1 << 3;
+    const DRAINED: u8 = 1 << 4;
+    const REMOVED: u8 = 1 << 5;
+
+    /// A verdict and nothing beside it.
+    #[must_use]
+    pub const fn new(verdict: Verdict) -> Self {
+        Self { verdict, is_ejected: false, is_drained: false, is_removed: false }
+    }
+
+    /// Whether it finishes its requests and gets no new ones.
+    #[must_use]
+    pub const fn is_draining(self) -> bool {
+        self.is_drained || self.is_removed
+    }
+
+    /// Whether no fact speaks against it; whether its verdict does is another question.
+    #[must_use]
+    pub const fn is_free(self) -> bool {
+        !self.is_draining() && !self.is_ejected
+    }
+
+    /// The one word to show: draining, else ejected, else the verdict.
+    #[must_use]
+    pub const fn shown(self) -> &'static str {
+        match (self.is_draining(), self.is_ejected) {
+            (true, _) => "draining",
+            (false, true) => "ejected",
+            (false, false) => self.verdict.as_str(),
+        }
+    }
+
+    const fn pack(self) -> u8 {
+        self.verdict as u8
+            | if self.is_ejected { Self::EJECTED } else { 0 }
+            | if self.is_drained { Self::DRAINED } else { 0 }
+            | if self.is_removed { Self::REMOVED } else { 0 }
+    }
+
+    const fn unpack(packed: u8) -> Self {
+        Self {
+            verdict: Verdict::unpack(packed & 0b111),
+            is_ejected: packed & Self::EJECTED != 0,
+            is_drained: packed & Self::DRAINED != 0,
+            is_removed: packed & Self::REMOVED != 0,
+        }
     }
 }
 
@@ -72,8 +149,7 @@ pub struct Backend {
 // Written by the upstream's health task alone, read by every worker.
 #[derive(Debug)]
 struct State {
-    verdict: AtomicU8,
-    draining: AtomicU8,
+    condition: AtomicU8,
     since: AtomicU64,
 }
 
@@ -84,6 +160,7 @@ struct Load {
     in_flight: AtomicU32,
     connections: AtomicU32,
     waiting: AtomicU32,
+    failures: AtomicU32,
 }
 
 impl Backend {
@@ -91,8 +168,7 @@ impl Backend {
     #[must_use]
     pub fn new(slot: Slot, dial: Dial, verdict: Verdict, workers: usize) -> Self {
         let state = State {
-            verdict: AtomicU8::new(verdict as u8),
-            draining: AtomicU8::new(0),
+            condition: AtomicU8::new(Condition::new(verdict).pack()),
             since: AtomicU64::new(Timestamp::now().as_micros()),
         };
         Self { slot, dial, state, load: Load::default(), metrics: BackendMetrics::new(workers) }
@@ -122,28 +198,28 @@ impl Backend {
         &self.metrics
     }
 
+    /// What is known of it.
+    #[must_use]
+    pub fn condition(&self) -> Condition {
+        Condition::unpack(self.state.condition.load(Acquire))
+    }
+
     /// What the checks say.
     #[must_use]
     pub fn verdict(&self) -> Verdict {
-        match self.state.verdict.load(Acquire) {
-            0 => Verdict::Checking,
-            1 => Verdict::Up,
-            2 => Verdict::Degraded,
-            3 => Verdict::Down,
-            _ => Verdict::Unchecked,
-        }
+        self.condition().verdict
     }
 
-    /// Whether it was removed or an operator drains it.
+    /// Whether it finishes its requests and gets no new ones.
     #[must_use]
     pub fn is_draining(&self) -> bool {
-        self.state.draining.load(Acquire) != 0
+        self.condition().is_draining()
     }
 
-    /// The one word to show: draining, else the verdict.
+    /// The one word to show: draining, else ejected, else the verdict.
     #[must_use]
     pub fn shown(&self) -> &'static str {
-        if self.is_draining() { "draining" } else { self.verdict().as_str() }
+        self.condition().shown()
     }
 
     /// When what is shown last changed.
@@ -152,16 +228,10 @@ impl Backend {
         Timestamp::from_micros(self.state.since.load(Acquire))
     }
 
-    /// Records a new verdict. Called by the upstream's health task alone.
-    pub fn set_verdict(&self, verdict: Verdict) {
-        if self.state.verdict.swap(verdict as u8, AcqRel) != verdict as u8 {
-            self.state.since.store(Timestamp::now().as_micros(), Release);
-        }
-    }
-
-    /// Records that it was removed, or came back. Called by the upstream's health task alone.
-    pub fn set_draining(&self, draining: bool) {
-        if self.state.draining.swap(u8::from(draining), AcqRel) != u8::from(draining) {
+    /// Records what is known of it now. Called by the upstream's health task alone.
+    pub fn set_condition(&self, condition: Condition) {
+        let before = Condition::unpack(self.state.condition.swap(condition.pack(), AcqRel));
+        if before.shown() != condition.shown() {
             self.state.since.store(Timestamp::now().as_micros(), Release);
         }
     }
@@ -182,6 +252,25 @@ impl Backend {
     #[must_use]
     pub fn waiting(&self) -> u32 {
         self.load.waiting.load(SeqCst)
+    }
+
+    /// Requests in a row that have failed by its doing, over all workers.
+    #[must_use]
+    pub fn failures(&self) -> u32 {
+        self.load.failures.load(Relaxed)
+    }
+
+    /// A request went well. Costs a load where the one before did, too.
+    pub fn succeeded(&self) {
+        if self.load.failures.load(Relaxed) != 0 {
+            self.load.failures.store(0, Relaxed);
+        }
+    }
+
+    /// A request failed by its doing.
+    pub fn failed(&self, worker: WorkerId, is_answered: bool) {
+        self.load.failures.fetch_add(1, Relaxed);
+        self.metrics.failed(worker, is_answered);
     }
 
     /// Takes a place among its requests in flight unless `max` are taken; given back by [`Backend::end`].
@@ -234,34 +323,42 @@ mod tests {
     }
 
     #[test]
-    fn a_verdict_is_read_as_it_was_written() {
+    fn a_condition_is_read_as_it_was_written() {
         let backend = backend(Verdict::Checking);
         for verdict in [Verdict::Up, Verdict::Degraded, Verdict::Down, Verdict::Unchecked, Verdict::Checking] {
-            backend.set_verdict(verdict);
-            assert_eq!(backend.verdict(), verdict);
-            assert_eq!(backend.shown(), verdict.as_str());
+            for bits in 0..8 {
+                let (is_ejected, is_drained, is_removed) = (bits & 1 != 0, bits & 2 != 0, bits & 4 != 0);
+                let condition = Condition { verdict, is_ejected, is_drained, is_removed };
+                backend.set_condition(condition);
+                assert_eq!(backend.condition(), condition);
+            }
         }
     }
 
     #[test]
-    fn draining_is_shown_before_the_verdict_and_keeps_it() {
-        let backend = backend(Verdict::Up);
-        backend.set_draining(true);
-        assert_eq!((backend.shown(), backend.verdict()), ("draining", Verdict::Up));
-        backend.set_draining(false);
-        assert_eq!(backend.shown(), "up");
+    fn draining_is_shown_before_ejected_and_that_before_the_verdict() {
+        let up = Condition::new(Verdict::Up);
+        let ejected = Condition { is_ejected: true, ..up };
+        let drained = Condition { is_drained: true, ..ejected };
+        let removed = Condition { is_removed: true, ..ejected };
+        let shown = [up, ejected, drained, removed].map(Condition::shown);
+        assert_eq!(shown, ["up", "ejected", "draining", "draining"]);
     }
 
     #[test]
-    fn since_moves_only_with_a_change() {
+    fn since_moves_only_with_what_is_shown() {
         let backend = backend(Verdict::Up);
         let since = backend.since();
         while Timestamp::now() == since {}
-        backend.set_verdict(Verdict::Up);
-        backend.set_draining(false);
+        backend.set_condition(Condition::new(Verdict::Up));
         assert_eq!(backend.since(), since);
-        backend.set_verdict(Verdict::Down);
-        assert!(backend.since() > since);
+        let drained = Condition { is_drained: true, ..Condition::new(Verdict::Up) };
+        backend.set_condition(drained);
+        let drained_since = backend.since();
+        assert!(drained_since > since);
+        while Timestamp::now() == drained_since {}
+        backend.set_condition(Condition { is_ejected: true, verdict: Verdict::Down, ..drained });
+        assert_eq!(backend.since(), drained_since);
     }
 
     #[test]

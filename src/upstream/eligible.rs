@@ -1,11 +1,14 @@
 //! Who may get a request, and in which order: the slice that an upstream's health task publishes and every worker walks.
 
-use std::{cmp::Reverse, sync::Arc};
+use std::{cmp::Reverse, collections::BTreeSet, sync::Arc};
 
 use http::HeaderValue;
 
-use super::{Backend, Slot, Verdict};
-use crate::{base::Name, config::plan::WhenAllDown};
+use super::{Backend, Condition, Slot, Verdict};
+use crate::{
+    base::{Name, Percent},
+    config::plan::{Health, WhenAllDown},
+};
 
 /// A backend in its role within one upstream.
 #[derive(Clone, Debug)]
@@ -18,8 +21,8 @@ pub struct Member {
     pub authority: HeaderValue,
     /// Its share relative to its peers, from 1.
     pub weight: u16,
-    /// Used only while no primary is eligible.
-    pub backup: bool,
+    /// 0 for a primary; the members of a higher tier are used only while those below it cannot carry the traffic.
+    pub tier: u8,
 }
 
 /// One use of a backend, from the choice to the end of the response's body. Dropping it is the accounting.
@@ -51,27 +54,18 @@ impl Drop for Lease {
 pub enum Tier {
     /// Primaries that are fit or unchecked.
     Primary,
-    /// Backups that are fit or unchecked, because no primary is.
+    /// Backups that are fit or unchecked, and what is left of the primaries, which cannot carry the traffic.
     Backup,
+    /// Those that live traffic speaks against, because no other is fit.
+    Ejected,
     /// Those that no probe has answered for yet, because none is fit.
     Checking,
-    /// All of them although all are down: `when_all_down: try_all`.
+    /// All of them although all are down, or too few are not: `when_all_down: try_all`.
     TryAll,
+    /// Nobody: some are fit, and together they are less than `min_capacity`.
+    TooFew,
     /// Nobody.
     Nobody,
-}
-
-impl Tier {
-    fn takes(self, member: &Member, when_all_down: WhenAllDown) -> bool {
-        let verdict = member.backend.verdict();
-        match self {
-            Self::Primary => verdict.is_fit() && !member.backup,
-            Self::Backup => verdict.is_fit() && member.backup,
-            Self::Checking => verdict == Verdict::Checking,
-            Self::TryAll => when_all_down == WhenAllDown::TryAll,
-            Self::Nobody => false,
-        }
-    }
 }
 
 /// The members that may get a request, in the order in which they get them. Immutable; swapped whole.
@@ -88,19 +82,16 @@ const LONGEST_ORDER: usize = 4_096;
 impl Eligible {
     /// Chooses the members that may get traffic.
     ///
-    /// The first of these sets that is not empty: fit primaries, fit backups, primaries and backups still `checking`, and,
-    /// where `when_all_down` says so, everybody. A draining backend is in none of them.
+    /// The first of these sets that is not empty: fit members, tier by tier until they are `min_capacity` of the primaries; fit
+    /// ones that are ejected; those still `checking`; and, where `when_all_down` says so, everybody. A draining backend is in
+    /// none of them. `ramp` is the part of its weight that a member has while it starts slowly.
     #[must_use]
-    pub fn among(members: &[Member], when_all_down: WhenAllDown) -> Self {
-        for tier in [Tier::Primary, Tier::Backup, Tier::Checking, Tier::TryAll] {
-            let belongs = |m: &&Member| !m.backend.is_draining() && tier.takes(m, when_all_down);
-            let chosen: Box<[Arc<Member>]> = members.iter().filter(belongs).cloned().map(Arc::new).collect();
-            if !chosen.is_empty() {
-                let order = smooth_order(&chosen.iter().map(|m| m.weight).collect::<Vec<_>>());
-                return Self { tier, members: chosen, order };
-            }
-        }
-        Self { tier: Tier::Nobody, members: Box::default(), order: Box::default() }
+    pub fn among(members: &[Member], health: &Health, ramp: impl Fn(&Member) -> Percent) -> Self {
+        let (tier, chosen) = choose(members, health);
+        let weights: Vec<u32> =
+            chosen.iter().map(|member| turns(member, health.degraded_weight, ramp(member))).collect();
+        let members = chosen.into_iter().cloned().map(Arc::new).collect();
+        Self { tier, members, order: smooth_order(&weights) }
     }
 
     /// Which members these are.
@@ -128,13 +119,63 @@ impl Eligible {
     }
 }
 
+fn choose<'a>(members: &'a [Member], health: &Health) -> (Tier, Vec<&'a Member>) {
+    let known: Vec<(&Member, Condition)> = members.iter().map(|member| (member, member.backend.condition())).collect();
+    let those = |belongs: &dyn Fn(&Condition) -> bool| -> Vec<&Member> {
+        known.iter().filter(|(_, condition)| belongs(condition)).map(|(member, _)| *member).collect()
+    };
+    let fit = those(&|known| known.is_free() && known.verdict.is_fit());
+    let decided = known.iter().filter(|(_, known)| !known.is_removed && known.verdict != Verdict::Checking);
+    let primaries = decided.filter(|(member, _)| member.tier == 0).map(|(member, _)| u64::from(member.weight));
+    let needed = primaries.sum::<u64>() * u64::from(health.min_capacity.basis_points());
+    let (carriers, capacity) = carriers(&fit, needed);
+    if !carriers.is_empty() && capacity >= needed {
+        let has_backups = carriers.iter().any(|member| member.tier > 0);
+        return (if has_backups { Tier::Backup } else { Tier::Primary }, carriers);
+    }
+    let ejected = those(&|known| known.is_ejected && !known.is_draining() && known.verdict.is_fit());
+    let checking = those(&|known| known.is_free() && known.verdict == Verdict::Checking);
+    let everybody = those(&|known| !known.is_draining());
+    match (fit.is_empty(), health.when_all_down) {
+        (true, _) if !ejected.is_empty() => (Tier::Ejected, ejected),
+        (true, _) if !checking.is_empty() => (Tier::Checking, checking),
+        (_, WhenAllDown::TryAll) if !everybody.is_empty() => (Tier::TryAll, everybody),
+        (false, _) => (Tier::TooFew, Vec::new()),
+        (true, _) => (Tier::Nobody, Vec::new()),
+    }
+}
+
+/// Fit members, tier by tier until they have what is needed, in the order of the file, and what they have: weight in basis points.
+fn carriers<'a>(fit: &[&'a Member], needed: u64) -> (Vec<&'a Member>, u64) {
+    let (mut last, mut capacity) = (None, 0);
+    for tier in fit.iter().map(|member| member.tier).collect::<BTreeSet<u8>>() {
+        let weights = fit.iter().filter(|member| member.tier == tier).map(|member| u64::from(member.weight));
+        capacity += weights.sum::<u64>() * u64::from(Percent::whole(100).basis_points());
+        last = Some(tier);
+        if capacity >= needed {
+            break;
+        }
+    }
+    (fit.iter().filter(|member| Some(member.tier) <= last).copied().collect(), capacity)
+}
+
+/// How many turns a member has of its own, relative to the others: its weight in percent of what that may count now.
+fn turns(member: &Member, degraded: Percent, ramp: Percent) -> u32 {
+    let standing = match member.backend.verdict() {
+        Verdict::Degraded => degraded,
+        _ => Percent::whole(100),
+    };
+    let share = u32::from(standing.basis_points()) * u32::from(ramp.basis_points()) / 1_000_000;
+    u32::from(member.weight) * share.max(1)
+}
+
 /// The order of one round, in which everybody has as many turns as its weight, spread as evenly as can be.
 ///
 /// Earliest deadline first: the `k`-th turn of a member of weight `w` in a round of `sum` falls within
 /// `k * sum / w .. (k + 1) * sum / w`, and among those whose time has come the one that has to hurry most is next. Who had
 /// the turn before steps back unless it owns more than half of them, so that nobody else is asked twice in a row, not
 /// even where one round follows another; nginx's smooth round robin does that at `a b c a | a b c a`.
-fn smooth_order(weights: &[u16]) -> Box<[u16]> {
+fn smooth_order(weights: &[u32]) -> Box<[u16]> {
     let mut shares = scaled(weights);
     let sum: usize = shares.iter().map(|share| share.weight).sum();
     // Equal weights, the common case, take turns; a thousand backends are not worth a million steps.
@@ -171,9 +212,9 @@ impl Share {
     }
 }
 
-fn scaled(weights: &[u16]) -> Vec<Share> {
+fn scaled(weights: &[u32]) -> Vec<Share> {
     let divisor = weights.iter().copied().fold(0, gcd).max(1);
-    let turns = |weight: u16| usize::from(weight / divisor).max(1);
+    let turns = |weight: u32| usize::try_from(weight / divisor).unwrap_or(1).max(1);
     let sum: usize = weights.iter().copied().map(turns).sum();
     let fitting = |weight| match sum > LONGEST_ORDER {
         true => (turns(weight) * LONGEST_ORDER / sum).max(1),
@@ -182,7 +223,7 @@ fn scaled(weights: &[u16]) -> Vec<Share> {
     weights.iter().map(|weight| Share { weight: fitting(*weight), taken: 0 }).collect()
 }
 
-const fn gcd(a: u16, b: u16) -> u16 {
+const fn gcd(a: u32, b: u32) -> u32 {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 
@@ -196,17 +237,21 @@ mod tests {
 
     use super::*;
 
-    fn member(slot: usize, weight: u16, verdict: Verdict, backup: bool) -> Member {
+    fn member(slot: usize, weight: u16, verdict: Verdict, tier: u8) -> Member {
         let slot = u32::try_from(slot).unwrap();
         let backend = Arc::new(Backend::new(Slot(slot), SocketAddr::from(([127, 0, 0, 1], 9000)).into(), verdict, 1));
         let name = Name::derived(format!("b{slot}"));
-        Member { backend, name, authority: HeaderValue::from_static("b"), weight, backup }
+        Member { backend, name, authority: HeaderValue::from_static("b"), weight, tier }
     }
 
     fn weighted(weights: &[u16]) -> Eligible {
         let members: Vec<Member> =
-            weights.iter().enumerate().map(|(i, weight)| member(i, *weight, Verdict::Up, false)).collect();
-        Eligible::among(&members, WhenAllDown::Fail)
+            weights.iter().enumerate().map(|(i, weight)| member(i, *weight, Verdict::Up, 0)).collect();
+        among(&members, &Health::default())
+    }
+
+    fn among(members: &[Member], health: &Health) -> Eligible {
+        Eligible::among(members, health, |_| Percent::whole(100))
     }
 
     fn round(eligible: &Eligible) -> Vec<usize> {
@@ -239,17 +284,50 @@ mod tests {
 
     #[test]
     fn nobody_is_picked_where_nobody_is_eligible() {
-        let down = [member(0, 1, Verdict::Down, false)];
-        let eligible = Eligible::among(&down, WhenAllDown::Fail);
+        let down = [member(0, 1, Verdict::Down, 0)];
+        let eligible = among(&down, &Health::default());
         assert_eq!(eligible.tier(), Tier::Nobody);
         assert!(eligible.pick(7, &[]).is_none());
-        assert!(Eligible::among(&[], WhenAllDown::TryAll).pick(0, &[]).is_none());
+        let try_all = Health { when_all_down: WhenAllDown::TryAll, ..Health::default() };
+        assert!(among(&[], &try_all).pick(0, &[]).is_none());
     }
 
     #[test]
     fn a_new_member_waits_while_another_is_fit() {
-        let both = [member(0, 1, Verdict::Up, false), member(1, 1, Verdict::Checking, false)];
-        assert_eq!(slots(&Eligible::among(&both, WhenAllDown::Fail)), [0]);
+        let both = [member(0, 1, Verdict::Up, 0), member(1, 1, Verdict::Checking, 0)];
+        assert_eq!(slots(&among(&both, &Health::default())), [0]);
+    }
+
+    #[test]
+    fn a_degraded_member_gets_half_and_one_that_starts_slowly_its_part() {
+        let members = [member(0, 1, Verdict::Up, 0), member(1, 1, Verdict::Degraded, 0)];
+        assert_eq!(shares(&round(&among(&members, &Health::default()))), HashMap::from([(0, 2), (1, 1)]));
+        let ramp = |member: &Member| Percent::whole(if member.backend.slot() == Slot(0) { 10 } else { 100 });
+        let slow = Eligible::among(&members, &Health::default(), ramp);
+        assert_eq!(shares(&round(&slow)), HashMap::from([(0, 1), (1, 5)]));
+        let alone = Eligible::among(&members[..1], &Health::default(), ramp);
+        assert_eq!(round(&alone), [0], "one that is alone gets everything");
+    }
+
+    #[test]
+    fn too_little_capacity_is_helped_out_by_backups_tier_by_tier() {
+        let verdicts = |ups: [bool; 4]| {
+            let tiers = [0, 0, 1, 2];
+            let of =
+                |(i, (up, tier)): (usize, (bool, u8))| member(i, 1, if up { Verdict::Up } else { Verdict::Down }, tier);
+            ups.into_iter().zip(tiers).enumerate().map(of).collect::<Vec<_>>()
+        };
+        let seen = |ups, min| {
+            let health = Health { min_capacity: Percent::whole(min), ..Health::default() };
+            let eligible = among(&verdicts(ups), &health);
+            (eligible.tier(), slots(&eligible))
+        };
+        assert_eq!(seen([true, true, true, true], 100), (Tier::Primary, vec![0, 1]));
+        assert_eq!(seen([true, false, true, true], 50), (Tier::Primary, vec![0]));
+        assert_eq!(seen([true, false, true, true], 51), (Tier::Backup, vec![0, 2]));
+        assert_eq!(seen([false, false, true, true], 51), (Tier::Backup, vec![2, 3]));
+        assert_eq!(seen([false, false, true, true], 0), (Tier::Backup, vec![2]));
+        assert_eq!(seen([true, false, false, false], 51), (Tier::TooFew, vec![]));
     }
 
     proptest! {
@@ -257,19 +335,19 @@ mod tests {
         fn a_round_holds_exactly_the_weights(weights in prop::collection::vec(1_u16..60, 1..20)) {
             let round = round(&weighted(&weights));
             let shares = shares(&round);
-            let divisor = weights.iter().copied().fold(0, gcd);
+            let divisor = weights.iter().copied().map(u32::from).fold(0, gcd);
             for (slot, weight) in weights.iter().enumerate() {
-                prop_assert_eq!(shares[&slot], usize::from(weight / divisor));
+                prop_assert_eq!(shares[&slot], usize::from(*weight) / divisor as usize);
             }
         }
 
         #[test]
         fn every_turn_falls_into_its_part_of_the_round(weights in prop::collection::vec(1_u16..60, 1..20)) {
-            let divisor = weights.iter().copied().fold(0, gcd);
+            let divisor = weights.iter().copied().map(u32::from).fold(0, gcd);
             let round = round(&weighted(&weights));
             let mut taken = vec![0; weights.len()];
             for (turn, slot) in round.iter().enumerate() {
-                let weight = usize::from(weights[*slot] / divisor);
+                let weight = usize::from(weights[*slot]) / divisor as usize;
                 let part = taken[*slot] * round.len() / weight..((taken[*slot] + 1) * round.len()).div_ceil(weight);
                 prop_assert!(part.contains(&turn));
                 taken[*slot] += 1;
@@ -309,27 +387,33 @@ mod tests {
 
         #[test]
         fn the_first_tier_that_is_not_empty_gets_the_traffic(
-            members in prop::collection::vec((verdicts(), any::<bool>(), any::<bool>()), 0..8),
+            members in prop::collection::vec((verdicts(), 0_u8..3, any::<[bool; 3]>()), 0..8),
             try_all in any::<bool>(),
         ) {
             let when_all_down = if try_all { WhenAllDown::TryAll } else { WhenAllDown::Fail };
-            let members: Vec<Member> = members.iter().enumerate().map(|(i, (verdict, backup, draining))| {
-                let member = member(i, 1, *verdict, *backup);
-                member.backend.set_draining(*draining);
+            let members: Vec<Member> = members.iter().enumerate().map(|(i, (verdict, tier, facts))| {
+                let member = member(i, 1, *verdict, *tier);
+                let [is_ejected, is_drained, is_removed] = *facts;
+                member.backend.set_condition(Condition { verdict: *verdict, is_ejected, is_drained, is_removed });
                 member
             }).collect();
-            let eligible = Eligible::among(&members, when_all_down);
+            let eligible = among(&members, &Health { when_all_down, ..Health::default() });
             let present: Vec<&Member> = members.iter().filter(|m| !m.backend.is_draining()).collect();
             let of = |wanted: &dyn Fn(&Member) -> bool| -> Vec<u32> {
                 present.iter().filter(|m| wanted(m)).map(|m| m.backend.slot().0).collect()
             };
-            let primaries = of(&|m| m.backend.verdict().is_fit() && !m.backup);
-            let backups = of(&|m| m.backend.verdict().is_fit() && m.backup);
-            let checking = of(&|m| m.backend.verdict() == Verdict::Checking);
+            let known = |m: &Member| m.backend.condition();
+            let fit = |m: &Member, tier| known(m).verdict.is_fit() && !known(m).is_ejected && m.tier == tier;
+            let primaries = of(&|m| fit(m, 0));
+            let backups = of(&|m| fit(m, 1));
+            let backups = if backups.is_empty() { of(&|m| fit(m, 2)) } else { backups };
+            let ejected = of(&|m| known(m).verdict.is_fit() && known(m).is_ejected);
+            let checking = of(&|m| known(m).verdict == Verdict::Checking && !known(m).is_ejected);
             let everybody = of(&|_| try_all);
             let (tier, expected) = match () {
                 () if !primaries.is_empty() => (Tier::Primary, primaries),
                 () if !backups.is_empty() => (Tier::Backup, backups),
+                () if !ejected.is_empty() => (Tier::Ejected, ejected),
                 () if !checking.is_empty() => (Tier::Checking, checking),
                 () if !everybody.is_empty() => (Tier::TryAll, everybody),
                 () => (Tier::Nobody, Vec::new()),

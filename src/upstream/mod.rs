@@ -10,6 +10,7 @@
 mod backend;
 mod dial;
 mod eligible;
+mod evidence;
 mod http1;
 mod pool;
 mod stream;
@@ -21,10 +22,12 @@ use std::sync::{
 };
 
 use arc_swap::{ArcSwap, Guard};
+use tokio::sync::mpsc;
 
-pub use backend::{Backend, Slot, Verdict};
+pub use backend::{Backend, Condition, Slot, Verdict};
 pub use dial::{Dial, DialError, Secured, Transport};
 pub use eligible::{Eligible, Lease, Member, Tier};
+pub use evidence::Evidence;
 pub use http1::Garbage;
 #[cfg(fuzzing)]
 pub use http1::fuzzing;
@@ -38,6 +41,7 @@ use crate::telemetry::cells::WorkerId;
 #[derive(Debug)]
 pub struct Upstream {
     eligible: ArcSwap<Eligible>,
+    evidence: evidence::Channel,
     turns: Box<[Turn]>,
 }
 
@@ -51,7 +55,7 @@ impl Upstream {
     #[must_use]
     pub fn new(eligible: Eligible, workers: usize) -> Self {
         let turns = (0..workers).map(|_| Turn(AtomicUsize::new(fastrand::usize(..)))).collect();
-        Self { eligible: ArcSwap::from_pointee(eligible), turns }
+        Self { eligible: ArcSwap::from_pointee(eligible), evidence: evidence::Channel::default(), turns }
     }
 
     /// The backends that may get a request now. Not to be held across an await.
@@ -67,6 +71,16 @@ impl Upstream {
         let now = turn.load(Relaxed);
         turn.store(now.wrapping_add(1), Relaxed);
         now
+    }
+
+    /// Tells the health task what traffic has seen. Never blocks.
+    pub fn report(&self, evidence: Evidence) {
+        self.evidence.report(evidence);
+    }
+
+    /// Where the health task hears of it. The first call has it; nobody else does.
+    pub fn evidence(&self) -> Option<mpsc::Receiver<Evidence>> {
+        self.evidence.take()
     }
 
     /// Replaces the slice. Called by the group's one writer.

@@ -193,11 +193,13 @@ mod tests {
             backend: Name::parse("flaky").unwrap(),
             from: "up",
             to: "down",
+            source: "active",
             reason: "status",
             detail: "3 bad probes in 1.9s (503)".into(),
             lasted: Some(Duration::from_millis(6500)),
             eligible: 2,
             total: 3,
+            generation: 1,
         });
         events.emit(Event::Reloaded { generation: 2, summary: "~1 route".into(), by: "file watch" });
         events.emit(Event::Refused {

@@ -6,14 +6,20 @@ use http::{HeaderName, HeaderValue, Method, uri::PathAndQuery};
 
 use super::{Check, upstream::DAY};
 use crate::{
-    base::Percent,
+    base::{Name, Percent},
     config::{
         diagnostics::Code,
-        plan::{Expect, Health, HealthCheck, HttpProbe, ProbeKind, StatusRange, WhenAllDown},
-        spec::{self, ActiveSpec, HealthShort, HealthSpec, Named, OneOrMany, ShortOr, Status, Written},
+        plan::{
+            Expect, FailureRatio, Health, HealthCheck, HttpProbe, Passive, ProbeKind, StatusRange, SuspectCheck,
+            WhenAllDown,
+        },
+        spec::{self, ActiveSpec, HealthShort, HealthSpec, Named, OneOrMany, PassiveSpec, ShortOr, Status, Written},
         yaml::At,
     },
 };
+
+/// Fields of `health` that ask nobody.
+const RULES: &[&str] = &["degraded_weight", "min_capacity", "passive", "suspect_check", "when_all_down"];
 
 impl<'a> Check<'a> {
     /// The health of an upstream or of the addresses of a route. `whose` names it with its kind.
@@ -33,23 +39,144 @@ impl<'a> Check<'a> {
             Some(ShortOr::Short(short)) => return self.short_health(health_at, &short.text),
             Some(ShortOr::Fields(fields)) => fields,
         };
-        let modes = [("fail", WhenAllDown::Fail), ("try_all", WhenAllDown::TryAll)];
-        let what = "a mode for when all are down";
-        let when_all_down = self.choice(health_at, "when_all_down", fields.when_all_down.as_ref(), what, &modes);
-        let when_all_down = when_all_down.unwrap_or_default();
+        let health = self.rules(health_at, fields);
         match &fields.active {
             Some(active) => {
                 let checks = self.active(health_at.key("active"), active).into_iter().collect();
-                Health { checks, when_all_down }
+                Health { checks, ..health }
             }
             None => {
-                // A field that belongs in `active` was found misplaced: that is one mistake, not two.
-                if health_at.keys().iter().all(|key| &**key == "when_all_down") {
+                // A field that belongs in `active` was found misplaced: that is one mistake, not two. And whoever says what live
+                // traffic says has chosen.
+                let has_chosen = matches!(fields.passive, Some(ShortOr::Fields(_)));
+                if !has_chosen && health_at.keys().iter().all(|key| RULES.contains(&&**key)) {
                     self.no_health(health_at, whose);
                 }
-                Health { when_all_down, ..Health::default() }
+                health
             }
         }
+    }
+
+    /// Everything beside the checks.
+    fn rules(&mut self, at: At<'a>, written: &HealthSpec) -> Health {
+        let plain = Health::default();
+        let modes = [("fail", WhenAllDown::Fail), ("try_all", WhenAllDown::TryAll)];
+        let what = "a mode for when all are down";
+        let when_all_down = self.choice(at, "when_all_down", written.when_all_down.as_ref(), what, &modes);
+        let modes = [("hold", SuspectCheck::Hold), ("eject", SuspectCheck::Eject)];
+        let what = "a mode for a check that is suspect";
+        let suspect_check = self.choice(at, "suspect_check", written.suspect_check.as_ref(), what, &modes);
+        let whole = Percent::whole(100);
+        let min_capacity = self.percent(at, "min_capacity", written.min_capacity.as_ref(), whole);
+        let degraded = self.share(at, "degraded_weight", written.degraded_weight.as_ref());
+        Health {
+            checks: Vec::new(),
+            when_all_down: when_all_down.unwrap_or_default(),
+            passive: self.passive(at, written),
+            min_capacity: min_capacity.unwrap_or(plain.min_capacity),
+            degraded_weight: degraded.unwrap_or(plain.degraded_weight),
+            suspect_check: suspect_check.unwrap_or_default(),
+        }
+    }
+
+    /// What live traffic says.
+    fn passive(&mut self, at: At<'a>, written: &HealthSpec) -> Option<Passive> {
+        let at = at.key("passive");
+        let written = match &written.passive {
+            None => return Some(Passive::default()),
+            Some(ShortOr::Short(short)) if short.text == "none" => return None,
+            Some(ShortOr::Short(_)) => {
+                let finding = self.finding(Code::NotAChoice, at, format!("`{}` is not passive health", at.shown()));
+                self.report(finding.label("write none, or fields like failures: 5"));
+                return None;
+            }
+            Some(ShortOr::Fields(fields)) => fields,
+        };
+        let plain = Passive::default();
+        let failures = self.count(at, "failures", written.failures.as_ref(), 1..=1_000);
+        let status = written.status.as_ref().map(|status| self.statuses(at.key("status"), status));
+        let moment = Duration::from_millis(1);
+        let hour = moment..=Duration::from_secs(3_600);
+        let slower_than = self.duration(at, "slower_than", written.slower_than.as_ref(), hour);
+        let eject_for = self.duration(at, "eject_for", written.eject_for.as_ref(), moment..=DAY);
+        let max_eject_for = self.duration(at, "max_eject_for", written.max_eject_for.as_ref(), moment..=DAY);
+        let max_ejected = self.percent(at, "max_ejected", written.max_ejected.as_ref(), Percent::whole(100));
+        let retry_after = self.flag(at, "retry_after", written.retry_after.as_ref());
+        let (eject_for, max_eject_for) = self.ejection(at, eject_for, max_eject_for, &plain);
+        Some(Passive {
+            failures: failures.unwrap_or(plain.failures),
+            status: status.unwrap_or(plain.status),
+            slower_than,
+            ratio: self.failure_ratio(at, written),
+            eject_for,
+            max_eject_for,
+            max_ejected: max_ejected.unwrap_or(plain.max_ejected),
+            retry_after: retry_after.unwrap_or(plain.retry_after),
+            drain_header: written.drain_header.as_ref().and_then(|name| self.drain_header(at, &name.text)),
+        })
+    }
+
+    /// The first ejection is not longer than the longest.
+    fn ejection(
+        &mut self,
+        at: At<'a>,
+        first: Option<Duration>,
+        longest: Option<Duration>,
+        plain: &Passive,
+    ) -> (Duration, Duration) {
+        if let (Some(first), Some(longest)) = (first, longest)
+            && first > longest
+        {
+            let written = crate::base::duration::Written;
+            let message = format!("eject_for ({}) is longer than max_eject_for ({})", written(first), written(longest));
+            let finding = self.finding(Code::Contradiction, at.key("eject_for"), message);
+            self.report(finding.label("a backend would be out for longer than the longest"));
+        }
+        let longest_or = longest.unwrap_or(plain.max_eject_for);
+        let first = first.unwrap_or(plain.eject_for.min(longest_or));
+        (first, longest.unwrap_or(plain.max_eject_for.max(first)))
+    }
+
+    fn failure_ratio(&mut self, at: At<'a>, written: &PassiveSpec) -> Option<FailureRatio> {
+        let limit = self.share(at, "failure_ratio", written.failure_ratio.as_ref());
+        let bounds = Duration::from_secs(1)..=Duration::from_secs(300);
+        let window = self.duration(at, "window", written.window.as_ref(), bounds);
+        let min_requests = self.count(at, "min_requests", written.min_requests.as_ref(), 1..=1_000_000);
+        if written.failure_ratio.is_none() {
+            for field in ["window", "min_requests"].into_iter().filter(|field| at.has(field)) {
+                let message = format!("`{field}` says nothing without `failure_ratio`");
+                let mut finding = self.finding(Code::Contradiction, at.key(field), message);
+                finding.span = at.key(field).key_span();
+                self.report(finding.label("add failure_ratio: 50%, or delete it"));
+            }
+        }
+        let window = window.unwrap_or(Duration::from_secs(10));
+        limit.map(|limit| FailureRatio { limit, window, min_requests: min_requests.unwrap_or(20) })
+    }
+
+    fn drain_header(&mut self, at: At<'a>, text: &str) -> Option<HeaderName> {
+        const KEPT: &[&str] = &["connection", "content-length", "content-type", "date", "transfer-encoding", "upgrade"];
+        let at = at.key("drain_header");
+        match HeaderName::from_bytes(text.as_bytes()) {
+            Ok(name) if !KEPT.contains(&name.as_str()) => Some(name),
+            _ => {
+                let finding = self.finding(Code::Invalid, at, format!("`{}` cannot ask for a drain", at.shown()));
+                self.report(finding.label("write the name of a header like x-drain"));
+                None
+            }
+        }
+    }
+
+    /// A share that is not nothing.
+    fn share(&mut self, at: At<'a>, field: &str, written: Option<&Written<spec::Percent>>) -> Option<Percent> {
+        let share = self.percent(at, field, written, Percent::whole(100))?;
+        if share >= Percent::whole(1) {
+            return Some(share);
+        }
+        let at = at.key(field);
+        let finding = self.finding(Code::OutOfRange, at, format!("`{field}: {}` is below 1%", at.shown()));
+        self.report(finding.label("from 1% to 100%"));
+        None
     }
 
     fn no_health(&mut self, at: At<'a>, whose: &str) {
@@ -62,7 +189,7 @@ impl<'a> Check<'a> {
 
     fn short_health(&mut self, at: At<'a>, text: &str) -> Health {
         let path = match text {
-            "none" => return Health::default(),
+            "none" => return Health { passive: None, ..Health::default() },
             "tcp" => return of_one(Some(check_of(ProbeKind::Tcp))),
             path if path.starts_with('/') => self.probe_path(at, path),
             _ => {
@@ -99,7 +226,14 @@ impl<'a> Check<'a> {
         let count = |value: Option<u32>, default| value.and_then(|value| u16::try_from(value).ok()).unwrap_or(default);
         let healthy_after = self.count(at, "healthy_after", written.healthy_after.as_ref(), 1..=1_000);
         let unhealthy_after = self.count(at, "unhealthy_after", written.unhealthy_after.as_ref(), 1..=1_000);
+        let down = self.duration(at, "interval_down", written.interval_down.as_ref(), least..=DAY);
+        let with_traffic = written.interval_with_traffic.as_ref();
+        let with_traffic = self.duration(at, "interval_with_traffic", with_traffic, interval..=DAY.max(interval));
+        let on_doubt = self.flag(at, "probe_on_doubt", written.probe_on_doubt.as_ref());
         Some(HealthCheck {
+            interval_down: down.unwrap_or(interval),
+            interval_with_traffic: with_traffic,
+            probe_on_doubt: on_doubt.unwrap_or(plain.probe_on_doubt),
             port: self.count(at, "port", written.port.as_ref(), 1..=65_535).and_then(|port| u16::try_from(port).ok()),
             interval,
             interval_changing: changing.unwrap_or(plain.interval_changing.min(interval)),
@@ -245,14 +379,25 @@ fn of_one(check: Option<HealthCheck>) -> Health {
 
 fn check_of(kind: ProbeKind) -> HealthCheck {
     HealthCheck {
+        name: Name::derived(name_of(&kind)),
         kind,
         port: None,
         interval: Duration::from_secs(10),
         interval_changing: Duration::from_secs(1),
+        interval_down: Duration::from_secs(10),
+        interval_with_traffic: None,
+        probe_on_doubt: true,
         timeout: Duration::from_secs(2),
         healthy_after: 2,
         unhealthy_after: 3,
         jitter: Percent::whole(10),
+    }
+}
+
+fn name_of(kind: &ProbeKind) -> String {
+    match kind {
+        ProbeKind::Http(http) => format!("http {}", http.path),
+        ProbeKind::Tcp => "tcp".to_owned(),
     }
 }
 

@@ -47,6 +47,8 @@ impl<'a> Check<'a> {
         let max_connections = self.count(at, "max_connections", written.max_connections.as_ref(), 1..=1_000_000);
         let max_idle = self.count(at, "max_idle_connections", written.max_idle_connections.as_ref(), 0..=100_000);
         let max_age = self.duration(at, "max_connection_age", written.max_connection_age.as_ref(), age);
+        let hour = Duration::ZERO..=Duration::from_secs(3_600);
+        let slow_start = self.duration(at, "slow_start", written.slow_start.as_ref(), hour);
         Upstream {
             name,
             backends,
@@ -55,6 +57,7 @@ impl<'a> Check<'a> {
             tls,
             protocol,
             health,
+            slow_start: slow_start.unwrap_or_default(),
             max_in_flight,
             max_connections,
             max_idle_connections: max_idle.unwrap_or(256),
@@ -74,6 +77,7 @@ impl<'a> Check<'a> {
             tls: None,
             protocol: Protocol::default(),
             health: Health::default(),
+            slow_start: Duration::ZERO,
             max_in_flight: None,
             max_connections: None,
             max_idle_connections: 256,
@@ -133,7 +137,7 @@ impl<'a> Check<'a> {
     /// A backend that is only an address.
     pub(super) fn plain_backend(&mut self, at: At<'a>, text: &str) -> Option<Backend> {
         let (host, port, tls) = self.address(at, text)?;
-        let backend = Backend { name: Name::derived(""), host, port, tls, weight: 1, backup: false };
+        let backend = Backend { name: Name::derived(""), host, port, tls, weight: 1, tier: 0 };
         let name = match &backend.host {
             Host::Unix(_) => Name::derived(text),
             Host::Dns(_) | Host::Ip(_) => Name::derived(backend.authority()),
@@ -144,7 +148,7 @@ impl<'a> Check<'a> {
     fn backend(&mut self, at: At<'a>, written: &BackendSpec) -> Option<Backend> {
         let name = written.name.as_ref().and_then(|name| self.name(at.key("name"), &name.text, "a backend", false));
         let weight = self.count(at, "weight", written.weight.as_ref(), 1..=1_000);
-        let backup = self.flag(at, "backup", written.backup.as_ref());
+        let tier = self.tier(at, written);
         let Some(url) = &written.url else {
             self.missing(at, "url", "this backend", "add url: http://HOST:PORT");
             return None;
@@ -153,9 +157,20 @@ impl<'a> Check<'a> {
         Some(Backend {
             name: name.unwrap_or_else(|| plain.name.clone()),
             weight: weight.and_then(|weight| u16::try_from(weight).ok()).unwrap_or(1),
-            backup: backup.unwrap_or(false),
+            tier,
             ..plain
         })
+    }
+
+    /// `backup: true` is the first tier of backups.
+    fn tier(&mut self, at: At<'a>, written: &BackendSpec) -> u8 {
+        let backup = self.flag(at, "backup", written.backup.as_ref());
+        let tier = self.count(at, "tier", written.tier.as_ref(), 1..=9).and_then(|tier| u8::try_from(tier).ok());
+        if backup == Some(false) && tier.is_some() {
+            let finding = self.finding(Code::Contradiction, at.key("tier"), "a tier is for backups");
+            self.report(finding.label("delete it, or `backup: false`"));
+        }
+        tier.unwrap_or(u8::from(backup.unwrap_or(false)))
     }
 
     /// Without those whose name is taken, which are reported.

@@ -2,15 +2,96 @@ use std::{fmt, time::Duration};
 
 use http::{HeaderName, HeaderValue, Method};
 
-use crate::base::Percent;
+use crate::base::{Name, Percent};
 
 /// How the backends of an upstream are judged, and what happens when none is left.
-#[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Health {
     /// How a backend is asked; a backend is fit where every check says so. None leaves every backend `unchecked`.
     pub checks: Vec<HealthCheck>,
     /// What happens to requests while no backend is eligible.
     pub when_all_down: WhenAllDown,
+    /// What live traffic says; `None`: nothing.
+    pub passive: Option<Passive>,
+    /// The part of the primaries, by weight, that carries the traffic alone. Default 0%.
+    pub min_capacity: Percent,
+    /// The part of its share that a degraded backend gets. Default 50%.
+    pub degraded_weight: Percent,
+    /// What a check is worth that everybody fails since it was edited, while live traffic succeeds.
+    pub suspect_check: SuspectCheck,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self {
+            checks: Vec::new(),
+            when_all_down: WhenAllDown::default(),
+            passive: Some(Passive::default()),
+            min_capacity: Percent::whole(0),
+            degraded_weight: Percent::whole(50),
+            suspect_check: SuspectCheck::default(),
+        }
+    }
+}
+
+/// What live traffic says of backends, and what follows from it. It never takes the last eligible one.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Passive {
+    /// Failures in a row that eject a backend. Default 5.
+    pub failures: u32,
+    /// Statuses that are failures. Default 502, 503, 504.
+    pub status: Vec<StatusRange>,
+    /// A response whose head takes longer is a failure.
+    pub slower_than: Option<Duration>,
+    /// The part of the requests in a window that must fail.
+    pub ratio: Option<FailureRatio>,
+    /// How long a backend is out the first time. Default 10 s.
+    pub eject_for: Duration,
+    /// The longest that it is out. Default 5 min.
+    pub max_eject_for: Duration,
+    /// The part of the backends that may be out so at once. Default 50%.
+    pub max_ejected: Percent,
+    /// Whether `Retry-After` says how long. Default true.
+    pub retry_after: bool,
+    /// The field of a response by which a backend asks to be drained.
+    pub drain_header: Option<HeaderName>,
+}
+
+/// How many of a backend's requests may fail.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct FailureRatio {
+    /// The part that ejects it.
+    pub limit: Percent,
+    /// The time over which it is taken. Default 10 s.
+    pub window: Duration,
+    /// Requests below which it says nothing. Default 20.
+    pub min_requests: u32,
+}
+
+impl Default for Passive {
+    fn default() -> Self {
+        Self {
+            failures: 5,
+            status: [502, 503, 504].map(|status| StatusRange { first: status, last: status }).to_vec(),
+            slower_than: None,
+            ratio: None,
+            eject_for: Duration::from_secs(10),
+            max_eject_for: Duration::from_secs(300),
+            max_ejected: Percent::whole(50),
+            retry_after: true,
+            drain_header: None,
+        }
+    }
+}
+
+/// What a check is worth that everybody fails since it was edited, while live traffic succeeds.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+pub enum SuspectCheck {
+    /// What it says.
+    Eject,
+    /// Nothing, until somebody has passed it or traffic fails, too.
+    #[default]
+    Hold,
 }
 
 impl Health {
@@ -34,6 +115,8 @@ pub enum WhenAllDown {
 /// How a backend's health is asked, and what the answers mean.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct HealthCheck {
+    /// What it is called in evidence: as written, or what it asks.
+    pub name: Name,
     /// The question.
     pub kind: ProbeKind,
     /// The port to ask; `None` is the backend's own.
@@ -42,6 +125,12 @@ pub struct HealthCheck {
     pub interval: Duration,
     /// Between probes while a verdict is pending. Default 1 s, never above `interval`.
     pub interval_changing: Duration,
+    /// Between probes while the verdict is down. Default: `interval`.
+    pub interval_down: Duration,
+    /// The longest between probes while live traffic goes well; `None`: traffic changes nothing.
+    pub interval_with_traffic: Option<Duration>,
+    /// Whether a request that failed is a reason to probe at once. Default true.
+    pub probe_on_doubt: bool,
     /// The deadline of one probe, connect included. Default 2 s.
     pub timeout: Duration,
     /// Passes in a row that bring a backend back. Default 2.

@@ -13,7 +13,9 @@ mod upstream;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-pub use health::{Expect, Health, HealthCheck, HttpProbe, ProbeKind, StatusRange, WhenAllDown};
+pub use health::{
+    Expect, FailureRatio, Health, HealthCheck, HttpProbe, Passive, ProbeKind, StatusRange, SuspectCheck, WhenAllDown,
+};
 pub use layer::{ApiKeys, Auth, AuthMethod, BasicUser, BasicUsers, Consumer, KeySource, Limit, LimitKey};
 pub use listener::{Bind, ClientLimits, Listener, ProxyProtocol, Tls};
 pub use process::{AccessLog, Admin, Destination, Log, LogFormat, LogLevel, Reload, Shutdown, Workers};

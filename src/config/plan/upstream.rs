@@ -27,6 +27,8 @@ pub struct Upstream {
     pub protocol: Protocol,
     /// How its backends are judged.
     pub health: Health,
+    /// How long a backend that comes back takes to get its whole share. Zero: no time.
+    pub slow_start: Duration,
     /// Requests in flight per backend over all workers; `None` is unlimited.
     pub max_in_flight: Option<u32>,
     /// Open connections per backend over all workers; `None` is unlimited. A request waits for a free one up to its connect timeout.
@@ -52,8 +54,8 @@ pub struct Backend {
     pub tls: bool,
     /// Its share of traffic relative to its peers, 1 to 1,000. Default 1.
     pub weight: u16,
-    /// Used only while no primary is eligible.
-    pub backup: bool,
+    /// 0 for a primary, 1 to 9 for a backup: used only while those of the tiers below cannot carry the traffic.
+    pub tier: u8,
 }
 
 /// The host part of a backend's address.

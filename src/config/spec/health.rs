@@ -1,7 +1,10 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Any, Count, Duration, Method, Named, OneOrMany, Percent, ProbeType, Status, WhenAllDown, Written};
+use super::{
+    Any, Count, Duration, Flag, Method, Named, OneOrMany, PassiveShort, Percent, ProbeType, ShortOr, Status,
+    SuspectCheck, WhenAllDown, Written,
+};
 
 /// How backends' health is asked, and what happens when none is left.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -10,8 +13,49 @@ use super::{Any, Count, Duration, Method, Named, OneOrMany, Percent, ProbeType, 
 pub(in crate::config) struct HealthSpec {
     /// Probes in the background.
     pub(in crate::config) active: Option<ActiveSpec>,
+    /// What live traffic says, or `none`. Default: five failures in a row take a backend out for a while.
+    pub(in crate::config) passive: Option<ShortOr<PassiveShort, PassiveSpec>>,
     /// While no backend is up: `fail` (503 at once) or `try_all`. Default `fail`.
     pub(in crate::config) when_all_down: Option<Written<WhenAllDown>>,
+    /// The part of the primaries, by weight, that must be eligible for them to carry the traffic alone. Below it backups join, and
+    /// where that is not enough, `when_all_down` says what happens. Default `0%`: the last one carries all.
+    pub(in crate::config) min_capacity: Option<Written<Percent>>,
+    /// The part of its share that a degraded backend gets while others are up, 1% to 100%. Default `50%`.
+    pub(in crate::config) degraded_weight: Option<Written<Percent>>,
+    /// While every backend fails an edited check that none has passed, although live traffic succeeds: `hold` (nobody is taken out)
+    /// or `eject`. Default `hold`.
+    pub(in crate::config) suspect_check: Option<Written<SuspectCheck>>,
+}
+
+/// What live traffic says of backends. It never takes the last eligible one.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, expecting = "the fields of passive")]
+#[schemars(rename = "PassiveHealth")]
+pub(in crate::config) struct PassiveSpec {
+    /// Failures in a row that eject a backend, 1 to 1000: connections that fail, resets, responses that do not come in time, and the
+    /// statuses below. Default `5`.
+    pub(in crate::config) failures: Option<Written<Count>>,
+    /// Statuses that are failures. Default `[502, 503, 504]`.
+    pub(in crate::config) status: Option<OneOrMany<Status>>,
+    /// A response whose head takes longer is a failure, `1ms` to `1h`. Default: however long it takes.
+    pub(in crate::config) slower_than: Option<Written<Duration>>,
+    /// The part of its requests in `window` that must fail for a backend to be ejected, 1% to 100%. Default: only failures in a row count.
+    pub(in crate::config) failure_ratio: Option<Written<Percent>>,
+    /// The time over which the ratio is taken, `1s` to `5m`. Default `10s`.
+    pub(in crate::config) window: Option<Written<Duration>>,
+    /// Requests in the window below which the ratio says nothing, 1 to 1000000. Default `20`.
+    pub(in crate::config) min_requests: Option<Written<Count>>,
+    /// How long a backend is out the first time, `1ms` to `1d`; twice as long each time that it fails again soon. Default `10s`.
+    pub(in crate::config) eject_for: Option<Written<Duration>>,
+    /// The longest that it is out. Default `5m`.
+    pub(in crate::config) max_eject_for: Option<Written<Duration>>,
+    /// The part of the backends that live traffic may take out at once; what checks take out does not count. Default `50%`.
+    pub(in crate::config) max_ejected: Option<Written<Percent>>,
+    /// Whether a backend that says `Retry-After` with a failure stays out for as long as it says, up to `max_eject_for`. Default `true`.
+    pub(in crate::config) retry_after: Option<Written<Flag>>,
+    /// A field of responses by which a backend asks to be drained; its value is for how long, like `60s`. Clients do not see it.
+    /// Default: none.
+    pub(in crate::config) drain_header: Option<Written<Any>>,
 }
 
 /// Probes in the background.
@@ -36,6 +80,13 @@ pub(in crate::config) struct ActiveSpec {
     pub(in crate::config) interval: Option<Written<Duration>>,
     /// Time between probes while a verdict is pending, never above `interval`. Default `1s`.
     pub(in crate::config) interval_changing: Option<Written<Duration>>,
+    /// Time between probes while the backend is down, `10ms` to `1d`. Default: `interval`.
+    pub(in crate::config) interval_down: Option<Written<Duration>>,
+    /// Time between probes at the most while live traffic to the backend goes well, from `interval` to `1d`. Default: traffic changes
+    /// nothing.
+    pub(in crate::config) interval_with_traffic: Option<Written<Duration>>,
+    /// Whether a request that failed is a reason to probe at once, though not more often than every `interval_changing`. Default `true`.
+    pub(in crate::config) probe_on_doubt: Option<Written<Flag>>,
     /// The deadline of one probe, shorter than `interval`. Default `2s`, or half the interval where that is not shorter.
     pub(in crate::config) timeout: Option<Written<Duration>>,
     /// Passes in a row that bring a backend back, 1 to 1000. Default `2`.

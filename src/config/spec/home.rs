@@ -9,28 +9,56 @@ const ACTIVE: &[&str] = &[
     "expect",
     "interval",
     "interval_changing",
+    "interval_down",
+    "interval_with_traffic",
+    "probe_on_doubt",
     "timeout",
     "healthy_after",
     "unhealthy_after",
     "jitter",
 ];
 
+const PASSIVE: &[&str] = &[
+    "failures",
+    "slower_than",
+    "failure_ratio",
+    "window",
+    "min_requests",
+    "eject_for",
+    "max_eject_for",
+    "max_ejected",
+    "retry_after",
+    "drain_header",
+];
+
+const UPSTREAM: &[&str] =
+    &["max_in_flight", "max_connections", "max_idle_connections", "max_connection_age", "slow_start"];
+
+const HEALTH: &[&str] = &["when_all_down", "min_capacity", "degraded_weight", "suspect_check", "passive"];
+
 /// Block (the key of the map, or of the list or the named entries that it is in), its field, and where that goes.
 const HOMES: &[(&str, &[&str], &str)] = &[
     ("health", ACTIVE, "health.active"),
     ("health", &["status", "body"], "health.active.expect"),
-    ("active", &["when_all_down"], "health"),
+    ("health", PASSIVE, "health.passive"),
+    ("health", &["slow_start"], "upstreams"),
+    ("active", HEALTH, "health"),
+    ("active", PASSIVE, "health.passive"),
+    ("passive", ACTIVE, "health.active"),
+    ("passive", HEALTH, "health"),
     ("active", &["status", "body"], "health.active.expect"),
     ("upstreams", &["interval", "interval_changing", "healthy_after", "unhealthy_after"], "health.active"),
+    ("upstreams", HEALTH, "health"),
+    ("upstreams", PASSIVE, "health.passive"),
     ("upstreams", &["verify", "ca", "sni"], "tls"),
     ("backends", &["tls", "verify", "ca", "sni"], "the upstream's tls"),
     ("routes", &["tls", "protocol"], "upstreams"),
-    ("upstreams", &["weight", "backup", "url"], "a backend: { url: …, weight: … }"),
+    ("upstreams", &["weight", "backup", "tier", "url"], "a backend: { url: …, weight: … }"),
     ("upstreams", &["timeouts", "retries", "max_body"], "the route, or defaults"),
     ("routes", &["connect", "request", "response_header", "client_body", "tunnel"], "timeouts"),
     ("routes", &["attempts", "when"], "retries"),
     ("routes", &["backends"], "upstreams; a route has `to`"),
-    ("routes", &["max_in_flight", "max_connections", "max_idle_connections", "max_connection_age"], "upstreams"),
+    ("routes", UPSTREAM, "upstreams"),
     ("timeouts", &["idle", "client_header", "client_idle"], "defaults.timeouts"),
     ("", &["timeouts", "retries", "max_body"], "defaults"),
     ("", &["path", "to"], "routes"),
@@ -47,19 +75,8 @@ const HOMES: &[(&str, &[&str], &str)] = &[
 ];
 
 /// Fields that later versions will have, in whatever block they are.
-const PLANNED: &[&str] = &[
-    "cluster",
-    "cors",
-    "include",
-    "passive",
-    "redirect",
-    "request_headers",
-    "respond",
-    "response_headers",
-    "rewrite",
-    "slow_start",
-    "tracing",
-];
+const PLANNED: &[&str] =
+    &["cluster", "cors", "include", "redirect", "request_headers", "respond", "response_headers", "rewrite", "tracing"];
 
 /// The same for the conditions of a route; elsewhere these words mean something else.
 const PLANNED_IN_ROUTES: &[&str] = &["headers", "methods"];

@@ -16,7 +16,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub(super) use access::{ApiKeySpec, AuthSpec, BasicSpec, LimitSpec};
-pub(super) use health::{ActiveSpec, HealthSpec};
+pub(super) use health::{ActiveSpec, HealthSpec, PassiveSpec};
 pub(super) use home::{home, is_planned};
 pub(super) use process::{AdminSpec, CertSpec, ListenerSpec, ListenerTlsSpec, ReloadSpec, ShutdownSpec, TelemetrySpec};
 pub(super) use route::{CompressSpec, Defaults, RetriesSpec, RouteSpec};
@@ -24,8 +24,9 @@ pub(super) use upstream::{BackendSpec, UpstreamSpec, UpstreamTlsSpec};
 pub(super) use written::{
     AccessFormat, Address, AdminShort, Any, Balance, Bind, By, Cidr, ClientAuth, Coding, Count, Duration, File, Flag,
     Form, HealthShort, HostHeader, HostPattern, KeyHash, LimitRef, List, Listen, LogFormat, LogLevel, Method, Name,
-    Named, OneOrMany, PasswordHash, PathPattern, Percent, ProbeType, Protocol, ProxyProtocol, Rate, RetryOn, ShortOr,
-    SizeOrNone, SocketMode, Status, TlsVersion, Upgrade, Version, WhenAllDown, Workers, Written,
+    Named, OneOrMany, PassiveShort, PasswordHash, PathPattern, Percent, ProbeType, Protocol, ProxyProtocol, Rate,
+    RetryOn, ShortOr, SizeOrNone, SocketMode, Status, SuspectCheck, TlsVersion, Upgrade, Version, WhenAllDown, Workers,
+    Written,
 };
 
 /// A Tidegate config. Keys that start with `x-` are free space for YAML anchors.

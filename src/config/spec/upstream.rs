@@ -31,6 +31,9 @@ pub(in crate::config) struct UpstreamSpec {
     pub(in crate::config) max_idle_connections: Option<Written<Count>>,
     /// Age at which a connection is no longer used again, up to `30d`; `0s` is never. Default `1h`.
     pub(in crate::config) max_connection_age: Option<Written<Duration>>,
+    /// How long a backend that comes back, or joins, takes to get its whole share, up to `1h`; `0s` is at once. Never at the start of
+    /// the process. Default `0s`.
+    pub(in crate::config) slow_start: Option<Written<Duration>>,
     /// How its backends' health is asked. Short: `/path`, `tcp`, or `none` to say that nobody asks.
     pub(in crate::config) health: Option<ShortOr<HealthShort, HealthSpec>>,
 }
@@ -63,6 +66,8 @@ pub(in crate::config) struct BackendSpec {
     pub(in crate::config) name: Option<Written<Name>>,
     /// Its share of traffic relative to its peers, 1 to 1000. Default `1`.
     pub(in crate::config) weight: Option<Written<Count>>,
-    /// Whether it is used only while no other is up. Default `false`.
+    /// Whether it is used only while the primaries cannot carry the traffic. Default `false`.
     pub(in crate::config) backup: Option<Written<Flag>>,
+    /// Backups of a higher tier are used only while those below cannot carry the traffic, 1 to 9. Default of a backup: `1`.
+    pub(in crate::config) tier: Option<Written<Count>>,
 }

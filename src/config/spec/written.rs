@@ -147,6 +147,10 @@ forms! {
     Protocol: "a protocol", { "enum": ["http1", "http2", "auto"] };
     /// `fail` or `try_all`.
     WhenAllDown: "`fail` or `try_all`", { "enum": ["fail", "try_all"] };
+    /// `hold` or `eject`.
+    SuspectCheck: "`hold` or `eject`", { "enum": ["hold", "eject"] };
+    /// `none`.
+    PassiveShort: "`none`, or fields", { "const": "none" };
     /// A failure that allows a retry.
     RetryOn: "`connect` or `reset`", { "enum": ["connect", "reset"] };
     /// `json`.

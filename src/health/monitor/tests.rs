@@ -14,13 +14,13 @@ use http::HeaderValue;
 use super::*;
 use crate::{
     base::{Name, Percent, Timestamp},
-    config::plan::{Balance, Health, HealthCheck, Host, HostHeader, ProbeKind, WhenAllDown},
+    config::plan::{Balance, Health, HealthCheck, Host, HostHeader, ProbeKind},
     health::{BackendView, Kind},
     upstream::{Backend, Lease, Tier},
 };
 
 #[derive(Clone, Copy, PartialEq)]
-enum Behaviour {
+pub(super) enum Behaviour {
     Pass,
     Degraded,
     Fail(&'static str),
@@ -73,62 +73,88 @@ impl Ask for Arc<World> {
     }
 }
 
-struct Bench {
+pub(super) struct Bench {
     world: Arc<World>,
-    upstream: Arc<Upstream>,
+    pub(super) upstream: Arc<Upstream>,
+    prober: Prober,
     events: Receiver<(Timestamp, Event)>,
-    monitor: Monitor,
+    pub(super) monitor: Monitor,
+    members: Vec<Member>,
 }
 
 impl Bench {
-    fn start(check: Option<HealthCheck>, members: &[Member], behaviours: &[(u16, Behaviour)]) -> Self {
+    pub(super) fn start(check: Option<HealthCheck>, members: &[Member], behaviours: &[(u16, Behaviour)]) -> Self {
         Self::start_capped(256, check, members, behaviours)
     }
 
-    fn start_capped(
+    pub(super) fn start_capped(
         cap: usize,
         check: Option<HealthCheck>,
+        members: &[Member],
+        behaviours: &[(u16, Behaviour)],
+    ) -> Self {
+        Self::start_plan(cap, plan(check), members, behaviours)
+    }
+
+    pub(super) fn start_plan(
+        cap: usize,
+        plan: Arc<plan::Upstream>,
         members: &[Member],
         behaviours: &[(u16, Behaviour)],
     ) -> Self {
         let world = Arc::new(World::default());
         world.behaviours.lock().unwrap().extend(behaviours.iter().copied());
         let (queue, events) = sync_channel(4_096);
-        let upstream = Arc::new(Upstream::new(Eligible::among(&[], WhenAllDown::Fail), 1));
+        let upstream = Arc::new(Upstream::new(Eligible::among(&[], &Health::default(), |_| Percent::whole(100)), 1));
         let prober = Prober::new(Events::new(queue), cap);
         let (up, members) = (Arc::clone(&upstream), members.to_vec());
-        let monitor = Monitor::start_with(Arc::clone(&world), &prober, up, plan(check), members);
-        Self { world, upstream, events, monitor }
+        let monitor = Monitor::start_with(Arc::clone(&world), &prober, up, plan, members.clone(), 1);
+        Self { world, upstream, prober, events, monitor, members }
     }
 
-    fn set(&self, port: u16, behaviour: Behaviour) {
+    /// Another upstream of the same process.
+    pub(super) fn another(&self, plan: Arc<plan::Upstream>, members: &[Member]) -> (Arc<Upstream>, Monitor) {
+        let upstream = Arc::new(Upstream::new(Eligible::among(&[], &Health::default(), |_| Percent::whole(100)), 1));
+        let (up, members) = (Arc::clone(&upstream), members.to_vec());
+        (upstream, Monitor::start_with(Arc::clone(&self.world), &self.prober, up, plan, members, 1))
+    }
+
+    pub(super) fn members(&self) -> &[Member] {
+        &self.members
+    }
+
+    pub(super) fn set(&self, port: u16, behaviour: Behaviour) {
         self.world.behaviours.lock().unwrap().insert(port, behaviour);
     }
 
-    async fn update(&self, check: Option<HealthCheck>, members: &[Member]) {
-        self.monitor.update(plan(check), members.to_vec());
+    pub(super) async fn update(&self, check: Option<HealthCheck>, members: &[Member]) {
+        self.update_plan(plan(check), members).await;
+    }
+
+    pub(super) async fn update_plan(&self, plan: Arc<plan::Upstream>, members: &[Member]) {
+        self.monitor.update(plan, members.to_vec(), 2);
         tokio::task::yield_now().await;
     }
 
-    fn probes(&self, port: u16) -> Vec<Instant> {
+    pub(super) fn probes(&self, port: u16) -> Vec<Instant> {
         let probes = self.world.probes.lock().unwrap();
         probes.iter().filter(|(probed, _)| *probed == port).map(|(_, at)| *at).collect()
     }
 
-    fn gaps(&self, port: u16) -> Vec<Duration> {
+    pub(super) fn gaps(&self, port: u16) -> Vec<Duration> {
         self.probes(port).windows(2).map(|pair| pair[1] - pair[0]).collect()
     }
 
-    fn eligible(&self) -> Vec<u16> {
+    pub(super) fn eligible(&self) -> Vec<u16> {
         self.upstream.eligible().members().iter().map(|member| port_of(member.backend.address())).collect()
     }
 
-    fn backend(&self, name: &str) -> BackendView {
+    pub(super) fn backend(&self, name: &str) -> BackendView {
         self.monitor.view().backends.into_iter().find(|backend| &*backend.name == name).unwrap()
     }
 
     /// The events since the last call, as a line each.
-    fn told(&self) -> Vec<String> {
+    pub(super) fn told(&self) -> Vec<String> {
         let line = |(_, event)| match event {
             Event::Backend { backend, from, to, reason, detail, eligible, total, .. } => {
                 format!("{backend}: {from} > {to}, {reason}, {detail}, {eligible} of {total}")
@@ -140,22 +166,26 @@ impl Bench {
     }
 }
 
-fn member(port: u16) -> Member {
+pub(super) fn member(port: u16) -> Member {
     let slot = Slot(u32::from(port));
     let backend = Arc::new(Backend::new(slot, SocketAddr::from(([127, 0, 0, 1], port)).into(), Verdict::Checking, 1));
     let name = Name::derived(format!("b{port}"));
-    Member { backend, name, authority: HeaderValue::from_static("b"), weight: 1, backup: false }
+    Member { backend, name, authority: HeaderValue::from_static("b"), weight: 1, tier: 0 }
 }
 
-fn members<const N: usize>(ports: [u16; N]) -> [Member; N] {
+pub(super) fn members<const N: usize>(ports: [u16; N]) -> [Member; N] {
     ports.map(member)
 }
 
-fn check() -> HealthCheck {
+pub(super) fn check() -> HealthCheck {
     HealthCheck {
+        name: Name::derived("tcp"),
         kind: ProbeKind::Tcp,
         port: None,
         interval: Duration::from_secs(10),
+        interval_down: Duration::from_secs(10),
+        interval_with_traffic: None,
+        probe_on_doubt: true,
         interval_changing: Duration::from_secs(1),
         timeout: Duration::from_secs(2),
         healthy_after: 2,
@@ -164,14 +194,18 @@ fn check() -> HealthCheck {
     }
 }
 
-fn plan(health: Option<HealthCheck>) -> Arc<plan::Upstream> {
+fn plan(check: Option<HealthCheck>) -> Arc<plan::Upstream> {
+    judged(Health { checks: check.into_iter().collect(), ..Health::default() }, Duration::ZERO)
+}
+
+pub(super) fn judged(health: Health, slow_start: Duration) -> Arc<plan::Upstream> {
     let backend = plan::Backend {
         name: Name::derived("b1"),
         host: Host::Dns(Name::derived("b1")),
         tls: false,
         port: 1,
         weight: 1,
-        backup: false,
+        tier: 0,
     };
     Arc::new(plan::Upstream {
         tls: None,
@@ -181,7 +215,8 @@ fn plan(health: Option<HealthCheck>) -> Arc<plan::Upstream> {
         backends: vec![backend],
         balance: Balance::RoundRobin,
         host: HostHeader::Preserve,
-        health: Health { checks: health.into_iter().collect(), ..Health::default() },
+        slow_start,
+        health,
         max_in_flight: None,
         max_connections: None,
         max_idle_connections: 256,
@@ -190,7 +225,7 @@ fn plan(health: Option<HealthCheck>) -> Arc<plan::Upstream> {
     })
 }
 
-async fn seconds(seconds: f64) {
+pub(super) async fn seconds(seconds: f64) {
     tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
 }
 
@@ -217,7 +252,7 @@ async fn the_first_probe_decides_and_each_change_is_told_once() {
     );
     seconds(600.0).await;
     assert_eq!(bench.told(), Vec::<String>::new());
-    assert_eq!(bench.backend("b1").record.outcomes.len(), 20);
+    assert_eq!(bench.backend("b1").record.recent.len(), 20);
     assert_eq!(bench.backend("b2").record.detail, format!("connect refused ×{}", bench.backend("b2").record.bad));
 }
 
@@ -379,7 +414,7 @@ async fn a_changed_check_keeps_the_verdict_counts_anew_and_asks_at_once() {
     assert_eq!(bench.backend("b2").verdict, Verdict::Down);
     assert_eq!((bench.backend("b1").record.good, bench.backend("b2").record.bad), (0, 0));
     seconds(0.01).await;
-    assert_eq!(bench.probes(77).len(), 2, "both are asked at the new port");
+    assert_eq!(bench.probes(77).len(), 1, "the new port is the same for both, and so is the question");
     let old = (bench.probes(1).len(), bench.probes(2).len());
     seconds(60.0).await;
     assert_eq!((bench.probes(1).len(), bench.probes(2).len()), old, "the old question is not asked any more");
@@ -511,9 +546,9 @@ async fn names_weights_and_roles_take_effect_without_a_probe() {
     bench.told();
     first.name = Name::derived("big");
     first.weight = 7;
-    let backup = Member { backup: true, ..second };
+    let backup = Member { tier: 1, ..second };
     bench.update(Some(check()), &[first, backup]).await;
-    assert_eq!((bench.eligible(), bench.backend("big").weight, bench.backend("b2").backup), (vec![1], 7, true));
+    assert_eq!((bench.eligible(), bench.backend("big").weight, bench.backend("b2").tier), (vec![1], 7, 1));
     assert_eq!(bench.told(), Vec::<String>::new());
 }
 
@@ -576,10 +611,10 @@ async fn real_sockets_are_asked() {
     let ports = [&listener, &free].map(|listener| listener.local_addr().unwrap().port());
     drop(free);
     let (queue, events) = sync_channel(16);
-    let upstream = Arc::new(Upstream::new(Eligible::among(&[], WhenAllDown::Fail), 1));
+    let upstream = Arc::new(Upstream::new(Eligible::among(&[], &Health::default(), |_| Percent::whole(100)), 1));
     let check = HealthCheck { timeout: Duration::from_secs(30), ..check() };
     let prober = Prober::new(Events::new(queue), 1);
-    let monitor = Monitor::start(&prober, Arc::clone(&upstream), plan(Some(check)), members(ports).to_vec());
+    let monitor = Monitor::start(&prober, Arc::clone(&upstream), plan(Some(check)), members(ports).to_vec(), 1);
     monitor.first_round().await;
     let shown = monitor.view().backends.iter().map(|backend| backend.shown).collect::<Vec<_>>();
     assert_eq!(shown, ["up", "down"]);

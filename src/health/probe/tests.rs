@@ -12,7 +12,7 @@ use tokio::{
 
 use super::*;
 use crate::{
-    base::Percent,
+    base::{Name, Percent},
     config::plan::{Expect, HttpProbe, StatusRange},
 };
 
@@ -21,9 +21,13 @@ const SHORT: Duration = Duration::from_millis(200);
 
 fn question(address: SocketAddr, kind: ProbeKind, timeout: Duration) -> Question {
     let check = HealthCheck {
+        name: Name::derived("check"),
         kind,
         port: None,
         interval: AMPLE,
+        interval_down: AMPLE,
+        interval_with_traffic: None,
+        probe_on_doubt: true,
         interval_changing: AMPLE,
         timeout,
         healthy_after: 2,
@@ -163,7 +167,7 @@ async fn a_port_of_the_check_replaces_the_backends() {
     let backend = Backend::new(Slot(0), SocketAddr::from(([127, 0, 0, 1], 9001)).into(), Verdict::Checking, 1);
     let name = crate::base::Name::derived("a");
     let authority = HeaderValue::from_static("a:9001");
-    let member = Member { backend: backend.into(), name, authority, weight: 1, backup: false };
+    let member = Member { backend: backend.into(), name, authority, weight: 1, tier: 0 };
     let check = question(member.backend.address().tcp().unwrap(), ProbeKind::Tcp, AMPLE).check;
     let port = |check: &HealthCheck| Question::new(&member, check).dial.address.tcp().unwrap().port();
     assert_eq!(port(&check), 9001);

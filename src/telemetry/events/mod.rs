@@ -36,6 +36,8 @@ pub enum Event {
         from: &'static str,
         /// The state now.
         to: &'static str,
+        /// Who changed it: `active`, `live_traffic`, `operator`, `backend`, `reload`.
+        source: &'static str,
         /// The reason as a token, e.g. `connect_refused`, `status`, `timeout`, `passed`.
         reason: &'static str,
         /// The reason in words, e.g. `probe 200 in 3 ms`, `2 good probes`.
@@ -46,6 +48,8 @@ pub enum Event {
         eligible: usize,
         /// All its backends.
         total: usize,
+        /// The generation of the config that was live.
+        generation: u64,
     },
     /// A client's connection ended before it brought a request, or in the middle of one's head: the access log has no line of it.
     Client {

@@ -159,12 +159,14 @@ enum Fields<'a> {
         backend: &'a str,
         from: &'a str,
         to: &'a str,
+        source: &'a str,
         reason: &'a str,
         detail: &'a str,
         #[serde(skip_serializing_if = "Option::is_none")]
         lasted_s: Option<f64>,
         eligible: usize,
         total: usize,
+        generation: u64,
     },
     Client {
         listener: &'a str,
@@ -198,16 +200,30 @@ enum Fields<'a> {
 impl<'a> Fields<'a> {
     fn of(event: &'a Event) -> Self {
         match event {
-            Event::Backend { upstream, backend, from, to, reason, detail, lasted, eligible, total } => Self::Backend {
+            Event::Backend {
                 upstream,
                 backend,
                 from,
                 to,
+                source,
+                reason,
+                detail,
+                lasted,
+                eligible,
+                total,
+                generation,
+            } => Self::Backend {
+                upstream,
+                backend,
+                from,
+                to,
+                source,
                 reason,
                 detail,
                 lasted_s: lasted.map(|lasted| lasted.as_millis() as f64 / 1e3),
                 eligible: *eligible,
                 total: *total,
+                generation: *generation,
             },
             Event::Client { listener, peer, reason, detail, more } => {
                 Self::Client { listener, client: *peer, reason, detail, more: *more }

@@ -72,11 +72,13 @@ fn backend(backend: &str, change: [&'static str; 2], reason: &'static str, detai
         backend: Name::derived(backend),
         from: change[0],
         to: change[1],
+        source: "active",
         reason,
         detail: detail.into(),
         lasted: (change[0] != "checking").then_some(Duration::from_millis(21_400)),
         eligible: 1,
         total: 2,
+        generation: 7,
     }
 }
 

@@ -1,0 +1,87 @@
+//! What a request says of the backend that it was sent to, for the sake of those that come after it.
+//!
+//! A failure is counted and told to the upstream's health task when it is seen: no response, one of the statuses that the config
+//! names, a head that took too long, a body that was cut. A success is what has ended without any of these, and costs a load.
+
+use std::time::{Duration, Instant as Clock};
+
+use http::{HeaderMap, StatusCode, header::RETRY_AFTER};
+
+use super::{Fault, fault::Blame};
+use crate::{
+    base::duration,
+    config::plan::Passive,
+    net::values,
+    runtime::Upstream,
+    telemetry::WorkerId,
+    upstream::{Evidence, Member},
+};
+
+/// No response came. Faults that are not the backend's doing say nothing of it.
+pub(super) fn failed(worker: WorkerId, upstream: &Upstream, member: &Member, fault: Fault) {
+    if upstream.plan.health.passive.is_some() && fault.blame() == Blame::Backend {
+        tell(worker, upstream, member, Failure::new(fault.reason()));
+    }
+}
+
+/// The head of a response came. Returns whether it is a failure.
+pub(super) fn answered(
+    worker: WorkerId,
+    upstream: &Upstream,
+    member: &Member,
+    status: StatusCode,
+    headers: &mut HeaderMap,
+    began: Clock,
+) -> bool {
+    let Some(rules) = &upstream.plan.health.passive else { return false };
+    if let Some(name) = &rules.drain_header
+        && let Some(asked) = headers.remove(name)
+    {
+        let lasts = asked.to_str().ok().and_then(|text| duration::parse(text).ok());
+        upstream.live.report(Evidence::AsksToDrain { slot: member.backend.slot(), lasts });
+    }
+    let Some(reason) = what_is_wrong(rules, status, began) else { return false };
+    let retry_after = values(headers, &RETRY_AFTER).next().and_then(|value| seconds(value.to_str().ok()?));
+    let status = Some(status.as_u16());
+    tell(worker, upstream, member, Failure { reason, is_answered: true, status, retry_after });
+    true
+}
+
+/// A response that was no failure so far was cut.
+pub(super) fn cut(worker: WorkerId, upstream: &Upstream, member: &Member) {
+    if upstream.plan.health.passive.is_some() {
+        tell(worker, upstream, member, Failure { is_answered: true, ..Failure::new(Fault::ResponseCut.reason()) });
+    }
+}
+
+fn what_is_wrong(rules: &Passive, status: StatusCode, began: Clock) -> Option<&'static str> {
+    if rules.status.iter().any(|range| range.contains(status.as_u16())) {
+        return Some("status");
+    }
+    rules.slower_than.is_some_and(|limit| began.elapsed() > limit).then_some("slow")
+}
+
+/// `Retry-After` in seconds. As a date it is left alone: the backend's clock is not ours.
+fn seconds(text: &str) -> Option<Duration> {
+    text.parse().ok().map(Duration::from_secs)
+}
+
+// What there is to say of a failure.
+struct Failure {
+    reason: &'static str,
+    is_answered: bool,
+    status: Option<u16>,
+    retry_after: Option<Duration>,
+}
+
+impl Failure {
+    const fn new(reason: &'static str) -> Self {
+        Self { reason, is_answered: false, status: None, retry_after: None }
+    }
+}
+
+fn tell(worker: WorkerId, upstream: &Upstream, member: &Member, failure: Failure) {
+    let Failure { reason, is_answered, status, retry_after } = failure;
+    member.backend.failed(worker, is_answered);
+    upstream.live.report(Evidence::Failed { slot: member.backend.slot(), reason, status, retry_after });
+}
