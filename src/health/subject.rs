@@ -259,7 +259,12 @@ impl Subject {
     pub(super) fn settle(&mut self, now: Instant) -> Vec<Shift> {
         let mut shifts = Vec::new();
         if self.ejector.is_over(now.into_std()) {
-            shifts.extend(self.readmit("time_over", "back after its ejection".to_owned()));
+            let record = self.timeline.read();
+            let last = record.recent.back().filter(|_| self.member.backend.verdict() == Verdict::Down);
+            shifts.extend(match last {
+                Some(probe) => self.readmit(probe.outcome.reason, probe.outcome.detail.clone()),
+                None => self.readmit("time_over", "back after its ejection".to_owned()),
+            });
         }
         if self.drain_ends.is_some_and(|ends| ends <= now) {
             shifts.extend(self.undrain(Source::Operator, "the time of its drain is over".to_owned()));
