@@ -124,6 +124,7 @@ fn unwatched(upstream: &runtime::Upstream) -> UpstreamView {
         shown: member.backend.shown(),
         since: member.backend.since(),
         record: Arc::default(),
+        timeline: Arc::default(),
     });
     UpstreamView {
         plan: Arc::clone(&upstream.plan),

@@ -4,7 +4,9 @@
 //! slice and one event ([`Monitor`]). One task per upstream is the only writer of all of these; everybody else reads the
 //! verdict (an atomic), the slice (swapped whole) or the [`UpstreamView`]. Nothing here knows routes, requests or the file.
 
+mod backtest;
 mod cadence;
+mod detection;
 mod ejection;
 mod line;
 mod machine;
@@ -16,10 +18,13 @@ mod subject;
 mod timeline;
 mod view;
 
+pub use backtest::{Backtest, History, Outs, Trial};
+pub use detection::Detection;
 pub use ejection::{Ejector, Spared, Window, may_eject};
 pub use machine::{Machine, Thresholds, Transition};
 pub use monitor::{Monitor, NoSuchBackend, Prober};
 pub use outcome::{Kind, Outcome};
 pub use resolve::{ResolveError, resolve};
+pub use subject::DrainTimes;
 pub use timeline::{Change, Drain, Ejected, Probe, Record, Source, Timeline};
 pub use view::{BackendView, UpstreamView};

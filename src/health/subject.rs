@@ -34,6 +34,10 @@ pub(super) struct Subject {
     ejector: Ejector,
     pub(super) window: Window,
     drain_ends: Option<Instant>,
+    // When what a drain has left over is cut; `None` once it is.
+    cut_due: Option<Instant>,
+    // Whether connections end when it is out.
+    closes: bool,
     ramp: Option<Instant>,
 }
 
@@ -82,6 +86,15 @@ impl Shift {
     }
 }
 
+/// How long a drain lasts, and when it is over for those who are still there, both from its beginning.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DrainTimes {
+    /// When it ends by itself; `None` is never.
+    pub lasts: Option<Duration>,
+    /// When tunnels that are still open are cut; `None` is never.
+    pub deadline: Option<Duration>,
+}
+
 /// What a probe has led to.
 pub(super) struct Heard {
     pub(super) shift: Option<Shift>,
@@ -108,6 +121,8 @@ impl Subject {
             ejector: Ejector::default(),
             window: Window::default(),
             drain_ends: None,
+            cut_due: None,
+            closes: false,
             ramp: None,
         };
         if checks.is_empty() {
@@ -139,14 +154,14 @@ impl Subject {
             self.hold(false);
         }
         if !before.is_empty() {
-            self.timeline.new_check();
+            self.timeline.new_check(checks);
         }
         let (reason, detail) = match known.is_removed {
             true => ("returned", "back in the configuration"),
             false => ("check_removed", "health check removed"),
         };
         let verdict = if self.timeline.read().is_held { known.verdict } else { self.said() };
-        self.decree(Source::Reload, reason, detail.to_owned(), |known| {
+        self.decree(Source::Reload, reason, detail, |known| {
             (known.verdict, known.is_removed) = (verdict, false);
         })
     }
@@ -155,7 +170,7 @@ impl Subject {
     pub(super) fn dismiss(&mut self, generation: u64) -> Option<Shift> {
         self.generation = generation;
         self.inquiries.iter_mut().for_each(Inquiry::stop);
-        let detail = "removed from the configuration".to_owned();
+        let detail = "removed from the configuration";
         self.decree(Source::Reload, "removed", detail, |known| known.is_removed = true)
     }
 
@@ -177,7 +192,7 @@ impl Subject {
         let said = self.said();
         let decides = is_settled && verdict == said;
         let probe = Probe { check, generation: self.generation, outcome: Arc::clone(&outcome) };
-        self.timeline.probed(probe, self.streaks(), decides);
+        self.timeline.probed(now.into_std(), probe, self.streaks(), decides);
         let is_held = is_held && said == Verdict::Down && self.member.backend.verdict().is_fit();
         self.hold(is_held);
         let shift = if is_held { None } else { self.follow(&outcome, transition) };
@@ -218,7 +233,8 @@ impl Subject {
         now: Instant,
         rules: &Passive,
         asked: Option<Duration>,
-        why: (&'static str, String),
+        reason: &'static str,
+        why: &str,
     ) -> Option<Shift> {
         let lasts = self.ejector.eject(now.into_std(), rules, asked, fastrand::f64());
         let (times, until) = (self.ejector.times(), Timestamp::now() + lasts);
@@ -226,8 +242,8 @@ impl Subject {
             record.spared = None;
             record.ejected = Some(Ejected { until, times });
         });
-        let detail = format!("{}, for {}", why.1, seconds(lasts));
-        self.shift(Source::LiveTraffic, why.0, detail, |known| known.is_ejected = true)
+        let detail = format!("{why}, for {}", seconds(lasts));
+        self.shift(Source::LiveTraffic, reason, detail, |known| known.is_ejected = true)
     }
 
     /// Live traffic speaks against it, in vain. Said once.
@@ -238,21 +254,22 @@ impl Subject {
     }
 
     /// Drains it until it is told otherwise, or until the drain ends by itself.
-    pub(super) fn drain(&mut self, drain: Drain, lasts: Option<Duration>, source: Source) -> Option<Shift> {
-        self.drain_ends = lasts.map(|lasts| Instant::now() + lasts);
+    pub(super) fn drain(&mut self, drain: Drain, times: DrainTimes, source: Source) -> Option<Shift> {
+        let in_time = |time: Duration| Instant::now() + time;
+        (self.drain_ends, self.cut_due) = (times.lasts.map(in_time), times.deadline.map(in_time));
         let detail = match (drain.by.as_str(), drain.reason.as_str()) {
             (by, "") => format!("drained by {by}"),
             (by, reason) => format!("drained by {by}: {reason}"),
         };
         self.timeline.note(|record| record.drain = Some(drain));
-        self.decree(source, "drained", detail, |known| known.is_drained = true)
+        self.decree(source, "drained", &detail, |known| known.is_drained = true)
     }
 
     /// Ends a drain.
     pub(super) fn undrain(&mut self, source: Source, detail: String) -> Option<Shift> {
-        self.drain_ends = None;
+        (self.drain_ends, self.cut_due) = (None, None);
         self.timeline.note(|record| record.drain = None);
-        self.shift(source, "undrained", detail, |known| known.is_drained = false)
+        self.shift(source, "undrained", detail, |known| (known.is_drained, known.is_cut) = (false, false))
     }
 
     /// Ends what has ended by now: an ejection, a drain.
@@ -265,6 +282,10 @@ impl Subject {
                 Some(probe) => self.readmit(probe.outcome.reason, probe.outcome.detail.clone()),
                 None => self.readmit("time_over", "back after its ejection".to_owned()),
             });
+        }
+        if self.cut_due.take_if(|due| *due <= now).is_some() {
+            let detail = "the deadline of its drain is over".to_owned();
+            shifts.extend(self.shift(Source::Operator, "drained", detail, |known| known.is_cut = true));
         }
         if self.drain_ends.is_some_and(|ends| ends <= now) {
             shifts.extend(self.undrain(Source::Operator, "the time of its drain is over".to_owned()));
@@ -283,7 +304,12 @@ impl Subject {
 
     /// When something of it ends next.
     pub(super) fn ends(&self) -> Option<Instant> {
-        self.ejector.until().map(Instant::from_std).into_iter().chain(self.drain_ends).min()
+        self.ejector.until().map(Instant::from_std).into_iter().chain(self.drain_ends).chain(self.cut_due).min()
+    }
+
+    /// Whether connections to it end when it is out.
+    pub(super) const fn close_when_out(&mut self, closes: bool) {
+        self.closes = closes;
     }
 
     /// It gets its share little by little from here on.
@@ -396,12 +422,12 @@ impl Subject {
         &mut self,
         source: Source,
         reason: &'static str,
-        detail: String,
+        detail: &str,
         change: impl FnOnce(&mut Condition),
     ) -> Option<Shift> {
-        let shift = self.shift(source, reason, detail.clone(), change)?;
+        let shift = self.shift(source, reason, detail.to_owned(), change)?;
         if shift.change.is_some() {
-            self.timeline.explain(reason, &detail);
+            self.timeline.explain(reason, detail);
         }
         Some(shift)
     }
@@ -417,6 +443,8 @@ impl Subject {
         let (before, since) = (backend.condition(), backend.since());
         let mut now = before;
         change(&mut now);
+        now.is_cut |= self.closes && (now.is_ejected || now.verdict == Verdict::Down);
+        now.is_cut &= !(now.is_free() && now.verdict.is_fit());
         if now == before {
             return None;
         }

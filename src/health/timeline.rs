@@ -1,17 +1,20 @@
 //! What happened to one backend, for people and metrics: its last outcomes and changes, streaks and totals.
 //!
-//! Written by the upstream's health task alone; anybody reads a whole, consistent [`Record`] without a lock.
+//! Written by the upstream's health task alone; anybody reads a whole, consistent [`Record`] without waiting for it.
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::Arc,
-    time::Duration,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
 
-use super::{Kind, Outcome};
-use crate::base::{Name, Timestamp};
+use super::{Backtest, History, Kind, Outcome, Thresholds, Trial};
+use crate::{
+    base::{Name, Timestamp},
+    config::plan::HealthCheck,
+};
 
 /// How many outcomes, and how many changes, are kept.
 const KEPT: usize = 20;
@@ -151,17 +154,32 @@ pub struct Record {
 
 /// The record of one backend, as a place to read it from.
 #[derive(Debug, Default)]
-pub struct Timeline(ArcSwap<Record>);
+pub struct Timeline {
+    record: ArcSwap<Record>,
+    // By check. Written with each outcome, read when somebody asks what other thresholds would have done.
+    history: Mutex<BTreeMap<Name, History>>,
+}
 
 impl Timeline {
     /// What is remembered now.
     #[must_use]
     pub fn read(&self) -> Arc<Record> {
-        self.0.load_full()
+        self.record.load_full()
+    }
+
+    /// What another deadline and other thresholds of a check would have made of its probes; `None` where there are none.
+    #[must_use]
+    pub fn backtest(&self, check: &str, present: Thresholds, trial: Trial) -> Option<Backtest> {
+        let history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
+        history.get(check).map(|history| history.backtest(present, trial))
     }
 
     /// Remembers a probe that a machine has taken in. It explains what is shown if it `decides`.
-    pub(super) fn probed(&self, probe: Probe, streaks: (u32, u32), decides: bool) {
+    pub(super) fn probed(&self, now: Instant, probe: Probe, streaks: (u32, u32), decides: bool) {
+        let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_check = history.entry(probe.check.clone()).or_insert_with(|| History::new(now));
+        of_check.record(now, probe.outcome.kind, probe.outcome.total);
+        drop(history);
         self.write(|record| {
             (record.good, record.bad) = streaks;
             let outcome = &probe.outcome;
@@ -190,8 +208,12 @@ impl Timeline {
         self.write(|record| (record.reason, record.detail) = (reason, detail.to_owned()));
     }
 
-    /// Forgets the outcomes of the former health check; what is shown, the changes and the totals stay.
-    pub(super) fn new_check(&self) {
+    /// Forgets the outcomes of the former health check; what is shown, the changes and the totals stay. The history of checks that are
+    /// still there stays as well: other thresholds are no other question.
+    pub(super) fn new_check(&self, checks: &[HealthCheck]) {
+        let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
+        history.retain(|name, _| checks.iter().any(|check| check.name == *name));
+        drop(history);
         self.write(|record| {
             (record.good, record.bad) = (0, 0);
             record.recent.clear();
@@ -205,9 +227,9 @@ impl Timeline {
 
     // One writer, so nothing is lost between the load and the store.
     fn write(&self, change: impl FnOnce(&mut Record)) {
-        let mut record = Record::clone(&self.0.load());
+        let mut record = Record::clone(&self.record.load());
         change(&mut record);
-        self.0.store(Arc::new(record));
+        self.record.store(Arc::new(record));
     }
 }
 

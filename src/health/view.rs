@@ -49,10 +49,12 @@ pub struct BackendView {
     pub since: Timestamp,
     /// Why, the streaks, the last outcomes and changes, the totals.
     pub record: Arc<Record>,
+    /// What was remembered of it, to be asked what other thresholds would have done.
+    pub timeline: Arc<Timeline>,
 }
 
 impl BackendView {
-    pub(super) fn of(member: &Member, timeline: &Timeline) -> Self {
+    pub(super) fn of(member: &Member, timeline: &Arc<Timeline>) -> Self {
         let backend = &member.backend;
         Self {
             backend: Arc::clone(backend),
@@ -64,6 +66,7 @@ impl BackendView {
             shown: backend.shown(),
             since: backend.since(),
             record: timeline.read(),
+            timeline: Arc::clone(timeline),
         }
     }
 }

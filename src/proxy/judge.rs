@@ -67,6 +67,7 @@ fn seconds(text: &str) -> Option<Duration> {
 }
 
 // What there is to say of a failure.
+#[derive(Clone, Copy)]
 struct Failure {
     reason: &'static str,
     is_answered: bool,

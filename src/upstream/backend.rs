@@ -76,17 +76,20 @@ pub struct Condition {
     pub is_drained: bool,
     /// It is in the configuration no more.
     pub is_removed: bool,
+    /// Connections to it end now, the tunnels on them too.
+    pub is_cut: bool,
 }
 
 impl Condition {
     const EJECTED: u8 = 1 << 3;
     const DRAINED: u8 = 1 << 4;
     const REMOVED: u8 = 1 << 5;
+    const CUT: u8 = 1 << 6;
 
     /// A verdict and nothing beside it.
     #[must_use]
     pub const fn new(verdict: Verdict) -> Self {
-        Self { verdict, is_ejected: false, is_drained: false, is_removed: false }
+        Self { verdict, is_ejected: false, is_drained: false, is_removed: false, is_cut: false }
     }
 
     /// Whether it finishes its requests and gets no new ones.
@@ -116,6 +119,7 @@ impl Condition {
             | if self.is_ejected { Self::EJECTED } else { 0 }
             | if self.is_drained { Self::DRAINED } else { 0 }
             | if self.is_removed { Self::REMOVED } else { 0 }
+            | if self.is_cut { Self::CUT } else { 0 }
     }
 
     const fn unpack(packed: u8) -> Self {
@@ -124,6 +128,7 @@ impl Condition {
             is_ejected: packed & Self::EJECTED != 0,
             is_drained: packed & Self::DRAINED != 0,
             is_removed: packed & Self::REMOVED != 0,
+            is_cut: packed & Self::CUT != 0,
         }
     }
 }
@@ -326,9 +331,9 @@ mod tests {
     fn a_condition_is_read_as_it_was_written() {
         let backend = backend(Verdict::Checking);
         for verdict in [Verdict::Up, Verdict::Degraded, Verdict::Down, Verdict::Unchecked, Verdict::Checking] {
-            for bits in 0..8 {
-                let (is_ejected, is_drained, is_removed) = (bits & 1 != 0, bits & 2 != 0, bits & 4 != 0);
-                let condition = Condition { verdict, is_ejected, is_drained, is_removed };
+            for bits in 0..16 {
+                let [is_ejected, is_drained, is_removed, is_cut] = [1, 2, 4, 8].map(|bit| bits & bit != 0);
+                let condition = Condition { verdict, is_ejected, is_drained, is_removed, is_cut };
                 backend.set_condition(condition);
                 assert_eq!(backend.condition(), condition);
             }

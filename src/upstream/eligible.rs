@@ -394,7 +394,7 @@ mod tests {
             let members: Vec<Member> = members.iter().enumerate().map(|(i, (verdict, tier, facts))| {
                 let member = member(i, 1, *verdict, *tier);
                 let [is_ejected, is_drained, is_removed] = *facts;
-                member.backend.set_condition(Condition { verdict: *verdict, is_ejected, is_drained, is_removed });
+                member.backend.set_condition(Condition { is_ejected, is_drained, is_removed, ..Condition::new(*verdict) });
                 member
             }).collect();
             let eligible = among(&members, &Health { when_all_down, ..Health::default() });

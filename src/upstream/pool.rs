@@ -181,10 +181,10 @@ impl<B: Sendable> Pools<B> {
     }
 
     /// Closes idle connections that are too old, too long idle, or dead, and all to backends that are draining, as those do that an
-    /// edit has removed. Called about once a second.
+    /// edit has removed, or that are cut. Called about once a second.
     pub fn prune(&self, now: Instant) {
         for place in self.by_slot.borrow_mut().iter_mut() {
-            place.take_if(|pool| pool.backend.is_draining() && pool.waiting.get() == 0);
+            place.take_if(|pool| is_leaving(&pool.backend) && pool.waiting.get() == 0);
             if let Some(pool) = place {
                 pool.idle.borrow_mut().retain_mut(|idle| idle.is_kept(now));
                 // Those that are still in use end with their last request.
@@ -404,7 +404,7 @@ impl<B: Sendable> Connection<B> {
         let Using::Http1(mut wire) = self.wire else { return };
         let Some(pool) = self.pool.upgrade() else { return };
         // A backend may be removed while a request is on its way to it, after this worker let go of its pool.
-        if !wire.is_reusable() || pool.backend.is_draining() || pool.is_wanted_elsewhere() {
+        if !wire.is_reusable() || is_leaving(&pool.backend) || pool.is_wanted_elsewhere() {
             return;
         }
         wire.may_upgrade(false);
@@ -567,4 +567,10 @@ impl<B: Sendable> fmt::Debug for Connection<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connection").field("reused", &self.reused).finish_non_exhaustive()
     }
+}
+
+/// Whether connections to it are of no more use when they are idle.
+fn is_leaving(backend: &Backend) -> bool {
+    let known = backend.condition();
+    known.is_draining() || known.is_cut
 }

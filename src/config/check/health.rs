@@ -11,7 +11,7 @@ use crate::{
         diagnostics::Code,
         plan::{
             Expect, FailureRatio, Health, HealthCheck, HttpProbe, Passive, ProbeKind, StatusRange, SuspectCheck,
-            WhenAllDown,
+            WhenAllDown, WhenOut,
         },
         spec::{self, ActiveSpec, HealthShort, HealthSpec, Named, OneOrMany, PassiveSpec, ShortOr, Status, Written},
         yaml::At,
@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Fields of `health` that ask nobody.
-const RULES: &[&str] = &["degraded_weight", "min_capacity", "passive", "suspect_check", "when_all_down"];
+const RULES: &[&str] = &["degraded_weight", "min_capacity", "passive", "suspect_check", "when_all_down", "when_out"];
 
 impl<'a> Check<'a> {
     /// The health of an upstream or of the addresses of a route. `whose` names it with its kind.
@@ -66,6 +66,9 @@ impl<'a> Check<'a> {
         let modes = [("hold", SuspectCheck::Hold), ("eject", SuspectCheck::Eject)];
         let what = "a mode for a check that is suspect";
         let suspect_check = self.choice(at, "suspect_check", written.suspect_check.as_ref(), what, &modes);
+        let modes = [("keep", WhenOut::Keep), ("close", WhenOut::Close)];
+        let what = "a mode for connections to a backend that is out";
+        let when_out = self.choice(at, "when_out", written.when_out.as_ref(), what, &modes);
         let whole = Percent::whole(100);
         let min_capacity = self.percent(at, "min_capacity", written.min_capacity.as_ref(), whole);
         let degraded = self.share(at, "degraded_weight", written.degraded_weight.as_ref());
@@ -76,6 +79,7 @@ impl<'a> Check<'a> {
             min_capacity: min_capacity.unwrap_or(plain.min_capacity),
             degraded_weight: degraded.unwrap_or(plain.degraded_weight),
             suspect_check: suspect_check.unwrap_or_default(),
+            when_out: when_out.unwrap_or_default(),
         }
     }
 

@@ -19,6 +19,8 @@ pub struct Health {
     pub degraded_weight: Percent,
     /// What a check is worth that everybody fails since it was edited, while live traffic succeeds.
     pub suspect_check: SuspectCheck,
+    /// What becomes of connections to a backend that is down or ejected.
+    pub when_out: WhenOut,
 }
 
 impl Default for Health {
@@ -30,6 +32,7 @@ impl Default for Health {
             min_capacity: Percent::whole(0),
             degraded_weight: Percent::whole(50),
             suspect_check: SuspectCheck::default(),
+            when_out: WhenOut::default(),
         }
     }
 }
@@ -82,6 +85,16 @@ impl Default for Passive {
             drain_header: None,
         }
     }
+}
+
+/// What becomes of connections to a backend that is down or ejected. Requests on their way are finished either way.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+pub enum WhenOut {
+    /// Idle ones are closed, tunnels are cut.
+    Close,
+    /// They stay: it may be back soon.
+    #[default]
+    Keep,
 }
 
 /// What a check is worth that everybody fails since it was edited, while live traffic succeeds.

@@ -15,6 +15,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 pub use health::{
     Expect, FailureRatio, Health, HealthCheck, HttpProbe, Passive, ProbeKind, StatusRange, SuspectCheck, WhenAllDown,
+    WhenOut,
 };
 pub use layer::{ApiKeys, Auth, AuthMethod, BasicUser, BasicUsers, Consumer, KeySource, Limit, LimitKey};
 pub use listener::{Bind, ClientLimits, Listener, ProxyProtocol, Tls};

@@ -3,7 +3,7 @@ use serde::Deserialize;
 
 use super::{
     Any, Count, Duration, Flag, Method, Named, OneOrMany, PassiveShort, Percent, ProbeType, ShortOr, Status,
-    SuspectCheck, WhenAllDown, Written,
+    SuspectCheck, WhenAllDown, WhenOut, Written,
 };
 
 /// How backends' health is asked, and what happens when none is left.
@@ -25,6 +25,9 @@ pub(in crate::config) struct HealthSpec {
     /// While every backend fails an edited check that none has passed, although live traffic succeeds: `hold` (nobody is taken out)
     /// or `eject`. Default `hold`.
     pub(in crate::config) suspect_check: Option<Written<SuspectCheck>>,
+    /// What becomes of connections to a backend that is down or ejected: `keep`, or `close` (idle ones are closed, tunnels are cut).
+    /// Requests on their way are finished. Default `keep`.
+    pub(in crate::config) when_out: Option<Written<WhenOut>>,
 }
 
 /// What live traffic says of backends. It never takes the last eligible one.

@@ -34,7 +34,7 @@ const PASSIVE: &[&str] = &[
 const UPSTREAM: &[&str] =
     &["max_in_flight", "max_connections", "max_idle_connections", "max_connection_age", "slow_start"];
 
-const HEALTH: &[&str] = &["when_all_down", "min_capacity", "degraded_weight", "suspect_check", "passive"];
+const HEALTH: &[&str] = &["when_all_down", "min_capacity", "degraded_weight", "suspect_check", "when_out", "passive"];
 
 /// Block (the key of the map, or of the list or the named entries that it is in), its field, and where that goes.
 const HOMES: &[(&str, &[&str], &str)] = &[

@@ -25,8 +25,8 @@ pub(super) use written::{
     AccessFormat, Address, AdminShort, Any, Balance, Bind, By, Cidr, ClientAuth, Coding, Count, Duration, File, Flag,
     Form, HealthShort, HostHeader, HostPattern, KeyHash, LimitRef, List, Listen, LogFormat, LogLevel, Method, Name,
     Named, OneOrMany, PassiveShort, PasswordHash, PathPattern, Percent, ProbeType, Protocol, ProxyProtocol, Rate,
-    RetryOn, ShortOr, SizeOrNone, SocketMode, Status, SuspectCheck, TlsVersion, Upgrade, Version, WhenAllDown, Workers,
-    Written,
+    RetryOn, ShortOr, SizeOrNone, SocketMode, Status, SuspectCheck, TlsVersion, Upgrade, Version, WhenAllDown, WhenOut,
+    Workers, Written,
 };
 
 /// A Tidegate config. Keys that start with `x-` are free space for YAML anchors.

@@ -149,6 +149,8 @@ forms! {
     WhenAllDown: "`fail` or `try_all`", { "enum": ["fail", "try_all"] };
     /// `hold` or `eject`.
     SuspectCheck: "`hold` or `eject`", { "enum": ["hold", "eject"] };
+    /// `keep` or `close`.
+    WhenOut: "`keep` or `close`", { "enum": ["keep", "close"] };
     /// `none`.
     PassiveShort: "`none`, or fields", { "const": "none" };
     /// A failure that allows a retry.

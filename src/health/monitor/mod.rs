@@ -30,11 +30,11 @@ use super::{
     line::{Answer, Switchboard},
     may_eject,
     probe::{self, Question},
-    subject::{Heard, Shift, Subject},
+    subject::{DrainTimes, Heard, Shift, Subject},
 };
 use crate::{
     base::{Name, Percent},
-    config::plan::{self, Passive},
+    config::plan::{self, Passive, WhenOut},
     telemetry::{
         Event, Events,
         cells::{Histogram, HistogramSum},
@@ -138,12 +138,12 @@ impl Monitor {
         });
     }
 
-    /// Drains a backend, for good or for as long as is said.
+    /// Drains a backend: it finishes its requests and gets no new ones.
     ///
     /// # Errors
     /// There is no such backend.
-    pub async fn drain(&self, backend: Name, drain: Drain, lasts: Option<Duration>) -> Result<(), NoSuchBackend> {
-        self.order(backend, Wish::Drain { drain, lasts }).await
+    pub async fn drain(&self, backend: Name, drain: Drain, times: DrainTimes) -> Result<(), NoSuchBackend> {
+        self.order(backend, Wish::Drain { drain, times }).await
     }
 
     /// Ends a drain.
@@ -231,7 +231,7 @@ struct Order {
 
 #[derive(Debug)]
 enum Wish {
-    Drain { drain: Drain, lasts: Option<Duration> },
+    Drain { drain: Drain, times: DrainTimes },
     Undrain { by: String },
 }
 
@@ -331,6 +331,7 @@ impl<A: Ask> Task<A> {
         self.edit = edit;
         let Edit { generation, .. } = self.edit;
         let (checks, mut shifts) = (&self.edit.plan.health.checks, Vec::new());
+        let closes = self.edit.plan.health.when_out == WhenOut::Close;
         for member in &*self.edit.members {
             match self.subjects.get_mut(&member.backend.slot()) {
                 Some(subject) if Arc::ptr_eq(&subject.member().backend, &member.backend) => {
@@ -342,6 +343,7 @@ impl<A: Ask> Task<A> {
                 }
             }
         }
+        self.subjects.values_mut().for_each(|subject| subject.close_when_out(closes));
         let present: HashSet<Slot> = self.edit.members.iter().map(|member| member.backend.slot()).collect();
         let leaving = self.subjects.iter_mut().filter(|(slot, _)| !present.contains(slot));
         shifts.extend(leaving.filter_map(|(_, subject)| subject.dismiss(generation)));
@@ -427,14 +429,14 @@ impl<A: Ask> Task<A> {
                 if failures >= rules.failures {
                     let what = status.map_or_else(|| reason.replace('_', " "), |status| status.to_string());
                     let detail = format!("{failures} failed requests in a row ({what})");
-                    self.eject(slot, &rules, retry_after.filter(|_| rules.retry_after), ("failures", detail));
+                    self.eject(slot, &rules, retry_after.filter(|_| rules.retry_after), "failures", &detail);
                 }
             }
         }
     }
 
     /// Takes a backend out on the word of live traffic, if that may be.
-    fn eject(&mut self, slot: Slot, rules: &Passive, asked: Option<Duration>, why: (&'static str, String)) {
+    fn eject(&mut self, slot: Slot, rules: &Passive, asked: Option<Duration>, reason: &'static str, why: &str) {
         let Edit { members, .. } = &self.edit;
         let count = |belongs: &dyn Fn(&Member) -> bool| members.iter().filter(|member| belongs(member)).count();
         let ejected = count(&|member| member.backend.condition().is_ejected);
@@ -444,11 +446,11 @@ impl<A: Ask> Task<A> {
             return;
         };
         let shift = match may {
-            Ok(()) => subject.eject(Instant::now(), rules, asked, why),
+            Ok(()) => subject.eject(Instant::now(), rules, asked, reason, why),
             Err(spared) => {
                 subject.spare(&match spared {
-                    Spared::LastOne => format!("{}; it stays: nobody else is eligible", why.1),
-                    Spared::Share => format!("{}; it stays: max_ejected is {}", why.1, rules.max_ejected),
+                    Spared::LastOne => format!("{why}; it stays: nobody else is eligible"),
+                    Spared::Share => format!("{why}; it stays: max_ejected is {}", rules.max_ejected),
                 });
                 None
             }
@@ -468,7 +470,8 @@ impl<A: Ask> Task<A> {
         if subject.timeline().read().drain.as_ref().is_some_and(|drain| !drain.is_its_own()) {
             return;
         }
-        let shift = subject.drain(Drain::of_its_own(lasts), Some(lasts), Source::Backend);
+        let times = DrainTimes { lasts: Some(lasts), deadline: None };
+        let shift = subject.drain(Drain::of_its_own(lasts), times, Source::Backend);
         self.note_end(slot);
         self.publish_if_any(shift.into_iter().collect());
     }
@@ -479,7 +482,7 @@ impl<A: Ask> Task<A> {
         let slot = self.edit.members.iter().find(|member| member.name == backend).map(|member| member.backend.slot());
         let subject = slot.and_then(|slot| self.subjects.get_mut(&slot));
         let shift = subject.map(|subject| match wish {
-            Wish::Drain { drain, lasts } => subject.drain(drain, lasts, Source::Operator),
+            Wish::Drain { drain, times } => subject.drain(drain, times, Source::Operator),
             Wish::Undrain { by } => subject.undrain(Source::Operator, format!("undrained by {by}")),
         });
         let is_known = shift.is_some();
@@ -500,6 +503,7 @@ impl<A: Ask> Task<A> {
             if let Some(subject) = self.subjects.get_mut(&slot) {
                 shifts.extend(subject.settle(now));
             }
+            self.note_end(slot);
         }
         self.publish_if_any(shifts);
     }
@@ -539,7 +543,7 @@ impl<A: Ask> Task<A> {
             .collect();
         for (slot, failures, requests) in too_many {
             let detail = format!("{failures} of {requests} requests failed");
-            self.eject(slot, &rules, None, ("failure_ratio", detail));
+            self.eject(slot, &rules, None, "failure_ratio", &detail);
         }
     }
 

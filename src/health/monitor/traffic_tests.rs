@@ -1,8 +1,9 @@
 //! Live traffic, operators and several checks beside the probes, in virtual time.
 
 use super::{
+    super::{Detection, Thresholds, Trial},
     tests::{
-        Behaviour::{self, Fail, Pass},
+        Behaviour::{self, Fail, Hang, Pass},
         Bench, check, judged, members, seconds,
     },
     *,
@@ -244,7 +245,7 @@ async fn an_operator_drains_and_undrains_over_reloads() {
         deadline: None,
     };
     let b1 = Name::derived("b1");
-    bench.monitor.drain(b1.clone(), drain.clone(), None).await.unwrap();
+    bench.monitor.drain(b1.clone(), drain.clone(), DrainTimes::default()).await.unwrap();
     assert_eq!((bench.eligible(), bench.backend("b1").shown), (vec![2], "draining"));
     assert_eq!(bench.told(), ["b1: up > draining, drained, drained by ann: deploy 142, 1 of 2"]);
     let before = bench.probes(1).len();
@@ -256,13 +257,19 @@ async fn an_operator_drains_and_undrains_over_reloads() {
     bench.monitor.undrain(b1.clone(), "bob".to_owned()).await.unwrap();
     assert_eq!(bench.eligible(), [1, 2]);
     assert_eq!(bench.told(), ["b1: draining > up, undrained, undrained by bob, 2 of 2"]);
-    bench.monitor.drain(b1, drain.clone(), Some(Duration::from_secs(5))).await.unwrap();
-    seconds(4.9).await;
+    let times = DrainTimes { lasts: Some(Duration::from_secs(5)), deadline: Some(Duration::from_secs(2)) };
+    bench.monitor.drain(b1, drain.clone(), times).await.unwrap();
+    seconds(1.9).await;
+    assert!(!both[0].backend.condition().is_cut);
+    seconds(0.2).await;
+    assert!(both[0].backend.condition().is_cut);
+    seconds(2.8).await;
     assert_eq!(bench.eligible(), [2]);
     seconds(0.2).await;
+    assert!(!both[0].backend.condition().is_cut);
     assert_eq!(bench.eligible(), [1, 2]);
     assert!(bench.backend("b1").record.drain.is_none());
-    let nobody = bench.monitor.drain(Name::derived("b9"), drain, None).await;
+    let nobody = bench.monitor.drain(Name::derived("b9"), drain, DrainTimes::default()).await;
     assert_eq!(nobody, Err(NoSuchBackend));
 }
 
@@ -389,7 +396,7 @@ async fn a_suspect_check_takes_nobody_out_while_traffic_goes_well() {
     bench.told();
     bench.set(77, REFUSED);
     let edited = HealthCheck { port: Some(77), ..check() };
-    bench.update_plan(judged(health(&[edited.clone()], passive()), Duration::ZERO), &both).await;
+    bench.update_plan(judged(health(std::slice::from_ref(&edited), passive()), Duration::ZERO), &both).await;
     for _ in 0..20 {
         both.iter().for_each(|member| succeed(member, 3));
         seconds(1.0).await;
@@ -397,7 +404,7 @@ async fn a_suspect_check_takes_nobody_out_while_traffic_goes_well() {
     assert_eq!((bench.eligible(), bench.told()), (vec![1, 2], vec!["suspect_check".to_owned()]));
     assert!(bench.backend("b1").record.is_held && bench.monitor.view().suspicion.is_some());
     // A reload that leaves the check alone does not end the hold.
-    bench.update_plan(judged(health(&[edited.clone()], passive()), Duration::ZERO), &both).await;
+    bench.update_plan(judged(health(std::slice::from_ref(&edited), passive()), Duration::ZERO), &both).await;
     assert_eq!(bench.eligible(), [1, 2]);
     // Traffic has gone: nothing speaks against the check any more.
     seconds(40.0).await;
@@ -445,4 +452,79 @@ async fn a_suspect_check_may_be_meant() {
     }
     assert_eq!(bench.upstream.eligible().tier(), Tier::Nobody);
     assert!(bench.told().contains(&"suspect_check".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn connections_to_a_backend_that_is_out_end_where_that_is_said() {
+    let both = members([1, 2]);
+    let close = Health { when_out: WhenOut::Close, ..health(&[check()], passive()) };
+    for (health, is_cut) in [(close, true), (health(&[check()], passive()), false)] {
+        let bench = start(health, &both);
+        seconds(1.0).await;
+        fail(&bench, &both[1], 3).await;
+        let cut = || both.each_ref().map(|member| member.backend.condition().is_cut);
+        assert_eq!((bench.backend("b2").shown, cut()), ("ejected", [false, is_cut]));
+        seconds(12.0).await;
+        bench.set(1, REFUSED);
+        seconds(15.0).await;
+        assert_eq!((bench.backend("b1").shown, bench.backend("b2").shown, cut()), ("down", "up", [is_cut, false]));
+        bench.set(1, Pass);
+        seconds(15.0).await;
+        assert_eq!((bench.backend("b1").shown, cut()), ("up", [false; 2]));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_detection_takes_longer_than_the_arithmetic_says() {
+    let checks = [
+        check(),
+        HealthCheck { timeout: Duration::from_secs(5), jitter: Percent::whole(50), ..check() },
+        HealthCheck { interval_down: Duration::from_secs(25), healthy_after: 1, unhealthy_after: 1, ..check() },
+    ];
+    for check in checks {
+        let worst = Detection::of(std::slice::from_ref(&check)).unwrap();
+        let bench = start(health(&[check], passive()), &members([1]));
+        for phase in 0..12 {
+            seconds(40.0 + f64::from(phase) * 0.9).await;
+            bench.set(1, Hang);
+            let died = Instant::now();
+            while bench.backend("b1").verdict != Verdict::Down {
+                seconds(0.02).await;
+            }
+            assert!(died.elapsed() <= worst.out + Duration::from_millis(50), "{:?} > {:?}", died.elapsed(), worst.out);
+            seconds(40.0 + f64::from(phase) * 1.7).await;
+            bench.set(1, Pass);
+            let back = Instant::now();
+            while bench.backend("b1").verdict != Verdict::Up {
+                seconds(0.02).await;
+            }
+            assert!(
+                back.elapsed() <= worst.back + Duration::from_millis(50),
+                "{:?} > {:?}",
+                back.elapsed(),
+                worst.back
+            );
+        }
+    }
+    let worst = Detection::of(&[check()]).unwrap();
+    // 11 s until the next probe, two more failures each 2 s after the one before, and the last one's 2 s.
+    assert_eq!((worst.out.as_millis(), worst.back.as_millis()), (17_000, 15_000));
+    assert_eq!(Detection::of(&[]), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_history_of_probes_is_there_for_a_backtest() {
+    let bench = start(health(&[check()], passive()), &members([1]));
+    seconds(30.0).await;
+    bench.set(1, REFUSED);
+    seconds(30.0).await;
+    bench.set(1, Pass);
+    seconds(30.0).await;
+    let backend = bench.backend("b1");
+    let present = Thresholds { healthy_after: 2, unhealthy_after: 3 };
+    let hasty = Trial { thresholds: Thresholds { unhealthy_after: 1, ..present }, timeout: None };
+    let found = backend.timeline.backtest("tcp", present, hasty).unwrap();
+    assert_eq!((found.present.times, found.trial.times), (1, 1));
+    assert!(found.trial.lasted > found.present.lasted);
+    assert_eq!(backend.timeline.backtest("other", present, hasty), None);
 }
