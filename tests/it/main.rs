@@ -24,6 +24,7 @@ mod health;
 mod http2_conformance;
 mod layers;
 mod limits;
+mod passive;
 mod peers;
 mod pool;
 mod proxy_protocol;

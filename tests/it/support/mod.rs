@@ -17,7 +17,7 @@ mod program;
 mod server;
 mod tls;
 
-pub use backend::{Backend, full_backlog, refusing};
+pub use backend::{Backend, Peer, full_backlog, refusing};
 pub use client::{Client, Response};
 pub use config::{own_address, route, upstream};
 pub use eventually::{PATIENCE, at_rest, eventually};
