@@ -4,6 +4,7 @@ use std::{
     io::{self, Write},
     path::Path,
     process::ExitCode,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -13,7 +14,13 @@ use super::{
     env, find,
     print::{print_with, reason},
 };
-use crate::config::{Report, Source, Style, load, plan::Plan};
+use crate::{
+    config::{
+        Report, Source, Style, load,
+        plan::{Plan, Upstream},
+    },
+    health::Detection,
+};
 
 pub(super) fn check(args: &CheckArgs) -> Result<ExitCode, Trouble> {
     let source = read(args.file.as_deref().or(args.config.as_deref()))?;
@@ -29,7 +36,10 @@ pub(super) fn check(args: &CheckArgs) -> Result<ExitCode, Trouble> {
     print_with(|out| {
         write_report(out, args.format, report)?;
         match plan {
-            Some(plan) if args.format == Format::Text => writeln!(out, "{}", summary(&source.path, plan, took)),
+            Some(plan) if args.format == Format::Text => {
+                writeln!(out, "{}", summary(&source.path, plan, took))?;
+                out.write_all(detection(plan).as_bytes())
+            }
             _ => Ok(()),
         }
     })?;
@@ -68,6 +78,24 @@ fn summary(file: &Path, plan: &Plan, took: Duration) -> String {
         count(backends, "backend"),
         took.as_millis(),
     )
+}
+
+/// How long each upstream's health checks take at worst. They follow from many fields and are written in none.
+fn detection(plan: &Plan) -> String {
+    const SHOWN: usize = 20;
+    let found = |upstream: &Arc<Upstream>| {
+        let Detection { out, back } = Detection::of(&upstream.health.checks)?;
+        Some((upstream.name.clone(), out.as_secs_f64(), back.as_secs_f64()))
+    };
+    let known: Vec<_> = plan.upstreams.values().filter_map(found).collect();
+    let width = known.iter().take(SHOWN).map(|(name, ..)| name.chars().count()).max().unwrap_or_default();
+    let mut lines: String = known.iter().take(SHOWN).fold(String::new(), |lines, (name, out, back)| {
+        lines + &format!("  {name:<width$}  a dead backend is out after {out:.1}s at most, one that is well again back after {back:.1}s\n")
+    });
+    if known.len() > SHOWN {
+        lines.push_str(&format!("  {} more\n", known.len() - SHOWN));
+    }
+    lines
 }
 
 #[cfg(test)]

@@ -6,12 +6,12 @@ use std::{
     sync::Arc,
 };
 
-use super::{Auths, Check, Limits, Listeners, Placed, Routes, Spans};
+use super::{Auths, Check, Limits, Listeners, Placed, Routes, Spans, Upstreams};
 use crate::{
     base::Name,
     config::{
         diagnostics::{Code, Diagnostic, Severity},
-        plan::{Admin, Bind, Host, HostPattern, PathPattern, Route},
+        plan::{Admin, Bind, Host, HostPattern, PathPattern, Route, Upstream},
         yaml::At,
     },
 };
@@ -26,12 +26,41 @@ impl<'a> Check<'a> {
         self.same_bind(listeners, admin);
         self.same_requests(&routes.routes);
         self.loops(listeners, routes);
+        self.probe_budget(&routes.upstreams);
         let start = |at: &At<'_>| at.key_span().start;
         Spans {
             listeners: listeners.iter().map(|placed| (placed.value.name.clone(), start(&placed.at))).collect(),
             routes: routes.routes.iter().map(|placed| (placed.value.name.clone(), start(&placed.at))).collect(),
             upstreams: routes.upstreams.iter().map(|placed| (placed.value.name.clone(), start(&placed.at))).collect(),
         }
+    }
+
+    /// How many probes all checks together send. Equal ones of several upstreams are sent once.
+    fn probe_budget(&mut self, upstreams: &Upstreams<'a>) {
+        /// Per second: what a small service notices.
+        const MOST: f64 = 50.0;
+        let mut counted = HashSet::new();
+        let mut shares: Vec<(f64, &Placed<'a, Arc<Upstream>>)> = Vec::new();
+        for placed in upstreams {
+            let mut share = 0.0;
+            for check in &placed.value.health.checks {
+                let asked = placed
+                    .value
+                    .backends
+                    .iter()
+                    .filter(|b| counted.insert((&b.host, check.port.unwrap_or(b.port), check)));
+                share += asked.count() as f64 / check.interval.as_secs_f64();
+            }
+            shares.push((share, placed));
+        }
+        let sum: f64 = shares.iter().map(|(share, _)| share).sum();
+        let Some((share, placed)) = shares.into_iter().max_by(|(a, _), (b, _)| a.total_cmp(b)) else { return };
+        if sum <= MOST {
+            return;
+        }
+        let at = if placed.at.has("health") { placed.at.key("health") } else { placed.at };
+        let finding = self.finding(Code::ProbeBudget, at, format!("the health checks send {sum:.0} probes a second"));
+        self.report(finding.label(format!("{share:.0} of them from here: a longer interval makes them fewer")));
     }
 
     fn same_bind(&mut self, listeners: &Listeners<'a>, admin: Option<&Placed<'a, Admin>>) {

@@ -10,8 +10,8 @@ use crate::{
     config::{
         diagnostics::Code,
         plan::{
-            Expect, FailureRatio, Health, HealthCheck, HttpProbe, Passive, ProbeKind, StatusRange, SuspectCheck,
-            WhenAllDown, WhenOut,
+            Backend, Expect, FailureRatio, Health, HealthCheck, Host, HttpProbe, Passive, ProbeKind, StatusRange,
+            SuspectCheck, WhenAllDown, WhenOut,
         },
         spec::{self, ActiveSpec, HealthShort, HealthSpec, Named, OneOrMany, PassiveSpec, ShortOr, Status, Written},
         yaml::At,
@@ -139,6 +139,23 @@ impl<'a> Check<'a> {
         let longest_or = longest.unwrap_or(plain.max_eject_for);
         let first = first.unwrap_or(plain.eject_for.min(longest_or));
         (first, longest.unwrap_or(plain.max_eject_for.max(first)))
+    }
+
+    /// A share of the backends that comes to nobody, or to one of two, where it is written.
+    pub(super) fn few_ejected(&mut self, at: At<'a>, health: &Health, backends: &[Backend]) {
+        let at = at.key("health").key("passive");
+        // A name may have any number of addresses.
+        let is_known = backends.iter().all(|backend| !matches!(backend.host, Host::Dns(_)));
+        let Some(rules) = health.passive.as_ref().filter(|_| is_known && at.has("max_ejected")) else { return };
+        let (all, share) = (backends.len(), rules.max_ejected);
+        let (few, label) = match (all * usize::from(share.basis_points()) / 10_000, all) {
+            (0, 2..) => ("none", "live traffic ejects nobody"),
+            (1, 2) => ("one", "one ejection uses it up"),
+            _ => return,
+        };
+        let message = format!("max_ejected: {share} of {all} backends is {few}");
+        let finding = self.finding(Code::FewEjected, at.key("max_ejected"), message);
+        self.report(finding.label(label));
     }
 
     fn failure_ratio(&mut self, at: At<'a>, written: &PassiveSpec) -> Option<FailureRatio> {

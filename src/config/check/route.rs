@@ -481,6 +481,7 @@ impl<'a> Check<'a> {
         };
         let backends = self.distinct(route, backends);
         let health = self.health(at, whose, written.health.as_ref());
+        self.few_ejected(at, &health, &backends);
         let balance = self.balance(at, written.balance.as_ref());
         match backends.is_empty() {
             true => None,

@@ -42,6 +42,7 @@ impl<'a> Check<'a> {
         let protocol = self.protocol(at, written);
         let tls = self.upstream_tls(at, &name, written.tls.as_ref(), &backends, protocol);
         let health = self.health(at, &format!("upstream `{name}`"), written.health.as_ref());
+        self.few_ejected(at, &health, &backends);
         let age = Duration::ZERO..=DAY * 30;
         let max_in_flight = self.count(at, "max_in_flight", written.max_in_flight.as_ref(), 1..=1_000_000);
         let max_connections = self.count(at, "max_connections", written.max_connections.as_ref(), 1..=1_000_000);

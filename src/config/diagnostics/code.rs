@@ -648,6 +648,26 @@ routes:
   - { path: /*, to: 127.0.0.1:9001, health: /healthz }
 ",
 }
+ProbeBudget "W0508" "Health checks send very many probes." {
+why: "Every probe is a connection and a request, on both sides, and each gateway sends its own. `interval_with_traffic` asks less often \
+where live traffic goes well.",
+bad: "listen: 8080
+upstreams:
+  orders:
+    backends: [127.0.0.1:9001, 127.0.0.1:9002, 127.0.0.1:9003]
+    health: { active: { path: /healthz, interval: 50ms } }
+routes:
+  - { path: /*, to: orders }
+",
+good: "listen: 8080
+upstreams:
+  orders:
+    backends: [127.0.0.1:9001, 127.0.0.1:9002, 127.0.0.1:9003]
+    health: { active: { path: /healthz, interval: 5s, interval_changing: 500ms } }
+routes:
+  - { path: /*, to: orders }
+",
+}
 Unused "W0509" "Nothing uses it." {
 why: "An upstream, auth or limit that no route names is often the rest of an edit, or the sign of a misspelt name elsewhere.",
 bad: "listen: 8080
@@ -691,6 +711,26 @@ routes:
 good: "listen: 8080
 upstreams:
   orders: { backends: [\"https://127.0.0.1:9001\"], tls: { ca: \"${WEB_CERT}\" }, health: tcp }
+routes:
+  - { path: /*, to: orders }
+",
+}
+FewEjected "W0512" "Live traffic can eject nobody, or just one." {
+why: "`max_ejected` is a part of the backends, rounded down. Where that is none, passive health does nothing; where it is one of two, the \
+first ejection uses it up.",
+bad: "listen: 8080
+upstreams:
+  orders:
+    backends: [127.0.0.1:9001, 127.0.0.1:9002, 127.0.0.1:9003]
+    health: { active: { path: /healthz }, passive: { max_ejected: 20% } }
+routes:
+  - { path: /*, to: orders }
+",
+good: "listen: 8080
+upstreams:
+  orders:
+    backends: [127.0.0.1:9001, 127.0.0.1:9002, 127.0.0.1:9003]
+    health: { active: { path: /healthz }, passive: { max_ejected: 40% } }
 routes:
   - { path: /*, to: orders }
 ",
