@@ -36,7 +36,7 @@ use crate::{
     health::{Change, Kind, Monitor, Outcome, Prober, Record},
     layers::PasswordPool,
     proxy::Fault,
-    runtime::{Edition, Live, Registry, Resolved, Tokens, build},
+    runtime::{Edition, Live, Registry, Resolved, Tokens, Unresolved, build},
     server::{self, Closed},
     telemetry::{
         Counter, Event, EventLog, WorkerId,
@@ -76,8 +76,9 @@ pub(crate) fn gateway(yaml: &str) -> Arc<Status> {
     let loaded = plan(yaml);
     let tokens = Tokens { faults: &Fault::REASONS, closes: &Closed::TOKENS };
     let registry = Registry::new(1, tokens, PasswordPool::new(1, 16).unwrap());
-    let unresolved: Resolved = [((Name::derived("nowhere.test"), 9001), Err("no such name".to_owned()))].into();
-    let built = build(&registry, &loaded.plan, Edition::new(7, loaded.sha), &unresolved);
+    let unresolved = Unresolved { since: Timestamp::now(), why: "nowhere.test does not exist".to_owned() };
+    let resolved: Resolved = [((Name::derived("nowhere.test"), 9001), Err(unresolved))].into();
+    let built = build(&registry, &loaded.plan, Edition::new(7, loaded.sha), &resolved);
     let sink = Sink::writer(std::io::sink(), anstream::ColorChoice::Never);
     let (event_log, events) = EventLog::start(LogFormat::Json, LogLevel::Info, sink).unwrap();
     let attempt = Attempt { at: Timestamp::now(), by: "start", findings: Arc::new(loaded.warnings), is_live: true };
@@ -86,6 +87,7 @@ pub(crate) fn gateway(yaml: &str) -> Arc<Status> {
         file: PathBuf::from("tidegate.yaml"),
         live: Arc::new(Live::new(built.snapshot)),
         monitors: ArcSwap::from_pointee(BTreeMap::new()),
+        names: ArcSwap::default(),
         last_attempt: ArcSwap::from_pointee(attempt),
         reloads_ok: AtomicU64::new(7),
         reloads_refused: AtomicU64::new(1),

@@ -17,6 +17,6 @@ mod view;
 pub use machine::{Machine, Thresholds, Transition};
 pub use monitor::{Monitor, Prober};
 pub use outcome::{Kind, Outcome};
-pub use resolve::{ResolveError, resolve};
+pub use resolve::{Answer, LookUp, Looking, ResolveError, Resolver};
 pub use timeline::{Change, Record, Timeline};
 pub use view::{BackendView, UpstreamView};
