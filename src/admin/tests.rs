@@ -32,8 +32,8 @@ use crate::{
         self, Report, Source,
         plan::{Bind, LogFormat, LogLevel},
     },
-    control::{Attempt, Readiness, Status},
-    health::{Change, Kind, Monitor, Outcome, Prober, Record},
+    control::{Attempt, NameNow, NameRecord, Readiness, Status, Trouble},
+    health::{Answer, Change, Kind, Monitor, Outcome, Prober, Record, ResolveError},
     layers::PasswordPool,
     proxy::Fault,
     runtime::{Edition, Live, Registry, Resolved, Tokens, Unresolved, build},
@@ -118,6 +118,17 @@ pub(crate) fn refuse_an_edit(status: &Status) {
     status.last_attempt.store(Arc::new(Attempt { at, by: "file watch", findings: Arc::new(findings), is_live: false }));
 }
 
+/// Has a name whose address stays in use although it could not be confirmed.
+fn doubt_a_name(status: &Status) {
+    let record = NameRecord::default();
+    let why = ResolveError::Timeout(Duration::from_secs(2));
+    record.count(&Ok(Answer { addresses: vec![Ipv4Addr::LOCALHOST.into()], ttl: None, unknown: None }));
+    record.count(&Err(why.clone()));
+    let since = Timestamp::from_micros(1_795_348_867_000_000);
+    record.show(NameNow { addresses: 1, trouble: Some(Trouble { since, why }) });
+    status.names.store(Arc::new([(Name::derived("stale.test"), Arc::new(record))].into()));
+}
+
 fn outcome(kind: Kind, reason: &'static str, detail: &str, status: Option<u16>) -> Arc<Outcome> {
     let at = Timestamp::now();
     let total = Duration::from_micros(3_240);
@@ -188,6 +199,7 @@ macro_rules! assert_document {
 #[test]
 fn health_with_a_backend_down() {
     let status = gateway(CONFIG);
+    doubt_a_name(&status);
     assert_document!(Health::of(&one_of_three_down(&status)));
 }
 
@@ -218,6 +230,7 @@ fn health_as_the_draft_has_it() {
 #[test]
 fn the_status_document() {
     let status = gateway(CONFIG);
+    doubt_a_name(&status);
     let now = one_of_three_down(&status);
     let backend = &status.live.load().upstreams["web"].members[0].backend;
     backend.metrics().record(WorkerId(0), 200, Duration::from_millis(4));
@@ -349,6 +362,7 @@ fn stable(scrape: &str) -> String {
 #[test]
 fn a_scrape_has_every_family() {
     let status = gateway(CONFIG);
+    doubt_a_name(&status);
     let now = one_of_three_down(&status);
     let snapshot = status.live.load();
     let (worker, web) = (WorkerId(0), &snapshot.upstreams["web"]);

@@ -125,7 +125,7 @@ impl Known {
 
     fn publish(&self) {
         let now = NameNow { addresses: self.addresses.len(), trouble: self.trouble.clone() };
-        self.record.now.store(Arc::new(now));
+        self.record.show(now);
     }
 
     pub(super) fn on_port(&self, name: &Name, port: u16) -> Result<Vec<SocketAddr>, Unresolved> {
@@ -191,7 +191,13 @@ impl NameRecord {
         self.now.load_full()
     }
 
-    fn count(&self, said: &Result<Answer, ResolveError>) {
+    /// What the name is from now on.
+    pub(crate) fn show(&self, now: NameNow) {
+        self.now.store(Arc::new(now));
+    }
+
+    /// Counts what came of a look-up.
+    pub(crate) fn count(&self, said: &Result<Answer, ResolveError>) {
         let count = match said {
             Ok(_) => &self.ok,
             Err(ResolveError::NoAddress | ResolveError::NoSuchName) => &self.no_such_name,
