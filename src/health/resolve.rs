@@ -4,6 +4,7 @@
 //! here, because much depends on the difference between "there is none" and "nobody knows": addresses are dropped after the
 //! one and kept after the other. hickory's own look-up of a name takes A records for the whole answer where AAAA failed, and
 //! goes on through the search list after a failure, whose end is then a "no such name" that nobody has said of this one.
+//! It asks two servers at once, of which the one may be there only for when the other is not.
 //!
 //! A name that does not resolve is an outcome like any other: its backend is down, the config is not wrong. When to ask again
 //! is not known here (`control::names`).
@@ -88,8 +89,8 @@ pub trait LookUp: fmt::Debug + Send + Sync {
 const HOSTS: &str = "/etc/hosts";
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
-/// Questions of one look-up that go to the same servers in turn, as packets may be lost.
-const ATTEMPTS: u32 = 3;
+/// How often each server is asked before nobody knows: packets may be lost.
+const ROUNDS: usize = 2;
 
 /// Looks names up in `/etc/hosts` and in DNS, by the `dns` block of a plan. Files of the system are read again when they change.
 #[derive(Debug)]
@@ -166,7 +167,8 @@ impl Sources {
 /// DNS servers, and the names that they are asked for.
 #[derive(Debug)]
 struct Servers {
-    resolver: TokioResolver,
+    // One for each server, in order. One for all would ask two at once and take the first word, be it a refusal.
+    servers: Vec<TokioResolver>,
     timeout: Duration,
     search: Vec<DnsName>,
     ndots: usize,
@@ -186,20 +188,24 @@ impl Servers {
         Self::new(config, options, timeout)
     }
 
-    fn new(mut config: ResolverConfig, mut options: ResolverOpts, timeout: Duration) -> Result<Self, String> {
-        options.timeout = timeout / ATTEMPTS;
-        options.attempts = usize::try_from(ATTEMPTS - 1).unwrap_or_default();
+    fn new(config: ResolverConfig, mut options: ResolverOpts, timeout: Duration) -> Result<Self, String> {
+        let (domain, mut search, servers) = config.into_parts();
+        let times = u32::try_from(servers.len() * ROUNDS).unwrap_or(u32::MAX).max(1);
+        // It ends before the deadline of whoever asks: where nobody answers for one family, the answer for the other is not lost.
+        (options.timeout, options.attempts) = (timeout * 9 / 10 / times, 0);
         // Whoever asks knows for how long it need not ask.
         options.cache_size = 0;
         options.use_hosts_file = ResolveHosts::Never;
-        let search = match config.search.is_empty() {
-            true => config.domain.take().into_iter().collect(),
-            false => std::mem::take(&mut config.search),
+        if search.is_empty() {
+            search.extend(domain);
+        }
+        let resolver = |server| {
+            let config = ResolverConfig::from_name_servers(vec![server]);
+            let builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+            builder.with_options(options.clone()).build().map_err(|error| error.to_string())
         };
         let ndots = options.ndots;
-        let builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
-        let resolver = builder.with_options(options).build().map_err(|error| error.to_string())?;
-        Ok(Self { resolver, timeout, search, ndots })
+        Ok(Self { servers: servers.into_iter().map(resolver).collect::<Result<_, _>>()?, timeout, search, ndots })
     }
 
     /// Goes through the search list as the C library does, and stops where nobody knows.
@@ -217,7 +223,7 @@ impl Servers {
 
     async fn ask(&self, name: &DnsName, family: Family) -> Result<Answer, ResolveError> {
         let ask = async |kind: Option<RecordType>| match kind {
-            Some(kind) => Some(self.question(name.clone(), kind).await),
+            Some(kind) => Some(self.question(name, kind).await),
             None => None,
         };
         let [v4, v6] = record_types(family);
@@ -230,15 +236,19 @@ impl Servers {
         }
     }
 
-    async fn question(&self, name: DnsName, kind: RecordType) -> Found {
-        let found = self.resolver.lookup(name, kind).await.map_err(|error| self.meaning(&error))?;
-        let addresses: Vec<IpAddr> = addresses(found.answers()).collect();
-        // Names on the way to the addresses may hold for a shorter time.
-        let ttl = found.answers().iter().map(|record| record.ttl).min().unwrap_or_default();
-        if addresses.is_empty() {
-            return Err(ResolveError::NoAddress);
+    /// Asks the servers in their order, as the C library does: often the second knows nothing of names that the first is there for.
+    async fn question(&self, name: &DnsName, kind: RecordType) -> Found {
+        let mut failed = ResolveError::Timeout(self.timeout);
+        for server in std::iter::repeat_n(&self.servers, ROUNDS).flatten() {
+            match server.lookup(name.clone(), kind).await {
+                Ok(found) => return of_records(found.answers()),
+                Err(error) => match self.meaning(&error) {
+                    why if why.is_certain() => return Err(why),
+                    why => failed = why,
+                },
+            }
         }
-        Ok((addresses, Duration::from_secs(ttl.into())))
+        Err(failed)
     }
 
     fn meaning(&self, error: &NetError) -> ResolveError {
@@ -265,6 +275,13 @@ fn record_types(family: Family) -> [Option<RecordType>; 2] {
         Family::Ipv4 => [Some(RecordType::A), None],
         Family::Ipv6 => [None, Some(RecordType::AAAA)],
     }
+}
+
+fn of_records(records: &[Record]) -> Found {
+    let addresses: Vec<IpAddr> = addresses(records).collect();
+    // Names on the way to the addresses may hold for a shorter time.
+    let ttl = records.iter().map(|record| record.ttl).min().unwrap_or_default();
+    if addresses.is_empty() { Err(ResolveError::NoAddress) } else { Ok((addresses, Duration::from_secs(ttl.into()))) }
 }
 
 fn addresses(records: &[Record]) -> impl Iterator<Item = IpAddr> {

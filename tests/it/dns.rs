@@ -8,9 +8,13 @@ use crate::support::{Backend, Gate, Gateway, Server, eventually, own_address, sp
 
 /// One route to `api.test`, whose probes are quick.
 fn config(server: SocketAddr, dns: &str) -> String {
+    config_of(&format!("\"{server}\""), dns)
+}
+
+fn config_of(servers: &str, dns: &str) -> String {
     format!(
         "admin: {{ bind: 127.0.0.1:0 }}
-dns: {{ servers: [\"{server}\"], {dns} }}
+dns: {{ servers: [{servers}], {dns} }}
 upstreams:
   up:
     backends: [api.test:8080]
@@ -170,4 +174,17 @@ fn an_answer_too_large_for_a_packet_is_taken_whole_and_cut_to_the_lowest() {
     let rows = health["upstreams"]["up"]["backends"].as_array().unwrap();
     let has = |address: &str| rows.iter().any(|row| row["name"] == format!("api.test:8080@{address}"));
     assert!(has("127.9.0.0") && has("127.9.0.255") && !has("127.9.1.0"));
+}
+
+#[test]
+fn the_next_server_is_asked_where_one_fails() {
+    let a = Backend::at(own_address(), "a");
+    let [refusing, knowing] = [Server::dns(), Server::dns()];
+    // Of names outside `.test` that it has no address for, dnsmasq says that it may not say anything, here of AAAA, too.
+    knowing.name(&[("api.example", &[a.address()])]);
+    let servers =
+        [spare_address(), refusing.address(), knowing.address()].map(|server| format!("\"{server}\"")).join(", ");
+    let gateway = Gateway::start(config_of(&servers, "").replace("api.test", "api.example"));
+    eventually("it is found", || gateway.get("/").text() == "a");
+    assert!(gateway.metric("tidegate_dns_lookups_total{name=\"api.example\",result=\"ok\"}") > 0);
 }
