@@ -27,6 +27,16 @@ pub(super) struct Health<'a> {
     /// By listener: the one that expires first.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     certificates: BTreeMap<&'a str, Certificate<'a>>,
+    /// Names whose addresses stay in use although they could not be confirmed.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    stale_names: BTreeMap<&'a str, StaleName>,
+}
+
+#[derive(Debug, Serialize)]
+struct StaleName {
+    addresses: usize,
+    since: Timestamp,
+    detail: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -119,8 +129,14 @@ impl<'a> Health<'a> {
                     by: now.last_attempt.by,
                 },
             },
-            upstreams: upstreams().map(|(name, observed)| (name, Upstream::of(observed, now))).collect(),
+            upstreams: upstreams().map(|(name, observed)| (name, Upstream::of(observed))).collect(),
             certificates: now.certificates().map(|shown| (shown.listener.as_str(), Certificate::of(&shown))).collect(),
+            stale_names: now
+                .stale_names()
+                .map(|(name, addresses, trouble)| {
+                    (name.as_str(), StaleName { addresses, since: trouble.since, detail: trouble.why.to_string() })
+                })
+                .collect(),
         }
     }
 }
@@ -132,14 +148,14 @@ impl<'a> Certificate<'a> {
 }
 
 impl<'a> Upstream<'a> {
-    fn of(observed: &'a Observed, now: &Now) -> Self {
+    fn of(observed: &'a Observed) -> Self {
         Self {
             status: observed.standing().as_str(),
             up: observed.up(),
             total: observed.total(),
             tier: tier(observed.view.tier),
             when_all_down: (observed.view.tier == Tier::TryAll).then_some("try_all"),
-            backends: observed.rows(now).map(Backend::of).collect(),
+            backends: observed.rows().map(Backend::of).collect(),
         }
     }
 }
@@ -236,7 +252,7 @@ fn draft_checks<'a>(observed: &'a Observed, now: &Now) -> Vec<DraftCheck<'a>> {
         time: now.at,
         output: (status != "pass").then_some(output),
     };
-    std::iter::once(whole).chain(observed.rows(now).map(draft_backend)).collect()
+    std::iter::once(whole).chain(observed.rows().map(draft_backend)).collect()
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "a row is made to be used up")]

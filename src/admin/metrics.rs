@@ -36,7 +36,14 @@ pub(super) fn scrape(now: &Now, status: &Status, format: Format) -> String {
     let mut out = Exposition::new(format);
     expose_clients(&mut out, &now.snapshot, status);
     for observed in &now.upstreams {
-        expose_upstream(&mut out, observed, now);
+        expose_upstream(&mut out, observed);
+    }
+    for (name, record) in &*now.names {
+        let mut lookups = out.family(&catalogue::DNS_LOOKUPS);
+        for (result, count) in record.results() {
+            lookups.sample([name, result], count);
+        }
+        out.family(&catalogue::DNS_ADDRESSES).sample([name], record.now().addresses);
     }
     for (name, route) in &now.snapshot.routes {
         expose_decisions(&mut out, name, &route.layers);
@@ -65,12 +72,12 @@ fn expose_clients(out: &mut Exposition, snapshot: &Snapshot, status: &Status) {
     status.unrouted.expose(out, UNROUTED, listener);
 }
 
-fn expose_upstream(out: &mut Exposition, observed: &Observed, now: &Now) {
+fn expose_upstream(out: &mut Exposition, observed: &Observed) {
     let name = observed.name();
     observed.upstream.metrics.expose(out, name);
     let mut backends = BTreeSet::new();
     let mut in_state = [0u64; STATES.len()];
-    for row in observed.rows(now) {
+    for row in observed.rows() {
         // A name may have moved to another address while the former backend finishes its requests; one series is one backend.
         if backends.insert(row.name) {
             expose_backend(out, name, &row);

@@ -3,14 +3,14 @@
 //! A look is taken once per request, so that an answer agrees with itself. The rules of `/health` are here: what makes an
 //! upstream `up`, `degraded` or `down`, and the whole `healthy`, `degraded` or `unhealthy`.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use crate::{
     base::{Name, Timestamp},
-    control::{Attempt, Status},
+    control::{Attempt, NameRecord, Status, Trouble},
     health::{BackendView, UpstreamView},
     net,
-    runtime::{self, Snapshot},
+    runtime::{self, Snapshot, Unresolved},
     telemetry::cells::HistogramSum,
     tls::Certificate,
     upstream::{Tier, Verdict},
@@ -24,6 +24,7 @@ pub(super) struct Now {
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) last_attempt: Arc<Attempt>,
     pub(super) upstreams: Vec<Observed>,
+    pub(super) names: Arc<BTreeMap<Name, Arc<NameRecord>>>,
 }
 
 /// An upstream at one moment: as it runs, and as its health task sees it.
@@ -65,7 +66,8 @@ impl Now {
         };
         let upstreams = snapshot.upstreams.iter().map(observe).collect();
         let last_attempt = status.last_attempt.load_full();
-        Self { at: Timestamp::now(), started: status.started, snapshot, last_attempt, upstreams }
+        let names = status.names.load_full();
+        Self { at: Timestamp::now(), started: status.started, snapshot, last_attempt, upstreams, names }
     }
 
     /// `unhealthy` only when every checked upstream is down, or one that a critical route uses.
@@ -96,6 +98,15 @@ impl Now {
             let ends = Timestamp::from(facts.not_after);
             let left = ends.as_micros().checked_sub(self.at.as_micros()).map(Duration::from_micros);
             Some(Shown { listener: &listener.plan.name, name: facts.name(), ends, left })
+        })
+    }
+
+    /// Names whose addresses stay in use although the last look-up did not confirm them. It changes no verdict: the backends may be well.
+    pub(super) fn stale_names(&self) -> impl Iterator<Item = (&Name, usize, Trouble)> {
+        self.names.iter().filter_map(|(name, record)| {
+            let now = record.now();
+            let trouble = now.trouble.clone().filter(|_| now.addresses > 0)?;
+            Some((name, now.addresses, trouble))
         })
     }
 
@@ -207,21 +218,20 @@ impl Observed {
     }
 
     /// Its backends as they are shown, those without an address last.
-    pub(super) fn rows(&self, now: &Now) -> impl Iterator<Item = Row<'_>> {
-        let since = now.snapshot.since;
+    pub(super) fn rows(&self) -> impl Iterator<Item = Row<'_>> {
         let seen = self.view.backends.iter().map(Row::seen);
-        seen.chain(self.upstream.unresolved.iter().map(move |(name, why)| self.unresolved(name, why, since)))
+        seen.chain(self.upstream.unresolved.iter().map(|(name, unresolved)| self.unresolved(name, unresolved)))
     }
 
-    fn unresolved<'a>(&'a self, name: &'a Name, why: &'a str, since: Timestamp) -> Row<'a> {
+    fn unresolved<'a>(&'a self, name: &'a Name, unresolved: &'a Unresolved) -> Row<'a> {
         let plan = self.upstream.plan.backends.iter().find(|backend| backend.name == *name);
         Row {
             name,
             address: plan.map_or(Address::Written(String::new()), |plan| Address::Written(plan.authority())),
             state: Verdict::Down.as_str(),
-            since,
+            since: unresolved.since,
             reason: "dns_error",
-            detail: why,
+            detail: &unresolved.why,
             weight: plan.map_or(1, |plan| plan.weight),
             backup: plan.is_some_and(|plan| plan.tier > 0),
             is_eligible: false,

@@ -37,6 +37,9 @@ pub struct StatusDocument {
     /// Of each listener with TLS: the certificate that expires first.
     #[serde(default)]
     pub certificates: Vec<CertificateStatus>,
+    /// Names of backends whose addresses stay in use although they could not be confirmed.
+    #[serde(default)]
+    pub stale_names: Vec<StaleName>,
     /// All requests together.
     pub gateway: GatewayStatus,
     /// The last 50 events, oldest first, as the JSON log has them.
@@ -161,6 +164,19 @@ pub struct CertificateStatus {
     pub left_s: Option<u64>,
 }
 
+/// A name whose addresses may not be what DNS says now.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct StaleName {
+    /// The name.
+    pub name: String,
+    /// How many addresses of it are in use.
+    pub addresses: usize,
+    /// Since when they could not be confirmed.
+    pub since: String,
+    /// Why not, in words.
+    pub why: String,
+}
+
 /// All requests together.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct GatewayStatus {
@@ -206,6 +222,15 @@ impl StatusDocument {
             },
             upstreams: now.upstreams.iter().map(|o| UpstreamStatus::of(o, now, instant, rates)).collect(),
             certificates: now.certificates().map(|shown| CertificateStatus::of(&shown)).collect(),
+            stale_names: now
+                .stale_names()
+                .map(|(name, addresses, trouble)| StaleName {
+                    name: name.to_string(),
+                    addresses,
+                    since: trouble.since.to_string(),
+                    why: trouble.why.to_string(),
+                })
+                .collect(),
             gateway: GatewayStatus {
                 requests: gateway.requests,
                 errors: gateway.errors,
@@ -228,7 +253,7 @@ impl UpstreamStatus {
             eligible: observed.eligible(),
             total: observed.total(),
             last_change: changes.map(|change| change.at).max().map(|at| at.to_string()),
-            backends: observed.rows(now).map(|row| BackendStatus::of(row, now, instant, rates)).collect(),
+            backends: observed.rows().map(|row| BackendStatus::of(row, now, instant, rates)).collect(),
         }
     }
 

@@ -32,11 +32,11 @@ use crate::{
         self, Report, Source,
         plan::{Bind, LogFormat, LogLevel},
     },
-    control::{Attempt, Readiness, Status},
-    health::{self, Change, Kind, Monitor, Outcome, Probe, Prober, Record},
+    control::{Attempt, NameNow, NameRecord, Readiness, Status, Trouble},
+    health::{self, Answer, Change, Kind, Monitor, Outcome, Probe, Prober, Record, ResolveError},
     layers::PasswordPool,
     proxy::Fault,
-    runtime::{Edition, Live, Registry, Resolved, Tokens, build},
+    runtime::{Edition, Live, Registry, Resolved, Tokens, Unresolved, build},
     server::{self, Closed},
     telemetry::{
         Counter, Event, EventLog, WorkerId,
@@ -76,8 +76,9 @@ pub(crate) fn gateway(yaml: &str) -> Arc<Status> {
     let loaded = plan(yaml);
     let tokens = Tokens { faults: &Fault::REASONS, closes: &Closed::TOKENS };
     let registry = Registry::new(1, tokens, PasswordPool::new(1, 16).unwrap());
-    let unresolved: Resolved = [((Name::derived("nowhere.test"), 9001), Err("no such name".to_owned()))].into();
-    let built = build(&registry, &loaded.plan, Edition::new(7, loaded.sha), &unresolved);
+    let unresolved = Unresolved { since: Timestamp::now(), why: "nowhere.test does not exist".to_owned() };
+    let resolved: Resolved = [((Name::derived("nowhere.test"), 9001), Err(unresolved))].into();
+    let built = build(&registry, &loaded.plan, Edition::new(7, loaded.sha), &resolved);
     let sink = Sink::writer(std::io::sink(), anstream::ColorChoice::Never);
     let (event_log, events) = EventLog::start(LogFormat::Json, LogLevel::Info, sink).unwrap();
     let attempt = Attempt { at: Timestamp::now(), by: "start", findings: Arc::new(loaded.warnings), is_live: true };
@@ -86,6 +87,7 @@ pub(crate) fn gateway(yaml: &str) -> Arc<Status> {
         file: PathBuf::from("tidegate.yaml"),
         live: Arc::new(Live::new(built.snapshot)),
         monitors: ArcSwap::from_pointee(BTreeMap::new()),
+        names: ArcSwap::default(),
         last_attempt: ArcSwap::from_pointee(attempt),
         reloads_ok: AtomicU64::new(7),
         reloads_refused: AtomicU64::new(1),
@@ -115,6 +117,17 @@ pub(crate) fn refuse_an_edit(status: &Status) {
     let findings: Report = config::load(&source, &|_| None).unwrap_err();
     let at = Timestamp::from_micros(1_795_349_140_000_000);
     status.last_attempt.store(Arc::new(Attempt { at, by: "file watch", findings: Arc::new(findings), is_live: false }));
+}
+
+/// Has a name whose address stays in use although it could not be confirmed.
+fn doubt_a_name(status: &Status) {
+    let record = NameRecord::default();
+    let why = ResolveError::Timeout(Duration::from_secs(2));
+    record.count(&Ok(Answer { addresses: vec![Ipv4Addr::LOCALHOST.into()], ttl: None, unknown: None }));
+    record.count(&Err(why.clone()));
+    let since = Timestamp::from_micros(1_795_348_867_000_000);
+    record.show(NameNow { addresses: 1, trouble: Some(Trouble { since, why }) });
+    status.names.store(Arc::new([(Name::derived("stale.test"), Arc::new(record))].into()));
 }
 
 fn probe(kind: Kind, reason: &'static str, detail: &str, status: Option<u16>) -> Arc<Probe> {
@@ -190,6 +203,7 @@ macro_rules! assert_document {
 #[test]
 fn health_with_a_backend_down() {
     let status = gateway(CONFIG);
+    doubt_a_name(&status);
     assert_document!(Health::of(&one_of_three_down(&status)));
 }
 
@@ -220,6 +234,7 @@ fn health_as_the_draft_has_it() {
 #[test]
 fn the_status_document() {
     let status = gateway(CONFIG);
+    doubt_a_name(&status);
     let now = one_of_three_down(&status);
     let backend = &status.live.load().upstreams["web"].members[0].backend;
     backend.metrics().record(WorkerId(0), 200, Duration::from_millis(4));
@@ -352,6 +367,7 @@ fn stable(scrape: &str) -> String {
 #[test]
 fn a_scrape_has_every_family() {
     let status = gateway(CONFIG);
+    doubt_a_name(&status);
     let now = one_of_three_down(&status);
     let snapshot = status.live.load();
     let (worker, web) = (WorkerId(0), &snapshot.upstreams["web"]);

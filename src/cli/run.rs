@@ -28,11 +28,11 @@ use crate::{
         Loaded, Report, Style,
         plan::{Bind, LogFormat, Plan, Workers},
     },
-    control::{Attempt, First, Origin, Readiness, Reloader, Status, resolve},
-    health::Prober,
+    control::{Attempt, First, Names, Origin, Readiness, Reloader, Status},
+    health::{Prober, Resolver},
     layers::PasswordPool,
     proxy::Fault,
-    runtime::{self, Edition, ListenerId, Live, Registry, Resolved, Tokens},
+    runtime::{self, Edition, ListenerId, Live, Registry, Tokens},
     server::{CannotBind, Closed, Fleet, Setup, Sockets, bind},
     telemetry::{AccessLog, Counter, Event, EventLog, Events, events::Sink, metrics::RouteMetrics},
 };
@@ -99,8 +99,8 @@ async fn serve(origin: Origin, loaded: Loaded, limited: io::Result<()>, began: I
     let workers = worker_count(plan.workers);
     let passwords = PasswordPool::new(workers.div_ceil(2), MAX_PASSWORDS).map_err(no_thread)?;
     let registry = Registry::new(workers, Tokens { faults: &Fault::REASONS, closes: &Closed::TOKENS }, passwords);
-    let resolved = resolve(&plan, &Resolved::default()).await;
-    let built = runtime::build(&registry, &plan, Edition::new(1, loaded.sha), &resolved);
+    let names = Names::start(Arc::new(Resolver::new(plan.dns.clone())), &plan, events.clone()).await;
+    let built = runtime::build(&registry, &plan, Edition::new(1, loaded.sha), &names.resolved(&plan));
 
     let sockets = bind_listeners(&built.snapshot, workers)?;
     let admin_socket = plan.admin.as_ref().map(|admin| bind_admin(&admin.bind)).transpose()?;
@@ -114,6 +114,7 @@ async fn serve(origin: Origin, loaded: Loaded, limited: io::Result<()>, began: I
         file: origin.path.clone(),
         live: Arc::clone(&live),
         monitors: ArcSwap::default(),
+        names: ArcSwap::default(),
         last_attempt: ArcSwap::from_pointee(first_attempt(&loaded.warnings)),
         reloads_ok: AtomicU64::new(1),
         reloads_refused: AtomicU64::new(0),
@@ -136,7 +137,7 @@ async fn serve(origin: Origin, loaded: Loaded, limited: io::Result<()>, began: I
     // Only now: threads that are started later are as patient.
     yield_to_workers();
     let is_watched = origin.watch && origin.text.is_none();
-    let first = First { origin, loaded, resolved, registry: built.registry, upstreams: built.upstreams };
+    let first = First { origin, loaded, names, registry: built.registry, upstreams: built.upstreams };
     let prober = Prober::new(events.clone(), MAX_PROBES);
     let reloader = Reloader::new(first, Arc::clone(&status), Arc::clone(&fleet), prober);
 

@@ -264,6 +264,7 @@ fn diff_is_by_entity() {
         "listen: 8081
 workers: 2
 admin: none
+dns: { hold: 5s }
 shutdown: { timeout: 5s }
 routes:
   - { name: a, path: /a, to: '10.0.0.2:80', health: tcp }
@@ -273,11 +274,23 @@ routes:
     let changes = diff(&old, &new);
     assert_eq!(
         changes.summary(),
-        "+1 upstream, +1 route, ~1 listener, ~1 upstream, -1 upstream, -1 route, ~shutdown, ~workers, ~admin"
+        "+1 upstream, +1 route, ~1 listener, ~1 upstream, -1 upstream, -1 route, ~dns, ~shutdown, ~workers, ~admin"
     );
     assert_eq!(changes.restart, ["workers", "admin"]);
     assert_eq!(changes.upstreams.changed, [Name::derived("a")]);
     assert_eq!(diff(&new, &old).routes.added, [Name::derived("b")]);
+}
+
+#[test]
+fn a_bound_of_ttls_that_is_written_alone_moves_the_default_of_the_other() {
+    let ttls = |dns: &str| {
+        let dns = plan(&format!("{MINIMAL}dns: {{ {dns} }}\n")).dns;
+        (dns.min_ttl.as_secs(), dns.max_ttl.as_secs())
+    };
+    assert_eq!(ttls(""), (1, 300));
+    assert_eq!(ttls("min_ttl: 10m"), (600, 600));
+    assert_eq!(ttls("max_ttl: 500ms"), (0, 0));
+    assert_eq!(ttls("min_ttl: 5s, max_ttl: 7s"), (5, 7));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! A config edit, in one straight line: [`Reloader::apply`].
 //!
-//! read → parse and check → diff → look names up → build → bind → **swap** → probe → drain → tell. Whatever can fail stands
+//! read → parse and check → diff → look new names up → build → bind → **swap** → probe → drain → tell. Whatever can fail stands
 //! before the swap; a refused edit has had no effect but to be told.
 
 use std::{
@@ -13,14 +13,14 @@ use std::{
 
 use tokio::sync::mpsc;
 
-use super::{Attempt, Status, Watch};
+use super::{Attempt, Names, Status, Watch};
 use crate::{
     base::{Name, Timestamp},
     config::{
         self, Changes, Code, Diagnostic, Loaded, Report, Sha, Source,
         plan::{Bind, LogFormat, Plan},
     },
-    health::{self, Monitor, Prober},
+    health::{Monitor, Prober},
     runtime::{self, Built, Edition, ListenerId, Registry, Resolved, UpstreamId},
     server::{Fleet, Sockets, bind, set_mode},
     telemetry::{AccessLog, Event},
@@ -85,6 +85,7 @@ pub struct Reloader {
     fleet: Arc<Fleet>,
     prober: Prober,
     registry: Registry,
+    names: Names,
     resolved: Resolved,
     watch: Watch,
     monitors: BTreeMap<UpstreamId, Arc<Monitor>>,
@@ -97,19 +98,13 @@ pub struct First {
     pub origin: Origin,
     /// The config.
     pub loaded: Loaded,
-    /// What the names in it stand for.
-    pub resolved: Resolved,
+    /// The names in it.
+    pub names: Names,
     /// What has the memory.
     pub registry: Registry,
     /// Which upstream each name is.
     pub upstreams: BTreeMap<Name, UpstreamId>,
 }
-
-/// For DNS while an edit is applied: an edit does not wait longer for names than that.
-const LOOKUP: Duration = Duration::from_secs(2);
-
-/// How often names are looked up again. The system's resolver does not tell how long its answers hold.
-const LOOKUP_AGAIN: Duration = Duration::from_secs(10);
 
 /// How often buckets that are full again are forgotten.
 const SWEEP: Duration = Duration::from_secs(5);
@@ -119,10 +114,11 @@ impl Reloader {
     #[must_use]
     pub fn new(first: First, status: Arc<Status>, fleet: Arc<Fleet>, prober: Prober) -> Self {
         let watch = Watch::new(&first.origin, &first.loaded);
-        let First { origin, resolved, registry, upstreams, .. } = first;
-        let origin = Arc::new(origin);
+        let First { origin, loaded, names, registry, upstreams } = first;
+        let (origin, resolved) = (Arc::new(origin), names.resolved(&loaded.plan));
+        status.names.store(Arc::new(names.records()));
         let mut reloader =
-            Self { origin, status, fleet, prober, registry, resolved, watch, monitors: BTreeMap::default() };
+            Self { origin, status, fleet, prober, registry, names, resolved, watch, monitors: BTreeMap::default() };
         reloader.probe(&upstreams);
         reloader
     }
@@ -130,8 +126,6 @@ impl Reloader {
     /// Applies an edit whenever the file changes or somebody asks, until nobody can ask any more.
     pub async fn run(mut self, mut requests: mpsc::Receiver<&'static str>) {
         let mut sweep = tokio::time::interval(SWEEP);
-        let mut lookup = tokio::time::interval(LOOKUP_AGAIN);
-        lookup.reset();
         if self.watch.is_on() && self.origin.differs_from(self.status.live.load().sha) {
             // Edited while the process started, before anybody watched.
             self.apply("file watch").await;
@@ -148,7 +142,7 @@ impl Reloader {
                     self.prober.sweep();
                     self.status.live.free_retired();
                 }
-                _ = lookup.tick() => self.look_up_again().await,
+                () = self.names.changed() => self.readdress(),
             }
         }
     }
@@ -169,16 +163,19 @@ impl Reloader {
         if changes.is_empty() && loaded.sha == live.sha {
             return self.tell(live.generation, "nothing changed".to_owned(), loaded.warnings, by);
         }
-        let resolved = resolve(&loaded.plan, &self.resolved).await;
-        let built =
-            runtime::build(&self.registry, &loaded.plan, Edition::new(live.generation + 1, loaded.sha), &resolved);
+        let names = self.names.prepare(&loaded.plan).await;
+        let edition = Edition::new(live.generation + 1, loaded.sha);
+        let built = runtime::build(&self.registry, &loaded.plan, edition, &names.resolved);
         let opened = match self.open(&built, &live.plan, &loaded) {
             Ok(opened) => opened,
             Err(report) => return self.refuse(report, by),
         };
 
         let generation = built.snapshot.generation;
-        self.swap(built, resolved);
+        self.resolved.clone_from(&names.resolved);
+        self.names.adopt(&loaded.plan, names);
+        self.status.names.store(Arc::new(self.names.records()));
+        self.swap(built);
         self.watch.obey(&loaded.plan.reload);
         // Whoever is told that a backend is gone may stop it.
         for applied in self.monitors.values().map(|monitor| monitor.applied()).collect::<Vec<_>>() {
@@ -237,10 +234,9 @@ impl Reloader {
         }
     }
 
-    fn swap(&mut self, built: Built, resolved: Resolved) {
+    fn swap(&mut self, built: Built) {
         self.status.live.replace(built.snapshot);
         self.registry = built.registry;
-        self.resolved = resolved;
         self.probe(&built.upstreams);
     }
 
@@ -345,20 +341,22 @@ impl Reloader {
         self.status.last_attempt.store(Arc::new(attempt));
     }
 
-    /// Names may have got other addresses. What does not resolve any more keeps those that it had.
-    async fn look_up_again(&mut self) {
+    /// Names stand for other addresses, or for none. The config is the same, and so is its generation.
+    fn readdress(&mut self) {
         let live = self.status.live.load();
-        if runtime::names(&live.plan).is_empty() {
+        let resolved = self.names.resolved(&live.plan);
+        if resolved == self.resolved {
             return;
         }
-        let resolved = resolve(&live.plan, &self.resolved).await;
-        if resolved != self.resolved {
-            let others = resolved.iter().filter(|(name, now)| self.resolved.get(*name) != Some(*now));
-            let names: Vec<String> = others.map(|((host, port), _)| format!("{host}:{port}")).collect();
-            let edition = Edition { generation: live.generation, sha: live.sha, since: live.since };
-            let built = runtime::build(&self.registry, &live.plan, edition, &resolved);
-            self.swap(built, resolved);
-            let detail = format!("other addresses for {}", names.join(", "));
+        let addresses = |resolved: &Resolved, name| resolved.get(name).and_then(|result| result.clone().ok());
+        let others = resolved.keys().filter(|name| addresses(&resolved, name) != addresses(&self.resolved, name));
+        let others: Vec<String> = others.map(|(host, port)| format!("{host}:{port}")).collect();
+        let edition = Edition { generation: live.generation, sha: live.sha, since: live.since };
+        let built = runtime::build(&self.registry, &live.plan, edition, &resolved);
+        self.resolved = resolved;
+        self.swap(built);
+        if !others.is_empty() {
+            let detail = format!("other addresses for {}", others.join(", "));
             self.status.events.emit(Event::Process { stage: "resolved", detail });
         }
     }
@@ -396,19 +394,4 @@ fn summary(changes: &Changes) -> String {
         true => changes.summary(),
         false => format!("{} ({} needs a restart)", changes.summary(), changes.restart.join(", ")),
     }
-}
-
-/// What the names of a plan stand for. One that does not resolve now keeps the addresses that `known` has for it.
-pub async fn resolve(plan: &Plan, known: &Resolved) -> Resolved {
-    let names = runtime::names(plan);
-    let results = health::resolve(&names, LOOKUP).await;
-    let merged = names.into_iter().zip(results).map(|(name, result)| {
-        let result = match (result, known.get(&name)) {
-            (Ok(addresses), _) => Ok(addresses),
-            (Err(_), Some(Ok(addresses))) => Ok(addresses.clone()),
-            (Err(error), _) => Err(error.to_string()),
-        };
-        (name, result)
-    });
-    merged.collect()
 }

@@ -14,6 +14,7 @@ use std::{
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 
+use super::NameRecord;
 use crate::{
     base::{Name, Timestamp},
     config::Report,
@@ -33,6 +34,8 @@ pub struct Status {
     pub live: Arc<Live>,
     /// The health task of each upstream, by name.
     pub monitors: ArcSwap<BTreeMap<Name, Arc<Monitor>>>,
+    /// The names of backends that are looked up.
+    pub names: ArcSwap<BTreeMap<Name, Arc<NameRecord>>>,
     /// The last attempt to load the file; the first one succeeded.
     pub last_attempt: ArcSwap<Attempt>,
     /// Attempts that went live, the first one included.

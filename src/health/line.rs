@@ -17,13 +17,13 @@ use super::{Outcome, cadence::Vouching, probe::Question};
 use crate::net::Address;
 
 /// When a probe began, and its outcome.
-pub(super) type Answer = (Instant, Arc<Outcome>);
+pub(super) type Reply = (Instant, Arc<Outcome>);
 
-/// One question to one backend, and the last answer to it.
+/// One question to one backend, and the last reply to it.
 #[derive(Debug)]
 pub(super) struct Line {
     question: Question,
-    last: watch::Sender<Option<Answer>>,
+    last: watch::Sender<Option<Reply>>,
     turn: Turn<()>,
 }
 
@@ -37,18 +37,18 @@ impl Line {
         &self.question
     }
 
-    /// Waits for the next answer: asks when it is time, unless somebody else does before.
-    pub(super) async fn answer<F: Future<Output = Answer>>(
+    /// Waits for the next reply: asks when it is time, unless somebody else does before.
+    pub(super) async fn reply<F: Future<Output = Reply>>(
         &self,
         mut due: Instant,
         mut vouching: Option<Vouching>,
         ask: impl FnOnce() -> F,
-    ) -> Answer {
+    ) -> Reply {
         let mut heard = self.last.subscribe();
         loop {
             tokio::select! {
                 biased;
-                answer = next(&mut heard) => return answer,
+                reply = next(&mut heard) => return reply,
                 () = sleep_until(due) => {}
             }
             match vouching.as_mut().and_then(|traffic| traffic.postpone(due)) {
@@ -61,20 +61,20 @@ impl Line {
         if heard.has_changed().unwrap_or(false) {
             return next(&mut heard).await;
         }
-        let answer = ask().await;
-        self.last.send_replace(Some(answer.clone()));
-        answer
+        let reply = ask().await;
+        self.last.send_replace(Some(reply.clone()));
+        reply
     }
 }
 
-/// The next answer that somebody publishes.
-async fn next(heard: &mut watch::Receiver<Option<Answer>>) -> Answer {
+/// The next reply that somebody publishes.
+async fn next(heard: &mut watch::Receiver<Option<Reply>>) -> Reply {
     loop {
         // The line that is waited on holds the sender, so the channel does not close.
         if heard.changed().await.is_ok()
-            && let Some(answer) = heard.borrow_and_update().clone()
+            && let Some(reply) = heard.borrow_and_update().clone()
         {
-            return answer;
+            return reply;
         }
     }
 }

@@ -24,7 +24,7 @@ pub use ejection::{Ejector, Spared, Window, may_eject};
 pub use machine::{Machine, Thresholds, Transition};
 pub use monitor::{Monitor, NoSuchBackend, Prober};
 pub use outcome::{Kind, Outcome};
-pub use resolve::{ResolveError, resolve};
+pub use resolve::{Answer, LookUp, Looking, ResolveError, Resolver};
 pub use subject::DrainTimes;
 pub use timeline::{Change, Drain, Ejected, Probe, Record, Source, Timeline};
 pub use view::{BackendView, UpstreamView};

@@ -180,7 +180,7 @@ fn backends_detail(exchange: &Exchange, fault: Fault) -> Option<Cow<'static, str
         .members
         .iter()
         .map(|member| format!("{} {}", member.name, member.backend.shown()))
-        .chain(upstream.unresolved.iter().map(|(name, why)| format!("{name} {why}")))
+        .chain(upstream.unresolved.iter().map(|(name, unresolved)| format!("{name} ({})", unresolved.why)))
         .collect();
     Some(format!("No backend of `{}` is eligible: {}.", upstream.plan.name, states.join(", ")).into())
 }

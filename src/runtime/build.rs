@@ -24,7 +24,16 @@ use crate::{
 };
 
 /// What DNS says of the names in a plan: addresses, or why there are none.
-pub type Resolved = BTreeMap<(Name, u16), Result<Vec<SocketAddr>, String>>;
+pub type Resolved = BTreeMap<(Name, u16), Result<Vec<SocketAddr>, Unresolved>>;
+
+/// A name without addresses.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Unresolved {
+    /// Since when.
+    pub since: Timestamp,
+    /// Why, in words, with the name.
+    pub why: String,
+}
 
 /// Which edit a snapshot is.
 #[derive(Clone, Copy, Debug)]
@@ -261,13 +270,14 @@ impl Building<'_> {
     }
 }
 
-fn addresses(backend: &plan::Backend, resolved: &Resolved) -> Result<Vec<(Address, Name)>, String> {
+fn addresses(backend: &plan::Backend, resolved: &Resolved) -> Result<Vec<(Address, Name)>, Unresolved> {
     match &backend.host {
         plan::Host::Ip(ip) => Ok(vec![(SocketAddr::new(*ip, backend.port).into(), backend.name.clone())]),
         plan::Host::Unix(path) => Ok(vec![(Address::Unix(Arc::clone(path)), backend.name.clone())]),
         plan::Host::Dns(host) => {
             let found = resolved.get(&(host.clone(), backend.port));
-            let addresses = found.cloned().unwrap_or_else(|| Err("was not looked up".to_owned()))?;
+            let unasked = || Unresolved { since: Timestamp::now(), why: format!("{host} was not looked up") };
+            let addresses = found.cloned().unwrap_or_else(|| Err(unasked()))?;
             let named = |address: SocketAddr| Name::derived(format!("{}@{}", backend.name, address.ip()));
             Ok(addresses.into_iter().map(|address| (address.into(), named(address))).collect())
         }

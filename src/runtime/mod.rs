@@ -9,7 +9,7 @@ mod live;
 mod registry;
 mod snapshot;
 
-pub use build::{Built, Edition, Resolved, build, names};
+pub use build::{Built, Edition, Resolved, Unresolved, build, names};
 pub use live::{Live, Pinned, Pins};
 pub use registry::{Registry, Tokens, UpstreamId};
 pub use snapshot::{Listener, ListenerId, Route, Served, Snapshot, Upstream};

@@ -7,6 +7,7 @@ use std::{
 
 use http::HeaderName;
 
+use super::Unresolved;
 use crate::{
     base::{Name, Timestamp},
     config::{Sha, plan},
@@ -98,7 +99,7 @@ pub struct Upstream {
     /// Its backends: those of the plan, each DNS name replaced by its addresses.
     pub members: Vec<Member>,
     /// Backends whose name does not resolve, with the reason.
-    pub unresolved: Vec<(Name, String)>,
+    pub unresolved: Vec<(Name, Unresolved)>,
     /// What bounds its connections.
     pub limits: Limits,
     /// What it counts.

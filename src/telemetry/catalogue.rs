@@ -102,6 +102,10 @@ catalogue! {
     HEALTH_PROBES: Counter "tidegate_health_probes_total" ["upstream" "backend" "result" "reason"] "Probes of a backend, by outcome and reason.";
     HEALTH_PROBE_DURATION: Histogram "tidegate_health_probe_duration_seconds" ["upstream"] "How long probes took, failed ones among them.";
 
+    // Names.
+    DNS_LOOKUPS: Counter "tidegate_dns_lookups_total" ["name" "result"] "Look-ups of a backend's name, by result.";
+    DNS_ADDRESSES: Gauge "tidegate_dns_addresses" ["name"] "Addresses of a backend's name that are in use, whether or not DNS could confirm them.";
+
     // Layers.
     LIMIT_DECISIONS: Counter "tidegate_limit_decisions_total" ["route" "limit" "decision"] "Decisions of rate limits.";
     AUTH_DECISIONS: Counter "tidegate_auth_decisions_total" ["route" "auth" "decision" "reason"] "Decisions of authentication.";

@@ -11,6 +11,7 @@ mod backends;
 mod balance;
 mod bodies;
 mod compression;
+mod dns;
 mod downgrade;
 mod drills;
 mod event_streams;

@@ -71,6 +71,7 @@ pub(super) fn check(spec: &Spec, at: At<'_>, folder: &Path, known: &[Diagnostic]
         listeners: by_name(listeners, |listener| &listener.name),
         upstreams: by_name(routes.upstreams, |upstream| &upstream.name),
         routes: by_name(routes.routes, |route| &route.name),
+        dns: check.dns(spec, at),
         admin: admin.map(|placed| placed.value),
         access_log: check.access_log(spec, at),
         log: check.log(spec, at),

@@ -1,4 +1,4 @@
-//! Listeners, workers, admin, logs, stop and reload.
+//! Listeners, workers, names, admin, logs, stop and reload.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -12,14 +12,14 @@ use ipnet::IpNet;
 
 use super::{Check, Listeners, Placed};
 use crate::{
-    base::Name,
+    base::{Name, duration},
     config::{
         diagnostics::Code,
         plan::{
-            AccessLog, Admin, Bind, ClientLimits, Destination, Listener, Log, LogFormat, LogLevel, ProxyProtocol,
-            Reload, Shutdown, Workers,
+            AccessLog, Admin, Bind, ClientLimits, Destination, Dns, Family, Listener, Log, LogFormat, LogLevel,
+            ProxyProtocol, Reload, Shutdown, Workers,
         },
-        spec::{ListenerSpec, ShortOr, SocketMode, Spec, Written},
+        spec::{DnsSpec, ListenerSpec, ShortOr, SocketMode, Spec, Written},
         yaml::At,
     },
 };
@@ -31,6 +31,9 @@ const SOCKET_MODE: u32 = 0o660;
 
 /// What fits into the system's address of a Unix socket, in bytes.
 const LONGEST_SOCKET_PATH: usize = 107;
+
+/// Where DNS servers listen.
+const DNS_PORT: u16 = 53;
 
 /// Requests at once on one HTTP/2 connection, where the file does not say.
 const STREAMS: u32 = 128;
@@ -363,6 +366,64 @@ impl<'a> Check<'a> {
         let count = self.number(at, "workers", &workers.text, 1..=1024);
         let count = count.and_then(|count| u16::try_from(count).ok()).and_then(NonZeroU16::new);
         count.map_or(Workers::Auto, Workers::Count)
+    }
+
+    pub(super) fn dns(&mut self, spec: &Spec, at: At<'a>) -> Dns {
+        let default = Dns::default();
+        let Some(written) = &spec.dns else { return default };
+        let at = at.key("dns");
+        let (tenth, minute) = (Duration::from_millis(100), Duration::from_secs(60));
+        let families = [("any", Family::Any), ("ipv4", Family::Ipv4), ("ipv6", Family::Ipv6)];
+        let (min_ttl, max_ttl) = self.ttls(at, written, &default);
+        Dns {
+            servers: self.dns_servers(at, written),
+            timeout: self.duration(at, "timeout", written.timeout.as_ref(), tenth..=minute).unwrap_or(default.timeout),
+            min_ttl,
+            max_ttl,
+            hold: self.duration(at, "hold", written.hold.as_ref(), Duration::ZERO..=DAY).unwrap_or(default.hold),
+            family: self.choice(at, "family", written.family.as_ref(), "a family", &families).unwrap_or_default(),
+        }
+    }
+
+    fn ttls(&mut self, at: At<'a>, written: &DnsSpec, default: &Dns) -> (Duration, Duration) {
+        let bounds = Duration::from_millis(100)..=DAY;
+        let min = self.duration(at, "min_ttl", written.min_ttl.as_ref(), bounds.clone());
+        let max = self.duration(at, "max_ttl", written.max_ttl.as_ref(), bounds);
+        match (min, max) {
+            (Some(min), Some(max)) if min > max => {
+                let message = format!("`max_ttl: {}` is below `min_ttl`", at.key("max_ttl").shown());
+                let finding = self.finding(Code::Contradiction, at.key("max_ttl"), message);
+                self.report(finding.label(format!("at least {}", duration::Written(min))));
+                (min, min)
+            }
+            // One that is written alone moves the other's default.
+            (Some(min), max) => (min, max.unwrap_or(default.max_ttl).max(min)),
+            (None, max) => {
+                let max = max.unwrap_or(default.max_ttl);
+                (default.min_ttl.min(max), max)
+            }
+        }
+    }
+
+    fn dns_servers(&mut self, at: At<'a>, written: &DnsSpec) -> Vec<SocketAddr> {
+        let list = at.key("servers");
+        let mut servers = vec![];
+        for (i, server) in written.servers.iter().flat_map(|list| &list.0).enumerate() {
+            let at = list.item(i);
+            let Some(server) = server else {
+                self.empty_item(at);
+                continue;
+            };
+            let ip = server.text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, DNS_PORT));
+            match server.text.parse::<SocketAddr>().or(ip).ok().filter(|server| server.port() != 0) {
+                Some(server) => servers.push(server),
+                None => {
+                    let finding = self.finding(Code::NotAnAddress, at, format!("`{}` is not a DNS server", at.shown()));
+                    self.report(finding.label("write its address: 10.0.0.2, 10.0.0.2:5353 or [fd00::2]:53"));
+                }
+            }
+        }
+        servers
     }
 
     pub(super) fn admin(&mut self, spec: &Spec, at: At<'a>) -> Option<Placed<'a, Admin>> {

@@ -19,7 +19,7 @@ pub use health::{
 };
 pub use layer::{ApiKeys, Auth, AuthMethod, BasicUser, BasicUsers, Consumer, KeySource, Limit, LimitKey};
 pub use listener::{Bind, ClientLimits, Listener, ProxyProtocol, Tls};
-pub use process::{AccessLog, Admin, Destination, Log, LogFormat, LogLevel, Reload, Shutdown, Workers};
+pub use process::{AccessLog, Admin, Destination, Dns, Family, Log, LogFormat, LogLevel, Reload, Shutdown, Workers};
 pub use route::{Coding, Compression, HostPattern, PathPattern, Retries, RetryOn, Route, Timeouts};
 pub use upstream::{Backend, Balance, Host, HostHeader, Protocol, Upstream, UpstreamTls};
 
@@ -36,6 +36,8 @@ pub struct Plan {
     pub upstreams: BTreeMap<Name, Arc<Upstream>>,
     /// Which requests go where, by name. Order means nothing: precedence is by how specific a pattern is.
     pub routes: BTreeMap<Name, Arc<Route>>,
+    /// How the names of backends are looked up.
+    pub dns: Dns,
     /// Where the gateway answers for itself. Needs a restart to change. `None`: switched off with `admin: none`.
     pub admin: Option<Admin>,
     /// One line per request; `None` is off.

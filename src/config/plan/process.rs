@@ -1,4 +1,4 @@
-use std::{num::NonZeroU16, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, num::NonZeroU16, path::PathBuf, time::Duration};
 
 use super::Bind;
 
@@ -86,4 +86,46 @@ pub struct Reload {
     pub watch: bool,
     /// Quiet time after a change before the file is read. Default 200 ms.
     pub debounce: Duration,
+}
+
+/// How the names of backends are looked up.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Dns {
+    /// Who is asked; empty: the servers of the system.
+    pub servers: Vec<SocketAddr>,
+    /// For one look-up with all its questions. Default 2 s.
+    pub timeout: Duration,
+    /// What a shorter TTL counts as. Default 1 s.
+    pub min_ttl: Duration,
+    /// What a longer TTL counts as; at least `min_ttl`. Default 5 min.
+    pub max_ttl: Duration,
+    /// How long addresses outlive the word of DNS that the name has none. Default 30 s.
+    pub hold: Duration,
+    /// Which addresses are used.
+    pub family: Family,
+}
+
+/// Kinds of addresses.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+pub enum Family {
+    /// IPv4 and IPv6.
+    #[default]
+    Any,
+    /// A records alone.
+    Ipv4,
+    /// AAAA records alone.
+    Ipv6,
+}
+
+impl Default for Dns {
+    fn default() -> Self {
+        Self {
+            servers: vec![],
+            timeout: Duration::from_secs(2),
+            min_ttl: Duration::from_secs(1),
+            max_ttl: Duration::from_secs(300),
+            hold: Duration::from_secs(30),
+            family: Family::Any,
+        }
+    }
 }

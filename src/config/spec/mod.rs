@@ -18,15 +18,17 @@ use serde::Deserialize;
 pub(super) use access::{ApiKeySpec, AuthSpec, BasicSpec, LimitSpec};
 pub(super) use health::{ActiveSpec, HealthSpec, PassiveSpec};
 pub(super) use home::{home, is_planned};
-pub(super) use process::{AdminSpec, CertSpec, ListenerSpec, ListenerTlsSpec, ReloadSpec, ShutdownSpec, TelemetrySpec};
+pub(super) use process::{
+    AdminSpec, CertSpec, DnsSpec, ListenerSpec, ListenerTlsSpec, ReloadSpec, ShutdownSpec, TelemetrySpec,
+};
 pub(super) use route::{CompressSpec, Defaults, RetriesSpec, RouteSpec};
 pub(super) use upstream::{BackendSpec, UpstreamSpec, UpstreamTlsSpec};
 pub(super) use written::{
-    AccessFormat, Address, AdminShort, Any, Balance, Bind, By, Cidr, ClientAuth, Coding, Count, Duration, File, Flag,
-    Form, HealthShort, HostHeader, HostPattern, KeyHash, LimitRef, List, Listen, LogFormat, LogLevel, Method, Name,
-    Named, OneOrMany, PassiveShort, PasswordHash, PathPattern, Percent, ProbeType, Protocol, ProxyProtocol, Rate,
-    RetryOn, ShortOr, SizeOrNone, SocketMode, Status, SuspectCheck, TlsVersion, Upgrade, Version, WhenAllDown, WhenOut,
-    Workers, Written,
+    AccessFormat, Address, AdminShort, Any, Balance, Bind, By, Cidr, ClientAuth, Coding, Count, DnsServer, Duration,
+    Family, File, Flag, Form, HealthShort, HostHeader, HostPattern, KeyHash, LimitRef, List, Listen, LogFormat,
+    LogLevel, Method, Name, Named, OneOrMany, PassiveShort, PasswordHash, PathPattern, Percent, ProbeType, Protocol,
+    ProxyProtocol, Rate, RetryOn, ShortOr, SizeOrNone, SocketMode, Status, SuspectCheck, TlsVersion, Upgrade, Version,
+    WhenAllDown, WhenOut, Workers, Written,
 };
 
 /// A Tidegate config. Keys that start with `x-` are free space for YAML anchors.
@@ -53,6 +55,8 @@ pub(super) struct Spec {
     pub(super) auth: Option<Named<AuthSpec>>,
     /// Rate limits, by name. Routes that name the same limit share its buckets.
     pub(super) limits: Option<Named<LimitSpec>>,
+    /// How the names of backends are looked up.
+    pub(super) dns: Option<DnsSpec>,
     /// Where the gateway answers for itself, or `none`. Needs a restart.
     pub(super) admin: Option<ShortOr<AdminShort, AdminSpec>>,
     /// Logs.

@@ -2,8 +2,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
-    AccessFormat, Any, Bind, Cidr, ClientAuth, Count, Duration, Flag, List, LogFormat, LogLevel, Name, ProxyProtocol,
-    SizeOrNone, SocketMode, TlsVersion, Written,
+    AccessFormat, Any, Bind, Cidr, ClientAuth, Count, DnsServer, Duration, Family, Flag, List, LogFormat, LogLevel,
+    Name, ProxyProtocol, SizeOrNone, SocketMode, TlsVersion, Written,
 };
 
 /// An address that accepts clients.
@@ -146,4 +146,25 @@ pub(in crate::config) struct ReloadSpec {
     pub(in crate::config) watch: Option<Written<Flag>>,
     /// Quiet time after a change before the file is read. `10ms` to `1m`. Default `200ms`.
     pub(in crate::config) debounce: Option<Written<Duration>>,
+}
+
+/// How the names of backends are looked up: in `/etc/hosts`, then in DNS, each again when its TTL has passed.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, expecting = "the fields of dns")]
+#[schemars(rename = "Dns")]
+pub(in crate::config) struct DnsSpec {
+    /// DNS servers to ask, `10.0.0.2` or `10.0.0.2:5353`, instead of those in `/etc/resolv.conf`, whose search domains do not count
+    /// then. Default: those of the system.
+    pub(in crate::config) servers: Option<List<Written<DnsServer>>>,
+    /// Time for one look-up with all its questions, `100ms` to `1m`. Default `2s`.
+    pub(in crate::config) timeout: Option<Written<Duration>>,
+    /// A name is not looked up sooner again than this, whatever its TTL. `100ms` to `1d`. Default `1s`.
+    pub(in crate::config) min_ttl: Option<Written<Duration>>,
+    /// A name is not looked up later again than this, whatever its TTL. `100ms` to `1d`. Default `5m`.
+    pub(in crate::config) max_ttl: Option<Written<Duration>>,
+    /// For so long the addresses of a name stay in use when DNS says that there is no such name any more, or that it has no address.
+    /// Where DNS does not answer, they stay for as long as that lasts. Up to `1d`. Default `30s`.
+    pub(in crate::config) hold: Option<Written<Duration>>,
+    /// Which addresses of a name are used: `any`, `ipv4` or `ipv6`. Default `any`.
+    pub(in crate::config) family: Option<Written<Family>>,
 }

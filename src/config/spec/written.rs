@@ -93,8 +93,12 @@ forms! {
     Cidr: "a network like `10.0.0.0/8`", { "type": "string" };
     /// A whole number.
     Count: "a whole number", { "anyOf": [{ "type": "integer", "minimum": 0 }, { "type": "string", "pattern": r"\$\{" }] };
+    /// A DNS server.
+    DnsServer: "an address like `10.0.0.2` or `10.0.0.2:53`", { "type": "string" };
     /// A length of time.
     Duration: "a duration like `5s`", { "type": "string", "pattern": r"^([0-9]+(ms|s|m|h|d))+$|\$\{" };
+    /// Kinds of addresses.
+    Family: "`any`, `ipv4` or `ipv6`", { "enum": ["any", "ipv4", "ipv6"] };
     /// A path in the file system.
     File: "a path to a file", { "type": "string" };
     /// True or false.

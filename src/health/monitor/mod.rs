@@ -27,7 +27,7 @@ use suspicion::Suspicion;
 
 use super::{
     BackendView, Drain, Outcome, Source, Spared, Timeline, UpstreamView, cadence,
-    line::{Answer, Switchboard},
+    line::{Reply, Switchboard},
     may_eject,
     probe::{self, Question},
     subject::{DrainTimes, Heard, Shift, Subject},
@@ -279,7 +279,7 @@ struct Task<A> {
     first_round: watch::Sender<bool>,
     edit: Edit,
     subjects: HashMap<Slot, Subject>,
-    probes: JoinSet<Answer>,
+    probes: JoinSet<Reply>,
     scheduled: HashMap<Id, Slot>,
     // When an ejection or a drain ends. What was changed since is still in here, and does no harm.
     ends: BTreeSet<(Instant, Slot)>,
@@ -288,7 +288,7 @@ struct Task<A> {
     suspicion: Suspicion,
 }
 
-type Ended = Result<(Id, Answer), JoinError>;
+type Ended = Result<(Id, Reply), JoinError>;
 
 /// How often what has no event of its own is looked at: requests that a removed backend still has, the share of one that starts
 /// slowly, how many requests have failed.
@@ -407,7 +407,7 @@ impl<A: Ask> Task<A> {
                 let _permit = permits.acquire().await.expect("the permits are never closed");
                 (Instant::now(), Arc::new(ask.ask(line.question()).await))
             };
-            line.answer(due, vouching, put).await
+            line.reply(due, vouching, put).await
         });
         self.scheduled.insert(probe.id(), slot);
         subject.expect(check, due, probe);

@@ -1,4 +1,4 @@
-//! Real servers as backends: nginx, and a Flask app under gunicorn. `tests/setup` installs them.
+//! Real servers: nginx, and a Flask app under gunicorn, as backends; dnsmasq for their names. `tests/setup` installs them.
 
 use std::{
     ffi::OsStr,
@@ -16,7 +16,7 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process_group};
 use tempfile::TempDir;
 
-use super::{Client, eventually};
+use super::{Client, eventually, replace};
 
 /// A server in a process group of its own, which is killed when this is dropped.
 pub struct Server {
@@ -55,6 +55,31 @@ impl Server {
             command.args(["-e", "error.log"]);
             command
         })
+    }
+
+    /// dnsmasq, which knows the names of [`Server::name`], with a TTL of one second, and no other of `.test`.
+    #[track_caller]
+    pub fn dns() -> Self {
+        Self::start(|address, folder| {
+            fs::write(folder.join("hosts"), "").unwrap();
+            let mut command = Command::new("dnsmasq");
+            command.env("PATH", [std::env::var("PATH").unwrap_or_default().as_str(), "/usr/sbin"].join(":"));
+            // The user that it would become could not read the folder.
+            command.args(["--keep-in-foreground", "--conf-file=/dev/null", "--pid-file=", "--user=root"]);
+            command.args(["--no-resolv", "--no-hosts", "--local=/test/", "--local-ttl=1", "--bind-interfaces"]);
+            command.arg(format!("--listen-address={}", address.ip())).arg(format!("--port={}", address.port()));
+            command.arg(format!("--addn-hosts={}", folder.join("hosts").display()));
+            command
+        })
+    }
+
+    /// Gives names their addresses, and takes away those of all others.
+    #[track_caller]
+    pub fn name(&self, names: &[(&str, &[SocketAddr])]) {
+        let lines =
+            names.iter().flat_map(|(name, all)| all.iter().map(move |address| format!("{} {name}\n", address.ip())));
+        replace(&self.folder.path().join("hosts"), &lines.collect::<String>());
+        kill_process_group(Pid::from_child(&self.child), Signal::HUP).unwrap();
     }
 
     /// A script of `tests/apps`, which is told where to listen.
