@@ -120,7 +120,18 @@ fn outcome(kind: Kind, reason: &'static str, detail: &str, status: Option<u16>) 
     let at = Timestamp::now();
     let total = Duration::from_micros(3_240);
     let detail = detail.to_owned();
-    Arc::new(Outcome { kind, reason, detail, status, connect: None, first_byte: None, total, body: None, at })
+    Arc::new(Outcome {
+        kind,
+        reason,
+        detail,
+        status,
+        connect: None,
+        tls: None,
+        first_byte: None,
+        total,
+        body: None,
+        at,
+    })
 }
 
 /// `orders` with `big` down for nine probes, as its health task would show it.

@@ -13,11 +13,10 @@ use tokio::{
 use super::{
     Change, Kind, Machine, Outcome, Thresholds, Timeline, Transition,
     cadence::{self, Pace},
-    probe::Question,
+    probe::{Prepared, Question},
 };
 use crate::{
     base::{Name, Timestamp, duration::Elapsed},
-    config::plan::HealthCheck,
     telemetry::Event,
     upstream::{Backend, Member, Verdict},
 };
@@ -58,7 +57,7 @@ impl Shift {
 
 impl Subject {
     /// A member that was not watched before. What another watcher found of it is kept as a first opinion.
-    pub(super) fn new(member: &Member, check: Option<&HealthCheck>) -> Self {
+    pub(super) fn new(member: &Member, check: Option<&Arc<Prepared>>) -> Self {
         let backend = &member.backend;
         let verdict = match (check, backend.verdict()) {
             (None, _) => Verdict::Unchecked,
@@ -79,7 +78,7 @@ impl Subject {
     /// Takes a reload in: the same backend, perhaps in another role, perhaps asked another question.
     ///
     /// A backend that was `unchecked` stays so, and keeps its traffic, until the first probe of a new check decides.
-    pub(super) fn keep(&mut self, member: &Member, check: Option<&HealthCheck>) -> Option<Shift> {
+    pub(super) fn keep(&mut self, member: &Member, check: Option<&Arc<Prepared>>) -> Option<Shift> {
         self.member = member.clone();
         let verdict = if check.is_some() { member.backend.verdict() } else { Verdict::Unchecked };
         let question = check.map(|check| Question::new(member, check));
@@ -194,7 +193,7 @@ impl Drop for Subject {
 
 impl Inquiry {
     fn new(question: Question, verdict: Verdict) -> Self {
-        let machine = Machine::new(Thresholds::from(&question.check), verdict);
+        let machine = Machine::new(Thresholds::from(question.check()), verdict);
         Self { question: Arc::new(question), machine, answered: false, last: None }
     }
 
@@ -208,7 +207,7 @@ impl Inquiry {
             _ => Pace::Steady,
         };
         self.answered |= kind != Kind::Inconclusive;
-        cadence::next(&self.question.check, pace)
+        cadence::next(self.question.check(), pace)
     }
 }
 

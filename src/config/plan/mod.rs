@@ -10,15 +10,20 @@ mod listener;
 mod process;
 mod route;
 mod upstream;
+mod wanted;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-pub use health::{Expect, Health, HealthCheck, HttpProbe, ProbeKind, StatusRange, WhenAllDown};
+pub use health::{
+    Document, Expect, GrpcProbe, Health, HealthCheck, HttpProbe, ProbeKind, ProbeTls, StatusRange, TcpProbe, TlsProbe,
+    WhenAllDown,
+};
 pub use layer::{ApiKeys, Auth, AuthMethod, BasicUser, BasicUsers, Consumer, KeySource, Limit, LimitKey};
 pub use listener::{Bind, ClientLimits, Listener, ProxyProtocol, Tls};
 pub use process::{AccessLog, Admin, Destination, Log, LogFormat, LogLevel, Reload, Shutdown, Workers};
 pub use route::{Coding, Compression, HostPattern, PathPattern, Retries, RetryOn, Route, Timeouts};
 pub use upstream::{Backend, Balance, Host, HostHeader, Protocol, Upstream, UpstreamTls};
+pub use wanted::{JsonPath, Pattern, Wanted};
 
 use crate::base::Name;
 

@@ -16,16 +16,17 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub(super) use access::{ApiKeySpec, AuthSpec, BasicSpec, LimitSpec};
-pub(super) use health::{ActiveSpec, HealthSpec};
+pub(super) use health::{ActiveSpec, ExpectSpec, HealthSpec};
 pub(super) use home::{home, is_planned};
 pub(super) use process::{AdminSpec, CertSpec, ListenerSpec, ListenerTlsSpec, ReloadSpec, ShutdownSpec, TelemetrySpec};
 pub(super) use route::{CompressSpec, Defaults, RetriesSpec, RouteSpec};
 pub(super) use upstream::{BackendSpec, UpstreamSpec, UpstreamTlsSpec};
 pub(super) use written::{
-    AccessFormat, Address, AdminShort, Any, Balance, Bind, By, Cidr, ClientAuth, Coding, Count, Duration, File, Flag,
-    Form, HealthShort, HostHeader, HostPattern, KeyHash, LimitRef, List, Listen, LogFormat, LogLevel, Method, Name,
-    Named, OneOrMany, PasswordHash, PathPattern, Percent, ProbeType, Protocol, ProxyProtocol, Rate, RetryOn, ShortOr,
-    SizeOrNone, SocketMode, Status, TlsVersion, Upgrade, Version, WhenAllDown, Workers, Written,
+    AccessFormat, Address, AdminShort, Any, Balance, Bind, Blocks, By, Cidr, ClientAuth, Coding, Count, DocumentUse,
+    Duration, File, Flag, Form, HealthShort, HostHeader, HostPattern, Ip, KeyHash, LimitRef, List, Listen, LogFormat,
+    LogLevel, Method, Name, Named, OneOrMany, PasswordHash, PathPattern, Percent, ProbeTlsShort, ProbeType, Protocol,
+    ProxyProtocol, Rate, RetryOn, ShortOr, SizeOrNone, SocketMode, Status, TlsVersion, Upgrade, Version, Wanted,
+    WhenAllDown, Workers, Written,
 };
 
 /// A Tidegate config. Keys that start with `x-` are free space for YAML anchors.

@@ -22,7 +22,7 @@ use tokio::{
 
 use super::{
     BackendView, Outcome, Timeline, UpstreamView, cadence,
-    probe::{self, Question},
+    probe::{self, Prepared, Question},
     subject::{Shift, Subject},
 };
 use crate::{
@@ -236,7 +236,8 @@ impl<A: Ask> Task<A> {
             self.check_is_suspect = self.edit.members.iter().any(|member| member.backend.verdict().is_fit());
         }
         self.edit = edit;
-        let (check, mut shifts) = (self.edit.plan.health.checks.first(), Vec::new());
+        let check = self.edit.plan.health.checks.first().map(Prepared::new);
+        let (check, mut shifts) = (check.as_ref(), Vec::new());
         for member in &*self.edit.members {
             match self.subjects.get_mut(&member.backend.slot()) {
                 Some(subject) if Arc::ptr_eq(&subject.member().backend, &member.backend) => {

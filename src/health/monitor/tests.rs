@@ -13,7 +13,7 @@ use http::HeaderValue;
 
 use super::*;
 use crate::{
-    base::{Name, Percent, Timestamp},
+    base::{Name, Timestamp},
     config::plan::{Balance, Health, HealthCheck, Host, HostHeader, ProbeKind, WhenAllDown},
     health::{BackendView, Kind},
     upstream::{Backend, Lease, Tier},
@@ -60,7 +60,7 @@ impl Ask for Arc<World> {
         self.most_under_way.fetch_max(self.under_way.fetch_add(1, SeqCst) + 1, SeqCst);
         let _leave = Leave(&self.under_way);
         let behaviour = self.behaviours.lock().unwrap().get(&port).copied().unwrap_or(Pass);
-        tokio::time::sleep(if behaviour == Hang { question.check.timeout } else { LATENCY }).await;
+        tokio::time::sleep(if behaviour == Hang { question.check().timeout } else { LATENCY }).await;
         let (kind, reason, detail) = match behaviour {
             Pass => (Kind::Pass, "passed", "200 in 3 ms"),
             Degraded => (Kind::Degraded, "degraded", "200 in 3 ms, degraded"),
@@ -152,16 +152,7 @@ fn members<const N: usize>(ports: [u16; N]) -> [Member; N] {
 }
 
 fn check() -> HealthCheck {
-    HealthCheck {
-        kind: ProbeKind::Tcp,
-        port: None,
-        interval: Duration::from_secs(10),
-        interval_changing: Duration::from_secs(1),
-        timeout: Duration::from_secs(2),
-        healthy_after: 2,
-        unhealthy_after: 3,
-        jitter: Percent::whole(10),
-    }
+    HealthCheck::new(ProbeKind::Tcp(plan::TcpProbe::default()))
 }
 
 fn plan(health: Option<HealthCheck>) -> Arc<plan::Upstream> {
