@@ -17,6 +17,8 @@ mod view;
 pub use machine::{Machine, Thresholds, Transition};
 pub use monitor::{Monitor, Prober};
 pub use outcome::{Kind, Outcome};
+#[cfg(fuzzing)]
+pub use probe::fuzzing;
 pub use resolve::{ResolveError, resolve};
 pub use timeline::{Change, Record, Timeline};
 pub use view::{BackendView, UpstreamView};

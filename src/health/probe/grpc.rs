@@ -114,7 +114,7 @@ const STATUSES: &[&str] = &[
 ];
 
 /// `grpc-message` without its percent-encoding; what is not encoded right stays as it is.
-fn unescaped(message: &[u8]) -> String {
+pub(super) fn unescaped(message: &[u8]) -> String {
     let hex = |digit: Option<&u8>| digit.and_then(|digit| char::from(*digit).to_digit(16));
     let (mut bytes, mut rest) = (Vec::with_capacity(message.len()), message);
     while let Some((&byte, after)) = rest.split_first() {
@@ -126,7 +126,7 @@ fn unescaped(message: &[u8]) -> String {
 }
 
 /// What the answer says of the service.
-fn serving(body: &[u8]) -> Result<String, Failure> {
+pub(super) fn serving(body: &[u8]) -> Result<String, Failure> {
     let status = message_of(body).and_then(status_of);
     match status {
         Some(1) => Ok("SERVING".to_owned()),

@@ -6,6 +6,8 @@
 mod conversation;
 mod document;
 mod expect;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod grpc;
 mod http;
 mod overheard;
