@@ -134,7 +134,8 @@ fn probe(kind: Kind, reason: &'static str, detail: &str, status: Option<u16>) ->
     let at = Timestamp::now();
     let total = Duration::from_micros(3_240);
     let detail = detail.to_owned();
-    let outcome = Outcome { kind, reason, detail, status, connect: None, first_byte: None, total, body: None, at };
+    let outcome =
+        Outcome { kind, reason, detail, status, connect: None, tls: None, first_byte: None, total, body: None, at };
     Arc::new(Probe { check: Name::derived("http /healthz"), generation: 1, outcome: Arc::new(outcome) })
 }
 

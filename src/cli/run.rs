@@ -327,9 +327,14 @@ fn asked(upstream: &crate::config::plan::Upstream) -> String {
     use crate::{base::duration::Written, config::plan::ProbeKind};
     let Some(check) = upstream.health.checks.first() else { return "no health check".to_owned() };
     let every = Written(check.interval);
-    match &check.kind {
+    let first = match &check.kind {
         ProbeKind::Http(http) => format!("{} {} every {every}", http.method, http.path),
-        ProbeKind::Tcp => format!("tcp connect every {every}"),
+        ProbeKind::Tcp(_) => format!("tcp connect every {every}"),
+        ProbeKind::Grpc(_) | ProbeKind::Tls(_) => format!("{} every {every}", check.name),
+    };
+    match upstream.health.checks.len() {
+        1 => first,
+        checks => format!("{first}, {}", counted(checks - 1, "more check")),
     }
 }
 

@@ -52,7 +52,7 @@ pub fn reference() -> String {
 struct Page {
     out: String,
     definitions: Map<String, Value>,
-    /// Blocks that have their table, and where that is.
+    /// Blocks that have their table, or will have it, and where that is.
     done: Vec<(String, String)>,
 }
 
@@ -80,27 +80,37 @@ impl Page {
             let see = self.seen(field).map(|path| format!(" Fields: see `{path}`.")).unwrap_or_default();
             let _ = writeln!(self.out, "| `{name}` | {default} | {}{see} |", text.replace('|', "\\|"));
         }
+        let below = |name: &String| if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+        // What a field here holds has its table here, and not where a field below holds the same.
         for (name, field) in &fields {
-            let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-            self.nested(&path, field);
+            if let Some(held) = held(field).filter(|held| !self.is_done(held)) {
+                self.done.push((held.to_owned(), below(name)));
+            }
+        }
+        for (name, field) in &fields {
+            self.nested(&below(name), field);
         }
     }
 
-    /// Where the block that a field holds has its table already.
+    /// Where the block that a field holds has its table.
     fn seen(&self, field: &Value) -> Option<&str> {
-        let choices = ["allOf", "anyOf"].into_iter().filter_map(|many| field.get(many)?.as_array()).flatten();
-        let name =
-            std::iter::once(field).chain(choices).find_map(|one| one.get("$ref")?.as_str()?.rsplit('/').next())?;
-        self.done.iter().find(|(done, _)| done == name).map(|(_, path)| path.as_str())
+        let held = held(field)?;
+        self.done.iter().find(|(done, _)| done == held).map(|(_, path)| path.as_str())
+    }
+
+    fn is_done(&self, block: &str) -> bool {
+        self.done.iter().any(|(done, _)| done == block)
     }
 
     /// The blocks that a field may hold, each once.
     fn nested(&mut self, path: &str, field: &Value) {
         if let Some(name) = field.get("$ref").and_then(Value::as_str).and_then(|to| to.rsplit('/').next()) {
-            if self.done.iter().any(|(done, _)| done == name) {
+            if self.done.iter().any(|(done, at)| done == name && at != path) {
                 return;
             }
-            self.done.push((name.to_owned(), path.to_owned()));
+            if !self.is_done(name) {
+                self.done.push((name.to_owned(), path.to_owned()));
+            }
             if let Some(block) = self.definitions.get(name).cloned() {
                 self.block(path, &block);
             }
@@ -117,6 +127,12 @@ impl Page {
             self.nested(&format!("{path}.NAME"), entries);
         }
     }
+}
+
+/// The block that a field holds.
+fn held(field: &Value) -> Option<&str> {
+    let choices = ["allOf", "anyOf"].into_iter().filter_map(|many| field.get(many)?.as_array()).flatten();
+    std::iter::once(field).chain(choices).find_map(|one| one.get("$ref")?.as_str()?.rsplit('/').next())
 }
 
 fn description(schema: &Value) -> String {

@@ -138,6 +138,54 @@ fn a_short_interval_keeps_its_timeout_shorter() {
 }
 
 #[test]
+fn checks_of_all_kinds_mean_what_they_say() {
+    let upstream = one_upstream(
+        "listen: 1
+upstreams:
+  api:
+    backends: ['https://api.internal']
+    tls: { verify: true, sni: api.test }
+    protocol: auto
+    health:
+      active:
+        - { path: /ready, method: POST, body: '{}', protocol: http1, tls: none, interval_down: 1m }
+        - path: /live?x=1
+          address: 10.0.0.9
+          port: 81
+          expect:
+            status: 200
+            degraded_status: [429, 503]
+            headers: { x-ready: 'yes' }
+            body: '~ ^ok'
+            json: { checks.0.status: ok, /a~1b: '~ [0-9]' }
+            document: ignore
+        - { type: tcp, port: 9000, send: \"PING\\r\\n\", expect: { body: +PONG } }
+        - { type: tls, expect: { valid_for: 14d } }
+        - { type: grpc, service: my.Service }
+        - { type: tcp, name: redis, tls: {} }
+routes: [{ path: '/*', to: api }]
+",
+    );
+    let names: Vec<&str> = upstream.health.checks.iter().map(|check| &*check.name).collect();
+    assert_eq!(names, ["http /ready", "http /live 10.0.0.9:81", "tcp :9000", "tls", "grpc my.Service", "redis"]);
+    let [ready, live, ping, tls, grpc, redis] = &*upstream.health.checks else { panic!("six checks") };
+    assert_eq!((ready.protocol, &ready.tls), (Some(Protocol::Http1), &ProbeTls::Plain));
+    assert_eq!((ready.interval_down.as_secs(), live.interval_down.as_secs()), (60, 10));
+    let ProbeKind::Http(probe) = &live.kind else { panic!("an http probe") };
+    insta::assert_debug_snapshot!(probe.expect);
+    let expect = Some(Wanted::Text("+PONG".to_owned()));
+    assert_eq!(ping.kind, ProbeKind::Tcp(TcpProbe { send: Some("PING\r\n".to_owned()), expect }));
+    assert_eq!((&ping.tls, &tls.tls), (&ProbeTls::AsBackend, &ProbeTls::AsBackend));
+    let offered = |check: &HealthCheck| match &check.tls {
+        ProbeTls::Own(own) => (own.trust.offered.clone(), own.name.clone()),
+        other => panic!("{other:?}"),
+    };
+    // As the upstream, but for the one protocol that it takes.
+    assert_eq!(offered(grpc), (vec![crate::tls::Protocol::Http2], crate::tls::PeerName::parse("api.test")));
+    assert_eq!(offered(redis), (vec![], None));
+}
+
+#[test]
 fn variables_are_expanded_once_and_add_no_structure() {
     let loaded = loaded(
         "listen: 80
@@ -154,8 +202,8 @@ routes:
     let check = &upstream.health.checks[0];
     assert_eq!(check.port, Some(8080));
     let ProbeKind::Http(probe) = &check.kind else { panic!("an http probe") };
-    let body = probe.expect.body.as_deref();
-    assert_eq!(body, Some("x\nlisten: 1 # \"}|${PORT}|${PORT}|d|"));
+    let Some(Wanted::Text(body)) = &probe.expect.body else { panic!("a text") };
+    assert_eq!(body, "x\nlisten: 1 # \"}|${PORT}|${PORT}|d|");
 }
 
 #[test]

@@ -41,8 +41,10 @@ impl Kind {
 pub struct Outcome {
     /// What it says of the backend.
     pub kind: Kind,
-    /// Why, as a token: `passed`; `status`, `body`, `connect_refused`, `connect_timeout`, `connect_failed`, `unreachable`,
-    /// `timeout`, `reset`, `closed`, `bad_response`, `bad_request`; `late`, `descriptors`, `panic`.
+    /// Why, as a token. `passed`. Of the answer: `status`, `header`, `body` (also of an answer in TCP), `json`, `document` (what a
+    /// health document says); `grpc_status`, `not_serving`; `certificate` (how long it is valid). Of the way to it:
+    /// `connect_refused`, `connect_timeout`, `connect_failed`, `unreachable`, `tls`, `tls_timeout`, `timeout`, `reset`, `closed`,
+    /// `bad_response`, `protocol` (another HTTP is spoken), `bad_request`. Our own: `late`, `descriptors`, `panic`.
     pub reason: &'static str,
     /// Why, in words: `200 in 3 ms`, `connect refused`, `status 503, expected 200-399`.
     pub detail: String,
@@ -50,6 +52,8 @@ pub struct Outcome {
     pub status: Option<u16>,
     /// From the start to the open connection.
     pub connect: Option<Duration>,
+    /// From the start to the end of the handshake, where TLS is spoken.
+    pub tls: Option<Duration>,
     /// From the start to the head of the answer.
     pub first_byte: Option<Duration>,
     /// From the start to the end.
@@ -69,6 +73,7 @@ impl Outcome {
             detail: "the probe panicked".to_owned(),
             status: None,
             connect: None,
+            tls: None,
             first_byte: None,
             total: Duration::ZERO,
             body: None,
@@ -82,7 +87,18 @@ pub(super) const SNIPPET_LEN: usize = 200;
 
 /// The first bytes of a body as printable text.
 pub(super) fn snippet(body: &[u8]) -> String {
-    let text = String::from_utf8_lossy(body.get(..SNIPPET_LEN).unwrap_or(body));
+    printable(&String::from_utf8_lossy(body.get(..SNIPPET_LEN).unwrap_or(body)))
+}
+
+/// What a backend has said, as it fits into a sentence: printable, and no longer than `longest` characters.
+pub(super) fn quoted(text: &str, longest: usize) -> String {
+    match text.char_indices().nth(longest) {
+        Some((cut, _)) => format!("{}…", printable(text.get(..cut).unwrap_or_default())),
+        None => printable(text),
+    }
+}
+
+fn printable(text: &str) -> String {
     let mut printable = String::with_capacity(text.len());
     for c in text.chars() {
         match c.is_control() {

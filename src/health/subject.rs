@@ -14,12 +14,12 @@ use super::{
     Change, Drain, Ejected, Ejector, Kind, Machine, Outcome, Source, Thresholds, Timeline, Transition, Window,
     cadence::{self, Pace, Vouching},
     line::{Line, Switchboard},
-    probe::Question,
+    probe::{Prepared, Question},
     timeline::Probe,
 };
 use crate::{
     base::{Name, Percent, Timestamp, duration::Elapsed},
-    config::plan::{HealthCheck, Passive},
+    config::plan::Passive,
     telemetry::Event,
     upstream::{Condition, Member, Slot, Verdict},
 };
@@ -104,7 +104,7 @@ pub(super) struct Heard {
 
 impl Subject {
     /// A member that was not watched before. What another watcher found of it is kept as a first opinion.
-    pub(super) fn new(member: &Member, checks: &[HealthCheck], lines: &Switchboard, generation: u64) -> Self {
+    pub(super) fn new(member: &Member, checks: &[Arc<Prepared>], lines: &Switchboard, generation: u64) -> Self {
         let backend = &member.backend;
         let verdict = match backend.verdict() {
             _ if checks.is_empty() => Verdict::Unchecked,
@@ -137,7 +137,7 @@ impl Subject {
     pub(super) fn keep(
         &mut self,
         member: &Member,
-        checks: &[HealthCheck],
+        checks: &[Arc<Prepared>],
         lines: &Switchboard,
         generation: u64,
     ) -> Option<Shift> {
@@ -187,7 +187,7 @@ impl Subject {
         (inquiry.probe, inquiry.began) = (None, Some(began));
         let transition = inquiry.machine.observe(now.into_std(), outcome.kind);
         let pause = inquiry.pause(outcome.kind);
-        let (check, verdict) = (inquiry.question().check.name.clone(), inquiry.machine.verdict());
+        let (check, verdict) = (inquiry.question().check().name.clone(), inquiry.machine.verdict());
         let is_settled = outcome.kind != Kind::Inconclusive && !inquiry.machine.is_pending();
         let said = self.said();
         let decides = is_settled && verdict == said;
@@ -325,7 +325,7 @@ impl Subject {
     /// Traffic that may speak for it, where that is a reason to ask less often.
     pub(super) fn vouching(&self, check: usize) -> Option<Vouching> {
         let inquiry = self.inquiries.get(check)?;
-        let Question { check, .. } = inquiry.question();
+        let check = inquiry.question().check();
         let (longest, began) = (check.interval_with_traffic?, inquiry.began?);
         let is_steady = !inquiry.machine.is_pending() && inquiry.machine.verdict().is_fit();
         is_steady.then(|| Vouching::new(&self.member.backend, check.interval, began + longest))
@@ -373,7 +373,7 @@ impl Subject {
     /// The checks that had better be asked before their time, and when: a request has failed, and the check may know why.
     pub(super) fn doubt(&self, now: Instant) -> Vec<(usize, Instant)> {
         let sooner = self.inquiries.iter().enumerate().filter_map(|(index, inquiry)| {
-            let check = &inquiry.question().check;
+            let check = inquiry.question().check();
             let soon = inquiry.began.map_or(now, |began| now.max(began + check.interval_changing));
             (check.probe_on_doubt && inquiry.due > soon).then_some((index, soon))
         });
@@ -468,7 +468,7 @@ impl Subject {
 
 impl Inquiry {
     fn new(line: Arc<Line>, verdict: Verdict) -> Self {
-        let machine = Machine::new(Thresholds::from(&line.question().check), verdict);
+        let machine = Machine::new(Thresholds::from(line.question().check()), verdict);
         Self { line, machine, answered: false, last: None, began: None, due: Instant::now(), probe: None }
     }
 
@@ -497,7 +497,7 @@ impl Inquiry {
             _ => Pace::Steady,
         };
         self.answered |= kind != Kind::Inconclusive;
-        cadence::next(&self.question().check, pace)
+        cadence::next(self.question().check(), pace)
     }
 }
 
@@ -511,7 +511,11 @@ impl Drop for Inquiry {
 fn why(transition: &Transition, outcome: &Outcome) -> String {
     let Transition { from, to, streak, over } = *transition;
     let brief = match (outcome.reason, outcome.status) {
-        ("status", Some(status)) => status.to_string(),
+        ("status", Some(status)) => match outcome.detail.split_once(" (") {
+            // What the body says is wrong.
+            Some((_, component)) => format!("{status}, {}", component.trim_end_matches(')')),
+            None => status.to_string(),
+        },
         _ => outcome.detail.clone(),
     };
     match (from, to) {

@@ -10,11 +10,8 @@ use std::{
 
 use arc_swap::ArcSwap;
 
-use super::{Backtest, History, Kind, Outcome, Thresholds, Trial};
-use crate::{
-    base::{Name, Timestamp},
-    config::plan::HealthCheck,
-};
+use super::{Backtest, History, Kind, Outcome, Thresholds, Trial, probe::Prepared};
+use crate::base::{Name, Timestamp};
 
 /// How many outcomes, and how many changes, are kept.
 const KEPT: usize = 20;
@@ -210,9 +207,9 @@ impl Timeline {
 
     /// Forgets the outcomes of the former health check; what is shown, the changes and the totals stay. The history of checks that are
     /// still there stays as well: other thresholds are no other question.
-    pub(super) fn new_check(&self, checks: &[HealthCheck]) {
+    pub(super) fn new_check(&self, checks: &[Arc<Prepared>]) {
         let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
-        history.retain(|name, _| checks.iter().any(|check| check.name == *name));
+        history.retain(|name, _| checks.iter().any(|prepared| prepared.check().name == *name));
         drop(history);
         self.write(|record| {
             (record.good, record.bad) = (0, 0);

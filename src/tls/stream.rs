@@ -68,6 +68,12 @@ impl<S> SecureStream<S> {
         Some(PeerCertificate { subject: Facts::of(certificate)?.subject, sha256 })
     }
 
+    /// What the certificate says that the other side has shown, if it can be read. It may be expired where nobody has verified it.
+    #[must_use]
+    pub fn facts(&self) -> Option<Facts> {
+        Facts::of(self.0.get_ref().1.peer_certificates()?.first()?)
+    }
+
     /// The socket below.
     #[must_use]
     pub fn socket(&self) -> &S {

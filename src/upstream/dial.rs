@@ -1,6 +1,7 @@
 //! How a backend is reached: the address, TLS around it, and what is spoken inside.
 
 use std::{
+    hash::{Hash, Hasher},
     io,
     net::SocketAddr,
     pin::Pin,
@@ -13,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::{
     config::plan,
     net::{Address, Socket},
-    tls::{Connector, PeerName, Protocol, SecureStream},
+    tls::{Connector, PeerName, Protocol, SecureStream, Trust},
 };
 
 /// How a backend is reached. It is a part of what a backend is: one that is dialled otherwise is another one.
@@ -84,10 +85,24 @@ impl From<SocketAddr> for Dial {
     }
 }
 
+impl Dial {
+    /// All that two that are equal have in common.
+    fn key(&self) -> (&Address, plan::Protocol, Option<(&Trust, &PeerName)>) {
+        (&self.address, self.protocol, self.tls.as_ref().map(|tls| (tls.connector.trust(), &tls.name)))
+    }
+}
+
 impl PartialEq for Dial {
     fn eq(&self, other: &Self) -> bool {
-        let secured = |dial: &Self| dial.tls.as_ref().map(|tls| (tls.connector.trust().clone(), tls.name.clone()));
-        self.address == other.address && self.protocol == other.protocol && secured(self) == secured(other)
+        self.key() == other.key()
+    }
+}
+
+impl Eq for Dial {}
+
+impl Hash for Dial {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.key().hash(state);
     }
 }
 

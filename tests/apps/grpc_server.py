@@ -1,4 +1,5 @@
-"""A gRPC service of bytes without a schema: `grpc_server.py HOST:PORT`. Methods of `test.Echo`, one of each kind."""
+"""A gRPC service of bytes without a schema: `grpc_server.py HOST:PORT [SERVICE=STATUS]...`. Methods of `test.Echo`, one of each
+kind, and the health protocol where a service has a status: `=1` is that of the whole server, 1 is SERVING, 2 NOT_SERVING."""
 
 import sys
 import threading
@@ -33,6 +34,17 @@ def both(requests, context):
         yield request.upper()
 
 
+statuses = dict(argument.split("=") for argument in sys.argv[2:])
+
+
+def check(request, context):
+    # Field 1 of the request is the name of a service shorter than 128 bytes; field 1 of the response is its status.
+    service = request[2:].decode()
+    if service not in statuses:
+        context.abort(grpc.StatusCode.NOT_FOUND, "unknown service")
+    return bytes([8, int(statuses[service])])
+
+
 class Service(grpc.GenericRpcHandler):
     methods = {
         "/test.Echo/Unary": grpc.unary_unary_rpc_method_handler(unary),
@@ -40,6 +52,9 @@ class Service(grpc.GenericRpcHandler):
         "/test.Echo/Total": grpc.stream_unary_rpc_method_handler(total),
         "/test.Echo/Both": grpc.stream_stream_rpc_method_handler(both),
     }
+
+    if statuses:
+        methods["/grpc.health.v1.Health/Check"] = grpc.unary_unary_rpc_method_handler(check)
 
     def service(self, details):
         return self.methods.get(details.method)

@@ -18,7 +18,7 @@ use crate::support::{
     ok, upstream,
 };
 
-fn server_config(pair: &Pair, clients: Option<&Authority>, alpn: &[&str]) -> ServerConfig {
+pub fn server_config(pair: &Pair, clients: Option<&Authority>, alpn: &[&str]) -> ServerConfig {
     let chain = vec![CertificateDer::from_pem_slice(pair.cert.as_bytes()).unwrap()];
     let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).unwrap();
     let builder = ServerConfig::builder_with_provider(Arc::new(default_provider()));

@@ -10,6 +10,7 @@ mod allocations;
 mod backends;
 mod balance;
 mod bodies;
+mod checks;
 mod compression;
 mod dns;
 mod downgrade;

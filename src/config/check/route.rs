@@ -8,14 +8,14 @@ use std::{
 
 use http::Method;
 
-use super::{Auths, Check, Known, Limits, Placed, Routes, upstream::DAY};
+use super::{Auths, Check, Known, Limits, Placed, Routes, health::Reached, upstream::DAY};
 use crate::{
     base::{Name, Size, duration::Written as Shown},
     config::{
         diagnostics::Code,
         plan::{
-            Auth, Backend, Coding, Compression, HostPattern, Limit, LimitKey, PathPattern, Retries, RetryOn, Route,
-            Timeouts, Upstream,
+            Auth, Backend, Coding, Compression, HostPattern, Limit, LimitKey, PathPattern, Protocol, Retries, RetryOn,
+            Route, Timeouts, Upstream,
         },
         spec::{
             self, Address, CompressSpec, Flag, List, OneOrMany, RetriesSpec, RouteSpec, ShortOr, Spec, Upgrade, Written,
@@ -480,12 +480,14 @@ impl<'a> Check<'a> {
             Some(OneOrMany::Many(list)) => self.addresses(to_at, list),
         };
         let backends = self.distinct(route, backends);
-        let health = self.health(at, whose, written.health.as_ref());
+        let tls = self.upstream_tls(self.root, route, None, &backends, Protocol::default());
+        let reached = Reached { backends: &backends, tls: tls.as_ref(), protocol: Protocol::default() };
+        let health = self.health(at, whose, written.health.as_ref(), reached);
         self.few_ejected(at, &health, &backends);
         let balance = self.balance(at, written.balance.as_ref());
         match backends.is_empty() {
             true => None,
-            false => Some(To::Inline(Box::new(self.anonymous_upstream(route.clone(), backends, health, balance)))),
+            false => Some(To::Inline(Box::new(self.anonymous_upstream(route.clone(), backends, tls, health, balance)))),
         }
     }
 

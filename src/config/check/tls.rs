@@ -176,11 +176,21 @@ impl<'a> Check<'a> {
         }
         let plain = UpstreamTlsSpec::default();
         let written = written.unwrap_or(&plain);
-        let name = written.sni.as_ref().and_then(|sni| self.peer_name(tls_at.key("sni"), &sni.text));
-        Some(UpstreamTls { trust: self.trust(tls_at, written, protocol)?, name })
+        self.peer_tls(tls_at, written, offered(protocol))
     }
 
-    fn trust(&mut self, at: At<'a>, written: &UpstreamTlsSpec, protocol: Protocol) -> Option<Trust> {
+    /// The fields of a block `tls` that is about backends.
+    pub(super) fn peer_tls(
+        &mut self,
+        at: At<'a>,
+        written: &UpstreamTlsSpec,
+        offered: Vec<tls::Protocol>,
+    ) -> Option<UpstreamTls> {
+        let name = written.sni.as_ref().and_then(|sni| self.peer_name(at.key("sni"), &sni.text));
+        Some(UpstreamTls { trust: self.trust(at, written, offered)?, name })
+    }
+
+    fn trust(&mut self, at: At<'a>, written: &UpstreamTlsSpec, offered: Vec<tls::Protocol>) -> Option<Trust> {
         let verify = self.flag(at, "verify", written.verify.as_ref()).unwrap_or(true);
         if !verify {
             let finding =
@@ -198,11 +208,6 @@ impl<'a> Check<'a> {
         // What is written and cannot be used has been reported.
         let authorities = authorities.map_or(Some(None), |read| read.map(Some))?;
         let identity = identity.map_or(Some(None), |read| read.map(Some))?;
-        let offered = match protocol {
-            Protocol::Auto => vec![tls::Protocol::Http2, tls::Protocol::Http1],
-            Protocol::Http1 => vec![tls::Protocol::Http1],
-            Protocol::Http2 => vec![tls::Protocol::Http2],
-        };
         let trust = Trust { verify, authorities, identity, offered };
         if let Err(why) = tls::Connector::new(&trust) {
             let finding = self.bad_certificate(at, &format!("this `tls` cannot be used: {why}"));
@@ -258,6 +263,15 @@ impl<'a> Check<'a> {
                 }
             }
         }
+    }
+}
+
+/// What is offered in the handshake with a backend, to speak this.
+pub(super) fn offered(protocol: Protocol) -> Vec<tls::Protocol> {
+    match protocol {
+        Protocol::Auto => vec![tls::Protocol::Http2, tls::Protocol::Http1],
+        Protocol::Http1 => vec![tls::Protocol::Http1],
+        Protocol::Http2 => vec![tls::Protocol::Http2],
     }
 }
 

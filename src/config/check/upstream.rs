@@ -4,12 +4,12 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use http::HeaderValue;
 
-use super::{Check, Placed, Upstreams, address::is_dns_name};
+use super::{Check, Placed, Upstreams, address::is_dns_name, health::Reached};
 use crate::{
     base::Name,
     config::{
         diagnostics::Code,
-        plan::{Backend, Balance, Health, Host, HostHeader, Protocol, Upstream},
+        plan::{Backend, Balance, Health, Host, HostHeader, Protocol, Upstream, UpstreamTls},
         spec::{self, Address, BackendSpec, List, ShortOr, Spec, UpstreamSpec, Written},
         yaml::At,
     },
@@ -39,9 +39,10 @@ impl<'a> Check<'a> {
                 vec![]
             }
         };
-        let protocol = self.protocol(at, written);
+        let protocol = self.protocol(at, written.protocol.as_ref()).unwrap_or_default();
         let tls = self.upstream_tls(at, &name, written.tls.as_ref(), &backends, protocol);
-        let health = self.health(at, &format!("upstream `{name}`"), written.health.as_ref());
+        let reached = Reached { backends: &backends, tls: tls.as_ref(), protocol };
+        let health = self.health(at, &format!("upstream `{name}`"), written.health.as_ref(), reached);
         self.few_ejected(at, &health, &backends);
         let age = Duration::ZERO..=DAY * 30;
         let max_in_flight = self.count(at, "max_in_flight", written.max_in_flight.as_ref(), 1..=1_000_000);
@@ -92,10 +93,10 @@ impl<'a> Check<'a> {
         &mut self,
         name: Name,
         backends: Vec<Backend>,
+        tls: Option<UpstreamTls>,
         health: Health,
         balance: Balance,
     ) -> Upstream {
-        let tls = self.upstream_tls(self.root, &name, None, &backends, Protocol::default());
         Upstream { name, backends, balance, tls, health, ..self.plain_upstream(true) }
     }
 
@@ -106,9 +107,9 @@ impl<'a> Check<'a> {
         parsed.unwrap_or(Duration::from_secs(60))
     }
 
-    fn protocol(&mut self, at: At<'a>, written: &UpstreamSpec) -> Protocol {
+    pub(super) fn protocol(&mut self, at: At<'a>, written: Option<&Written<spec::Protocol>>) -> Option<Protocol> {
         let choices = [("http1", Protocol::Http1), ("http2", Protocol::Http2), ("auto", Protocol::Auto)];
-        self.choice(at, "protocol", written.protocol.as_ref(), "a protocol", &choices).unwrap_or_default()
+        self.choice(at, "protocol", written, "a protocol", &choices)
     }
 
     pub(super) fn balance(&mut self, at: At<'a>, written: Option<&Written<spec::Balance>>) -> Balance {

@@ -1,7 +1,12 @@
-use std::{fmt, time::Duration};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use http::{HeaderName, HeaderValue, Method};
 
+use super::{JsonPath, Protocol, UpstreamTls, Wanted};
 use crate::base::{Name, Percent};
 
 /// How the backends of an upstream are judged, and what happens when none is left.
@@ -128,12 +133,18 @@ pub enum WhenAllDown {
 /// How a backend's health is asked, and what the answers mean.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct HealthCheck {
-    /// What it is called in evidence: as written, or what it asks.
+    /// As written, else what it asks: `http /healthz`, `tcp :9000`, `grpc my.Service`. No two of an upstream are equal.
     pub name: Name,
     /// The question.
     pub kind: ProbeKind,
     /// The port to ask; `None` is the backend's own.
     pub port: Option<u16>,
+    /// The address to ask instead of the backend's own.
+    pub address: Option<IpAddr>,
+    /// Which HTTP is spoken; `None` is the backend's.
+    pub protocol: Option<Protocol>,
+    /// TLS around the probe.
+    pub tls: ProbeTls,
     /// Between probes in steady state. Default 10 s.
     pub interval: Duration,
     /// Between probes while a verdict is pending. Default 1 s, never above `interval`.
@@ -154,13 +165,110 @@ pub struct HealthCheck {
     pub jitter: Percent,
 }
 
+impl HealthCheck {
+    /// A check with nothing but defaults.
+    #[must_use]
+    pub fn new(kind: ProbeKind) -> Self {
+        let protocol = matches!(kind, ProbeKind::Grpc(_)).then_some(Protocol::Http2);
+        let interval = Duration::from_secs(10);
+        Self {
+            name: Name::derived(kind.to_string()),
+            kind,
+            port: None,
+            address: None,
+            protocol,
+            tls: ProbeTls::AsBackend,
+            interval,
+            interval_down: interval,
+            interval_changing: Duration::from_secs(1),
+            interval_with_traffic: None,
+            probe_on_doubt: true,
+            timeout: Duration::from_secs(2),
+            healthy_after: 2,
+            unhealthy_after: 3,
+            jitter: Percent::whole(10),
+        }
+    }
+
+    /// What it asks, and where: the name of a check that was given none.
+    #[must_use]
+    pub fn derived_name(&self) -> Name {
+        let kind = &self.kind;
+        Name::derived(match (self.address, self.port) {
+            (None, None) => kind.to_string(),
+            (None, Some(port)) => format!("{kind} :{port}"),
+            (Some(ip), None) => format!("{kind} {ip}"),
+            (Some(ip), Some(port)) => format!("{kind} {}", SocketAddr::new(ip, port)),
+        })
+    }
+
+    /// Whether another check puts the same question to the same place, however often.
+    #[must_use]
+    pub fn asks_the_same(&self, other: &Self) -> bool {
+        (&self.kind, self.port, self.address, self.protocol, &self.tls)
+            == (&other.kind, other.port, other.address, other.protocol, &other.tls)
+    }
+}
+
+/// TLS around a probe.
+#[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
+pub enum ProbeTls {
+    /// As the backend is reached.
+    #[default]
+    AsBackend,
+    /// Like this, whatever the backend speaks; without a name, that of the backend.
+    Own(Box<UpstreamTls>),
+    /// None, whatever the backend speaks.
+    Plain,
+}
+
 /// The question of a health check.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub enum ProbeKind {
-    /// An HTTP/1.1 request on a fresh connection.
+    /// `grpc.health.v1.Health/Check`.
+    Grpc(GrpcProbe),
+    /// An HTTP request on a fresh connection.
     Http(HttpProbe),
-    /// A TCP connect.
-    Tcp,
+    /// A connection, and perhaps a few words on it.
+    Tcp(TcpProbe),
+    /// A handshake, and how long the certificate is valid.
+    Tls(TlsProbe),
+}
+
+/// What is asked, in short: `http /healthz`. Without a query, which may hold secrets.
+impl fmt::Display for ProbeKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Grpc(probe) if probe.service.is_empty() => f.write_str("grpc"),
+            Self::Grpc(probe) => write!(f, "grpc {}", probe.service),
+            Self::Http(probe) => write!(f, "http {}", probe.path.split('?').next().unwrap_or_default()),
+            Self::Tcp(_) => f.write_str("tcp"),
+            Self::Tls(_) => f.write_str("tls"),
+        }
+    }
+}
+
+/// A probe of gRPC.
+#[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
+pub struct GrpcProbe {
+    /// The service to ask for; empty is the server as a whole.
+    pub service: String,
+}
+
+/// A probe of TCP. Without words to say or to hear, a connection is enough, and no TLS is spoken on it.
+#[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
+pub struct TcpProbe {
+    /// What is said first.
+    pub send: Option<String>,
+    /// What the first 64 KiB of the answer must hold.
+    pub expect: Option<Wanted>,
+}
+
+/// A probe of TLS.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct TlsProbe {
+    /// How long the certificate must be valid from now on, or the backend is degraded. Default 7 days.
+    pub valid_for: Duration,
 }
 
 /// An HTTP probe's request and what it expects.
@@ -172,8 +280,17 @@ pub struct HttpProbe {
     pub method: Method,
     /// Sent as they are; `host` here replaces the backend's own.
     pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Sent with the request; only with methods that have one.
+    pub body: Option<String>,
     /// What passes.
     pub expect: Expect,
+}
+
+impl Default for HttpProbe {
+    fn default() -> Self {
+        let expect = Expect::default();
+        Self { path: "/healthz".to_owned(), method: Method::GET, headers: vec![], body: None, expect }
+    }
 }
 
 // `HeaderValue` has no `Hash` that its `Eq` would promise to agree with across versions: hash its bytes.
@@ -185,6 +302,7 @@ impl std::hash::Hash for HttpProbe {
             name.as_str().hash(state);
             value.as_bytes().hash(state);
         }
+        self.body.hash(state);
         self.expect.hash(state);
     }
 }
@@ -194,8 +312,39 @@ impl std::hash::Hash for HttpProbe {
 pub struct Expect {
     /// Ranges of statuses that pass. Default 200-399. Redirects are not followed.
     pub status: Vec<StatusRange>,
-    /// Text that the first 64 KiB of the body must hold; `None` does not read the body for it.
-    pub body: Option<String>,
+    /// Ranges of statuses that say that the backend is degraded. Default none.
+    pub degraded_status: Vec<StatusRange>,
+    /// What header fields must be, one of those of a name at least.
+    pub headers: Vec<(HeaderName, Wanted)>,
+    /// What the first 64 KiB of the body must hold; `None` does not read the body for it.
+    pub body: Option<Wanted>,
+    /// What fields of a JSON body must be.
+    pub json: Vec<(JsonPath, Wanted)>,
+    /// Whether what the body says of the backend counts.
+    pub document: Document,
+}
+
+impl Default for Expect {
+    fn default() -> Self {
+        Self {
+            status: vec![StatusRange { first: 200, last: 399 }],
+            degraded_status: vec![],
+            headers: vec![],
+            body: None,
+            json: vec![],
+            document: Document::default(),
+        }
+    }
+}
+
+/// Whether a health document in the body of an answer counts.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+pub enum Document {
+    /// It is a body like any other.
+    Ignore,
+    /// What it says of the whole decides, even where the status passes.
+    #[default]
+    Read,
 }
 
 /// An inclusive range of statuses.

@@ -10,18 +10,20 @@ mod listener;
 mod process;
 mod route;
 mod upstream;
+mod wanted;
 
 use std::{collections::BTreeMap, sync::Arc};
 
 pub use health::{
-    Expect, FailureRatio, Health, HealthCheck, HttpProbe, Passive, ProbeKind, StatusRange, SuspectCheck, WhenAllDown,
-    WhenOut,
+    Document, Expect, FailureRatio, GrpcProbe, Health, HealthCheck, HttpProbe, Passive, ProbeKind, ProbeTls,
+    StatusRange, SuspectCheck, TcpProbe, TlsProbe, WhenAllDown, WhenOut,
 };
 pub use layer::{ApiKeys, Auth, AuthMethod, BasicUser, BasicUsers, Consumer, KeySource, Limit, LimitKey};
 pub use listener::{Bind, ClientLimits, Listener, ProxyProtocol, Tls};
 pub use process::{AccessLog, Admin, Destination, Dns, Family, Log, LogFormat, LogLevel, Reload, Shutdown, Workers};
 pub use route::{Coding, Compression, HostPattern, PathPattern, Retries, RetryOn, Route, Timeouts};
 pub use upstream::{Backend, Balance, Host, HostHeader, Protocol, Upstream, UpstreamTls};
+pub use wanted::{JsonPath, Pattern, Wanted};
 
 use crate::base::Name;
 

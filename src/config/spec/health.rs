@@ -2,8 +2,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
-    Any, Count, Duration, Flag, Method, Named, OneOrMany, PassiveShort, Percent, ProbeType, ShortOr, Status,
-    SuspectCheck, WhenAllDown, WhenOut, Written,
+    Any, Blocks, Count, DocumentUse, Duration, Flag, Ip, Method, Name, Named, OneOrMany, PassiveShort, Percent,
+    ProbeTlsShort, ProbeType, Protocol, ShortOr, Status, SuspectCheck, UpstreamTlsSpec, Wanted, WhenAllDown, WhenOut,
+    Written,
 };
 
 /// How backends' health is asked, and what happens when none is left.
@@ -11,8 +12,8 @@ use super::{
 #[serde(deny_unknown_fields, default, expecting = "the fields of health")]
 #[schemars(rename = "Health")]
 pub(in crate::config) struct HealthSpec {
-    /// Probes in the background.
-    pub(in crate::config) active: Option<ActiveSpec>,
+    /// Probes in the background: one check, or a list of up to 8, of which each must pass.
+    pub(in crate::config) active: Option<Blocks<ActiveSpec>>,
     /// What live traffic says, or `none`. Default: five failures in a row take a backend out for a while.
     pub(in crate::config) passive: Option<ShortOr<PassiveShort, PassiveSpec>>,
     /// While no backend is up: `fail` (503 at once) or `try_all`. Default `fail`.
@@ -61,22 +62,38 @@ pub(in crate::config) struct PassiveSpec {
     pub(in crate::config) drain_header: Option<Written<Any>>,
 }
 
-/// Probes in the background.
+/// A health check: what is asked in the background, and how often.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, expecting = "the fields of active")]
 #[schemars(rename = "ActiveHealth")]
 pub(in crate::config) struct ActiveSpec {
-    /// `http` (a request) or `tcp` (a connection is enough). Default `http`.
+    /// Its name in status, logs and metrics. Default: what it asks, like `http /healthz` or `tcp :9000`.
+    pub(in crate::config) name: Option<Written<Name>>,
+    /// `http` (a request), `tcp` (a connection is enough), `tls` (a handshake, and how long the certificate is valid) or `grpc` (the
+    /// health protocol of gRPC, version 1). Default `http`.
     #[serde(rename = "type")]
     pub(in crate::config) kind: Option<Written<ProbeType>>,
-    /// The path to ask, with a query if needed. Default `/healthz`.
+    /// Of `http`: the path to ask, with a query if needed. Default `/healthz`.
     pub(in crate::config) path: Option<Written<Any>>,
-    /// The method to ask with. Default `GET`.
+    /// Of `http`: the method to ask with. Default `GET`.
     pub(in crate::config) method: Option<Written<Method>>,
     /// The port to ask. Default: the backend's.
     pub(in crate::config) port: Option<Written<Count>>,
-    /// Headers of the probe. `host` replaces the backend's own.
+    /// The IP address to ask instead of the backend's own, as of an agent that speaks for all of them.
+    pub(in crate::config) address: Option<Written<Ip>>,
+    /// Of `http`: headers of the probe. `host` replaces the backend's own.
     pub(in crate::config) headers: Option<Named<Written<Any>>>,
+    /// Of `http`: the body to send, with POST, PUT, PATCH, DELETE or OPTIONS. Its `content-type` is written in `headers`.
+    pub(in crate::config) body: Option<Written<Any>>,
+    /// Of `tcp`: the text to send on the connection, like `"PING\r\n"`. Default: nothing is sent.
+    pub(in crate::config) send: Option<Written<Any>>,
+    /// Of `grpc`: the service to ask for. Default: the server as a whole.
+    pub(in crate::config) service: Option<Written<Any>>,
+    /// Of `http`: what the probe speaks, `http1`, `http2` or `auto`. Default: what the upstream does.
+    pub(in crate::config) protocol: Option<Written<Protocol>>,
+    /// TLS of the probe alone: fields like the upstream's `tls`, or `none`. Default: as the backend is reached, but a `tcp`
+    /// check that neither sends nor expects anything only connects.
+    pub(in crate::config) tls: Option<ShortOr<ProbeTlsShort, UpstreamTlsSpec>>,
     /// What passes. All of it must hold.
     pub(in crate::config) expect: Option<ExpectSpec>,
     /// Time between probes in steady state, `10ms` to `1d`. Default `10s`.
@@ -100,13 +117,25 @@ pub(in crate::config) struct ActiveSpec {
     pub(in crate::config) jitter: Option<Written<Percent>>,
 }
 
-/// What a probe expects.
+/// What a probe expects. A text that is written `"~ REGEX"` is a regular expression that matches anywhere.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, expecting = "the fields of expect")]
 #[schemars(rename = "Expect")]
 pub(in crate::config) struct ExpectSpec {
-    /// Statuses that pass: `204`, `200-399`, or a list of them. Default `200-399`.
+    /// Of `http`: statuses that pass: `204`, `200-399`, or a list of them. Default `200-399`.
     pub(in crate::config) status: Option<OneOrMany<Status>>,
-    /// Text that the first 64 KiB of the body must hold. Default: any body.
-    pub(in crate::config) body: Option<Written<Any>>,
+    /// Of `http`: statuses that say that the backend is degraded, but can take traffic. Default: none.
+    pub(in crate::config) degraded_status: Option<OneOrMany<Status>>,
+    /// Of `http`: header fields of the answer, and what each must be: `x-ready: "yes"`.
+    pub(in crate::config) headers: Option<Named<Written<Wanted>>>,
+    /// Of `http` and `tcp`: text that the first 64 KiB of the answer must hold. Default: any.
+    pub(in crate::config) body: Option<Written<Wanted>>,
+    /// Of `http`: fields of a JSON body of up to 64 KiB, and what each must be: `checks.db.0.status: ok`, or with a JSON Pointer
+    /// `/checks/db/0/status: ok`. Numbers, `"true"`, `"false"` and `"null"` are compared by their text.
+    pub(in crate::config) json: Option<Named<Written<Wanted>>>,
+    /// Of `http`: whether a health document in the body decides (`read`), even where the status passes, or not (`ignore`): JSON as
+    /// Spring Boot, ASP.NET, MicroProfile and application/health+json have it, or `{ status, checks }`. Default `read`.
+    pub(in crate::config) document: Option<Written<DocumentUse>>,
+    /// Of `tls`: how long the certificate must be valid from now on, or the backend is degraded; up to `365d`. Default `7d`.
+    pub(in crate::config) valid_for: Option<Written<Duration>>,
 }

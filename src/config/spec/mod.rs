@@ -16,7 +16,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub(super) use access::{ApiKeySpec, AuthSpec, BasicSpec, LimitSpec};
-pub(super) use health::{ActiveSpec, HealthSpec, PassiveSpec};
+pub(super) use health::{ActiveSpec, ExpectSpec, HealthSpec, PassiveSpec};
 pub(super) use home::{home, is_planned};
 pub(super) use process::{
     AdminSpec, CertSpec, DnsSpec, ListenerSpec, ListenerTlsSpec, ReloadSpec, ShutdownSpec, TelemetrySpec,
@@ -24,11 +24,11 @@ pub(super) use process::{
 pub(super) use route::{CompressSpec, Defaults, RetriesSpec, RouteSpec};
 pub(super) use upstream::{BackendSpec, UpstreamSpec, UpstreamTlsSpec};
 pub(super) use written::{
-    AccessFormat, Address, AdminShort, Any, Balance, Bind, By, Cidr, ClientAuth, Coding, Count, DnsServer, Duration,
-    Family, File, Flag, Form, HealthShort, HostHeader, HostPattern, KeyHash, LimitRef, List, Listen, LogFormat,
-    LogLevel, Method, Name, Named, OneOrMany, PassiveShort, PasswordHash, PathPattern, Percent, ProbeType, Protocol,
-    ProxyProtocol, Rate, RetryOn, ShortOr, SizeOrNone, SocketMode, Status, SuspectCheck, TlsVersion, Upgrade, Version,
-    WhenAllDown, WhenOut, Workers, Written,
+    AccessFormat, Address, AdminShort, Any, Balance, Bind, Blocks, By, Cidr, ClientAuth, Coding, Count, DnsServer,
+    DocumentUse, Duration, Family, File, Flag, Form, HealthShort, HostHeader, HostPattern, Ip, KeyHash, LimitRef, List,
+    Listen, LogFormat, LogLevel, Method, Name, Named, OneOrMany, PassiveShort, PasswordHash, PathPattern, Percent,
+    ProbeTlsShort, ProbeType, Protocol, ProxyProtocol, Rate, RetryOn, ShortOr, SizeOrNone, SocketMode, Status,
+    SuspectCheck, TlsVersion, Upgrade, Version, Wanted, WhenAllDown, WhenOut, Workers, Written,
 };
 
 /// A Tidegate config. Keys that start with `x-` are free space for YAML anchors.

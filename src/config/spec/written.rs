@@ -145,8 +145,16 @@ forms! {
     Balance: "a balance mode", { "enum": ["round_robin"] };
     /// The `Host` of a request to a backend.
     HostHeader: "`preserve`, `backend` or a host", { "type": "string" };
-    /// `http` or `tcp`.
-    ProbeType: "`http` or `tcp`", { "enum": ["http", "tcp"] };
+    /// An IP address.
+    Ip: "an IP address", { "type": "string" };
+    /// A kind of probe.
+    ProbeType: "`http`, `tcp`, `tls` or `grpc`", { "enum": ["http", "tcp", "tls", "grpc"] };
+    /// `none`.
+    ProbeTlsShort: "`none`, or the fields of tls", { "const": "none" };
+    /// `read` or `ignore`.
+    DocumentUse: "`read` or `ignore`", { "enum": ["read", "ignore"] };
+    /// A text, or a regular expression.
+    Wanted: "text, or a regular expression like `\"~ ^ok\"`", { "type": ["string", "number", "boolean"] };
     /// What backends speak.
     Protocol: "a protocol", { "enum": ["http1", "http2", "auto"] };
     /// `fail` or `try_all`.
@@ -301,6 +309,52 @@ impl<F: Form> JsonSchema for OneOrMany<F> {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({ "anyOf": [F::schema(), { "type": "array", "items": F::schema() }] })
+    }
+}
+
+/// One block, or a list of them.
+#[derive(Debug)]
+pub(in crate::config) enum Blocks<T> {
+    Many(List<T>),
+    One(Box<T>),
+}
+
+struct BlockOrItems<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for BlockOrItems<T> {
+    type Value = Blocks<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("fields, or a list")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Blocks<T>, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map)).map(|one| Blocks::One(Box::new(one)))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> Result<Blocks<T>, A::Error> {
+        Items(PhantomData).visit_seq(items).map(Blocks::Many)
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Blocks<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(BlockOrItems(PhantomData))
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for Blocks<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        format!("Blocks_of_{}", T::schema_name()).into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let one = generator.subschema_for::<T>();
+        json_schema!({ "anyOf": [one, { "type": "array", "items": one }] })
     }
 }
 

@@ -29,7 +29,7 @@ use super::{
     BackendView, Drain, Outcome, Source, Spared, Timeline, UpstreamView, cadence,
     line::{Reply, Switchboard},
     may_eject,
-    probe::{self, Question},
+    probe::{self, Prepared, Question},
     subject::{DrainTimes, Heard, Shift, Subject},
 };
 use crate::{
@@ -330,7 +330,8 @@ impl<A: Ask> Task<A> {
         }
         self.edit = edit;
         let Edit { generation, .. } = self.edit;
-        let (checks, mut shifts) = (&self.edit.plan.health.checks, Vec::new());
+        let checks: Vec<Arc<Prepared>> = self.edit.plan.health.checks.iter().map(Prepared::new).collect();
+        let (checks, mut shifts) = (checks.as_slice(), Vec::new());
         let closes = self.edit.plan.health.when_out == WhenOut::Close;
         for member in &*self.edit.members {
             match self.subjects.get_mut(&member.backend.slot()) {

@@ -60,7 +60,7 @@ impl Ask for Arc<World> {
         self.most_under_way.fetch_max(self.under_way.fetch_add(1, SeqCst) + 1, SeqCst);
         let _leave = Leave(&self.under_way);
         let behaviour = self.behaviours.lock().unwrap().get(&port).copied().unwrap_or(Pass);
-        tokio::time::sleep(if behaviour == Hang { question.check.timeout } else { LATENCY }).await;
+        tokio::time::sleep(if behaviour == Hang { question.check().timeout } else { LATENCY }).await;
         let (kind, reason, detail) = match behaviour {
             Pass => (Kind::Pass, "passed", "200 in 3 ms"),
             Degraded => (Kind::Degraded, "degraded", "200 in 3 ms, degraded"),
@@ -178,20 +178,7 @@ pub(super) fn members<const N: usize>(ports: [u16; N]) -> [Member; N] {
 }
 
 pub(super) fn check() -> HealthCheck {
-    HealthCheck {
-        name: Name::derived("tcp"),
-        kind: ProbeKind::Tcp,
-        port: None,
-        interval: Duration::from_secs(10),
-        interval_down: Duration::from_secs(10),
-        interval_with_traffic: None,
-        probe_on_doubt: true,
-        interval_changing: Duration::from_secs(1),
-        timeout: Duration::from_secs(2),
-        healthy_after: 2,
-        unhealthy_after: 3,
-        jitter: Percent::whole(10),
-    }
+    HealthCheck::new(ProbeKind::Tcp(plan::TcpProbe::default()))
 }
 
 fn plan(check: Option<HealthCheck>) -> Arc<plan::Upstream> {

@@ -1,66 +1,54 @@
-//! The HTTP/1.1 probe: a request, its status, and the text that the body must hold.
+//! The HTTP probe: a request, and what is expected of its answer.
 //!
-//! The status is judged first. The body is read to its end, or to 64 KiB, only where text is expected of it: what is cut
-//! short is not fit, even when the text came before the cut. Redirects are not followed.
+//! The status is judged first, then the head, then the body, which is read to its end or to 64 KiB, and only where something is
+//! expected of it or where it may be a health document. What is cut short is not fit, even when all that is expected came before
+//! the cut. Redirects are not followed.
 
-use std::{error::Error, io, pin::pin, time::Duration};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderValue, Request, Response, StatusCode, Uri,
+    HeaderMap, HeaderValue, Request, Uri,
     header::{CONNECTION, HOST, USER_AGENT},
     uri::Authority,
 };
-use http_body_util::{BodyExt, Empty};
-use hyper::{
-    body::Incoming,
-    client::conn::{http1, http2},
-};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use http_body_util::Full;
+use hyper::body::Incoming;
 use tokio::time::{Instant, timeout_at};
 
-use super::{super::outcome::SNIPPET_LEN, Attempt, Failure, Question};
+use super::{
+    super::outcome::SNIPPET_LEN, Attempt, Failure, Question, READ_LIMIT, conversation::Conversation,
+    document::Document, document::Media, expect,
+};
 use crate::{
-    config::plan::{Expect, HttpProbe},
+    config::plan::{self, Expect, HttpProbe},
     tls::Protocol,
     upstream::Dial,
 };
 
-/// How much of a body, and how long a head, is read.
-const READ_LIMIT: usize = 64 * 1024;
-
-/// How long the body of a failed probe is waited for, only to show its beginning.
+/// How long the body of a failed probe is waited for, only to show its beginning and to name what has failed.
 const SNIPPET_WAIT: Duration = Duration::from_millis(250);
 
-const AGENT: &str = concat!("tidegate/", env!("CARGO_PKG_VERSION"), " (health check)");
+pub(super) const AGENT: &str = concat!("tidegate/", env!("CARGO_PKG_VERSION"), " (health check)");
 
 pub(super) async fn probe(attempt: &mut Attempt, question: &Question, probe: &HttpProbe) -> Result<(), Failure> {
     let request = request(question, probe)?;
     let transport = attempt.dial(&question.dial).await?;
-    match transport.protocol(&question.dial) {
-        Protocol::Http1 => {
-            let handshake = http1::Builder::new().max_buf_size(READ_LIMIT).handshake(TokioIo::new(transport)).await;
-            let (mut sender, connection) = handshake.map_err(|error| no_answer(&error))?;
-            let answer = async move { sender.send_request(request).await };
-            beside(connection, exchange(attempt, answer, &probe.expect)).await
-        }
-        Protocol::Http2 => {
-            let mut builder = http2::Builder::new(TokioExecutor::new());
-            builder.max_header_list_size(READ_LIMIT as u32);
-            let handshake = builder.handshake(TokioIo::new(transport)).await;
-            let (mut sender, connection) = handshake.map_err(|error| no_answer(&error))?;
-            let request = in_http2(request, &question.dial);
-            // The sender must outlive the body: without it the connection closes.
-            let answer = async { sender.send_request(request).await };
-            let outcome = beside(connection, exchange(attempt, answer, &probe.expect)).await;
-            drop(sender);
-            outcome
-        }
+    let protocol = transport.protocol(&question.dial);
+    let request = match protocol {
+        Protocol::Http1 => request,
+        Protocol::Http2 => in_http2(request, &question.dial),
+    };
+    let mut conversation = Conversation::begin(transport, protocol).await?;
+    let result = exchange(attempt, &mut conversation, request, &probe.expect).await;
+    match attempt.status {
+        Some(_) => result,
+        None => result.map_err(|failure| conversation.other_protocol().unwrap_or(failure)),
     }
 }
 
 /// The host is a part of the target there, and no field speaks of the connection.
-fn in_http2(mut request: Request<Empty<Bytes>>, dial: &Dial) -> Request<Empty<Bytes>> {
+fn in_http2(mut request: Request<Full<Bytes>>, dial: &Dial) -> Request<Full<Bytes>> {
     request.headers_mut().remove(CONNECTION);
     let host = request.headers_mut().remove(HOST);
     let mut target = std::mem::take(request.uri_mut()).into_parts();
@@ -70,7 +58,7 @@ fn in_http2(mut request: Request<Empty<Bytes>>, dial: &Dial) -> Request<Empty<By
     request
 }
 
-pub(super) fn request(question: &Question, probe: &HttpProbe) -> Result<Request<Empty<Bytes>>, Failure> {
+pub(super) fn request(question: &Question, probe: &HttpProbe) -> Result<Request<Full<Bytes>>, Failure> {
     let mut headers: HeaderMap = probe.headers.iter().cloned().fold(HeaderMap::new(), |mut headers, (name, value)| {
         headers.append(name, value);
         headers
@@ -78,98 +66,63 @@ pub(super) fn request(question: &Question, probe: &HttpProbe) -> Result<Request<
     headers.entry(HOST).or_insert_with(|| question.authority.clone());
     headers.entry(USER_AGENT).or_insert(HeaderValue::from_static(AGENT));
     headers.insert(CONNECTION, HeaderValue::from_static("close"));
-    let mut request = Request::new(Empty::new());
+    let mut request = Request::new(Full::from(probe.body.clone().unwrap_or_default()));
     *request.method_mut() = probe.method.clone();
     *request.uri_mut() = probe.path.parse().map_err(|error| Failure::new("bad_request", format!("path: {error}")))?;
     *request.headers_mut() = headers;
     Ok(request)
 }
 
-/// Runs an exchange with its connection beside it. A connection that ends first leaves what it has read to the exchange.
-async fn beside<T>(connection: impl Future, exchange: impl Future<Output = T>) -> T {
-    let (connection, mut exchange) = (pin!(connection), pin!(exchange));
-    tokio::select! {
-        biased;
-        result = &mut exchange => return result,
-        _ = connection => {}
-    }
-    exchange.await
-}
-
 async fn exchange(
     attempt: &mut Attempt,
-    answer: impl Future<Output = hyper::Result<Response<Incoming>>>,
+    conversation: &mut Conversation,
+    request: Request<Full<Bytes>>,
     expect: &Expect,
 ) -> Result<(), Failure> {
-    let answer = attempt.within("timeout", "answer", answer).await?;
-    let (head, mut body) = answer.map_err(|error| no_answer(&error))?.into_parts();
+    let answer = attempt.within("timeout", "answer", conversation.ask(request)).await??;
+    let (head, mut body) = answer.into_parts();
+    let status = head.status.as_u16();
     attempt.first_byte = Some(attempt.started.elapsed());
-    attempt.status = Some(head.status.as_u16());
-    let mut read = Vec::new();
-    if !expect.status.iter().any(|range| range.contains(head.status.as_u16())) {
-        let patience = attempt.deadline().min(Instant::now() + SNIPPET_WAIT);
-        // What came in time is shown; that more of it did not is no news, the status has decided.
-        let _ = timeout_at(patience, fill(&mut read, &mut body, SNIPPET_LEN)).await;
+    attempt.status = Some(status);
+    attempt.found = status.to_string();
+    let media = Media::of(&head.headers).filter(|_| expect.document == plan::Document::Read);
+    let is_in = |ranges: &[plan::StatusRange]| ranges.iter().any(|range| range.contains(status));
+    let is_degraded = is_in(&expect.degraded_status);
+    if !is_degraded && !is_in(&expect.status) {
+        let wrong = wrong_document(attempt, conversation, &mut body, media).await;
+        return Err(expect::other_status(status, expect, wrong.as_ref()));
+    }
+    expect::headers(expect, &head.headers)?;
+    if media.is_some() || expect.body.is_some() || !expect.json.is_empty() {
+        let mut read = Vec::new();
+        let is_word = media == Some(Media::Text) && expect.body.is_none() && expect.json.is_empty();
+        let limit = if is_word { Media::LONGEST_WORD } else { READ_LIMIT };
+        let filled = conversation.read(&mut body, &mut read, limit);
+        let filled = attempt.within("timeout", "end of the body", filled).await;
         attempt.show(&read);
-        return Err(other_status(head.status, expect));
+        filled??;
+        expect::body(expect, status, &read)?;
+        expect::json(expect, &read)?;
+        media.and_then(|media| Document::read(media, &read)).map_or(Ok(()), |document| document.judge())?;
     }
-    let Some(text) = &expect.body else { return Ok(()) };
-    let filled = attempt.within("timeout", "end of the body", fill(&mut read, &mut body, READ_LIMIT)).await;
+    match is_degraded {
+        true => Err(Failure::degraded("status", format!("status {status} says degraded"))),
+        false => Ok(()),
+    }
+}
+
+/// Shows the body of an answer whose status has decided, and finds the health document that it may be.
+async fn wrong_document(
+    attempt: &mut Attempt,
+    conversation: &mut Conversation,
+    body: &mut Incoming,
+    media: Option<Media>,
+) -> Option<Document> {
+    let patience = attempt.deadline().min(Instant::now() + SNIPPET_WAIT);
+    let limit = if media.is_some() { READ_LIMIT } else { SNIPPET_LEN };
+    let mut read = Vec::new();
+    // What came in time is shown; that more of it did not is no news.
+    let _ = timeout_at(patience, conversation.read(body, &mut read, limit)).await;
     attempt.show(&read);
-    filled?.map_err(|error| cut_short(&error))?;
-    match holds(&read, text) {
-        true => Ok(()),
-        false => Err(Failure::new("body", format!("status {}, no `{text}` in the body", head.status.as_u16()))),
-    }
-}
-
-/// Reads a body to its end, or to `limit` bytes.
-async fn fill(read: &mut Vec<u8>, body: &mut Incoming, limit: usize) -> Result<(), hyper::Error> {
-    while read.len() < limit {
-        let Some(frame) = body.frame().await.transpose()? else { return Ok(()) };
-        if let Some(data) = frame.data_ref() {
-            read.extend_from_slice(data.get(..limit - read.len()).unwrap_or(data));
-        }
-    }
-    Ok(())
-}
-
-fn holds(body: &[u8], text: &str) -> bool {
-    text.is_empty() || body.windows(text.len()).any(|window| window == text.as_bytes())
-}
-
-fn other_status(status: StatusCode, expect: &Expect) -> Failure {
-    let ranges: Vec<String> = expect.status.iter().map(ToString::to_string).collect();
-    Failure::new("status", format!("status {}, expected {}", status.as_u16(), ranges.join(", ")))
-}
-
-fn no_answer(error: &hyper::Error) -> Failure {
-    match io_cause(error) {
-        Some(io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) => Failure::new("reset", "connection reset"),
-        _ if error.is_incomplete_message() || error.is_canceled() || error.is_closed() => {
-            Failure::new("closed", "connection closed without an answer")
-        }
-        _ if error.is_parse_too_large() => Failure::new("bad_response", "the head of the answer is too large"),
-        _ => Failure::new("bad_response", format!("not an HTTP/1.1 answer: {error}")),
-    }
-}
-
-fn cut_short(error: &hyper::Error) -> Failure {
-    match io_cause(error) {
-        Some(io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) => {
-            Failure::new("reset", "connection reset within the body")
-        }
-        _ => Failure::new("bad_response", "the body is cut short"),
-    }
-}
-
-fn io_cause(error: &hyper::Error) -> Option<io::ErrorKind> {
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref::<io::Error>() {
-            return Some(error.kind());
-        }
-        cause = error.source();
-    }
-    None
+    Document::read(media?, &read)
 }

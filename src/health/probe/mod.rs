@@ -3,55 +3,143 @@
 //! Every answer and every silence of a backend becomes an [`Outcome`]; nothing is an error. The deadline includes the
 //! connect. Where the timer of that deadline fires much too late, the outcome says so instead of blaming the backend.
 
+mod conversation;
+mod document;
+mod expect;
+#[cfg(fuzzing)]
+pub mod fuzzing;
+mod grpc;
 mod http;
+mod overheard;
 mod tcp;
+mod tls;
 #[cfg(test)]
 mod tests;
 
-use std::{io, time::Duration};
+use std::{
+    hash::{Hash, Hasher},
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
 
-use ::http::HeaderValue;
+use ::http::{HeaderValue, uri::Authority};
 use tokio::time::{Instant, timeout_at};
 
 use super::{
     Kind, Outcome,
-    outcome::{Millis, snippet},
+    outcome::{Millis, quoted, snippet},
 };
 use crate::{
     base::{Timestamp, duration::Written},
-    config::plan::{HealthCheck, ProbeKind},
+    config::plan::{HealthCheck, ProbeKind, ProbeTls},
     net::{Address, Socket},
-    upstream::{Dial, DialError, Member, Transport},
+    tls::{Connector, PeerName},
+    upstream::{Dial, DialError, Member, Secured, Transport},
 };
 
-/// Whom to ask, and what.
-#[derive(Clone, Debug, PartialEq)]
+/// A health check, and what all backends share that it asks.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    check: HealthCheck,
+    /// Of a check with TLS of its own.
+    connector: Option<Arc<Connector>>,
+}
+
+impl Prepared {
+    /// Once for each check: a connector knows all authorities of the system.
+    pub(super) fn new(check: &HealthCheck) -> Arc<Self> {
+        let connector = match &check.tls {
+            ProbeTls::AsBackend | ProbeTls::Plain => None,
+            ProbeTls::Own(own) => Some(Connector::new(&own.trust).expect("the check of the config has made one")),
+        };
+        Arc::new(Self { check: check.clone(), connector: connector.map(Arc::new) })
+    }
+
+    /// What is asked, and how often.
+    pub(super) const fn check(&self) -> &HealthCheck {
+        &self.check
+    }
+
+    fn dial(&self, member: &Member) -> Dial {
+        let dial = member.backend.dial();
+        let address = match (self.check.address, self.check.port) {
+            (None, None) => dial.address.clone(),
+            (None, Some(port)) => dial.address.at_port(port),
+            (Some(ip), port) => {
+                let own = || dial.address.tcp().map_or(0, |address| address.port());
+                SocketAddr::new(ip, port.unwrap_or_else(own)).into()
+            }
+        };
+        let tls = match &self.check.tls {
+            ProbeTls::AsBackend => dial.tls.clone(),
+            ProbeTls::Plain => None,
+            ProbeTls::Own(own) => self.connector.as_ref().map(|connector| {
+                let backends = || dial.tls.as_ref().map_or_else(|| name_of(&member.authority), |tls| tls.name.clone());
+                Secured { connector: Arc::clone(connector), name: own.name.clone().unwrap_or_else(backends) }
+            }),
+        };
+        Dial { address, tls, protocol: self.check.protocol.unwrap_or(dial.protocol) }
+    }
+}
+
+/// The name of a backend in its certificate, where nothing else is said.
+fn name_of(authority: &HeaderValue) -> PeerName {
+    let authority = Authority::try_from(authority.as_bytes()).ok();
+    let host = authority.as_ref().map_or("", Authority::host).trim_matches(['[', ']']);
+    PeerName::parse(host).expect("an authority has a name or an address")
+}
+
+/// Whom to ask, and what. Two are equal if the same is asked in the same way of the same address.
+#[derive(Clone, Debug)]
 pub(super) struct Question {
-    /// How the backend is reached, at the port of the check if that has one.
+    /// How the backend is reached, as the check has it.
     pub(super) dial: Dial,
     /// The `Host` of the request unless the check names another.
     pub(super) authority: HeaderValue,
     /// The question itself.
-    pub(super) check: HealthCheck,
+    prepared: Arc<Prepared>,
 }
 
 impl Question {
     /// What a check asks a member.
-    pub(super) fn new(member: &Member, check: &HealthCheck) -> Self {
-        let mut dial = member.backend.dial().clone();
-        if let Some(port) = check.port {
-            dial.address = dial.address.at_port(port);
-        }
-        Self { dial, authority: member.authority.clone(), check: check.clone() }
+    pub(super) fn new(member: &Member, prepared: &Arc<Prepared>) -> Self {
+        let (dial, authority) = (prepared.dial(member), member.authority.clone());
+        Self { dial, authority, prepared: Arc::clone(prepared) }
+    }
+
+    /// What is asked, and how often.
+    pub(super) fn check(&self) -> &HealthCheck {
+        self.prepared.check()
+    }
+}
+
+impl PartialEq for Question {
+    fn eq(&self, other: &Self) -> bool {
+        let is_same_check = Arc::ptr_eq(&self.prepared, &other.prepared) || self.check() == other.check();
+        is_same_check && self.dial == other.dial && self.authority == other.authority
+    }
+}
+
+impl Eq for Question {}
+
+impl Hash for Question {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.check().hash(state);
+        self.dial.hash(state);
+        self.authority.as_bytes().hash(state);
     }
 }
 
 /// Asks a backend once, over a connection of its own.
 pub(super) async fn ask(question: &Question) -> Outcome {
-    let mut attempt = Attempt::begin(question.check.timeout);
-    let result = match &question.check.kind {
+    let mut attempt = Attempt::begin(question.check().timeout);
+    let result = match &question.check().kind {
+        ProbeKind::Grpc(probe) => grpc::probe(&mut attempt, question, probe).await,
         ProbeKind::Http(probe) => http::probe(&mut attempt, question, probe).await,
-        ProbeKind::Tcp => tcp::probe(&mut attempt, question).await,
+        ProbeKind::Tcp(probe) => tcp::probe(&mut attempt, question, probe).await,
+        ProbeKind::Tls(probe) => tls::probe(&mut attempt, question, probe).await,
     };
     attempt.end(result)
 }
@@ -62,12 +150,15 @@ struct Attempt {
     started: Instant,
     timeout: Duration,
     connect: Option<Duration>,
+    tls: Option<Duration>,
     first_byte: Option<Duration>,
     status: Option<u16>,
+    /// What a probe that passes has found, in short.
+    found: String,
     body: Option<String>,
 }
 
-/// Why a probe did not pass.
+/// Why a probe did not pass, or passes with a warning.
 #[derive(Debug, Eq, PartialEq)]
 struct Failure {
     kind: Kind,
@@ -80,6 +171,10 @@ impl Failure {
         Self { kind: Kind::Fail, reason, detail: detail.into() }
     }
 
+    fn degraded(reason: &'static str, detail: impl Into<String>) -> Self {
+        Self { kind: Kind::Degraded, reason, detail: detail.into() }
+    }
+
     fn ours(reason: &'static str, detail: impl Into<String>) -> Self {
         Self { kind: Kind::Inconclusive, reason, detail: detail.into() }
     }
@@ -88,7 +183,8 @@ impl Failure {
 impl Attempt {
     fn begin(timeout: Duration) -> Self {
         let (at, started) = (Timestamp::now(), Instant::now());
-        Self { at, started, timeout, connect: None, first_byte: None, status: None, body: None }
+        let found = "connected".to_owned();
+        Self { at, started, timeout, connect: None, tls: None, first_byte: None, status: None, found, body: None }
     }
 
     fn deadline(&self) -> Instant {
@@ -107,11 +203,13 @@ impl Attempt {
     async fn dial(&mut self, dial: &Dial) -> Result<Transport, Failure> {
         let socket = self.connect(&dial.address).await?;
         let secured = self.within("tls_timeout", "TLS handshake", dial.secure(socket)).await?;
-        secured.map_err(|error| match error {
+        let transport = secured.map_err(|error| match error {
             DialError::Tls(why) => Failure::new("tls", format!("TLS: {why}")),
             DialError::Connect(error) => not_connected(&error),
             DialError::Protocol => Failure::new("protocol", error.to_string()),
-        })
+        })?;
+        self.tls = dial.tls.is_some().then(|| self.started.elapsed());
+        Ok(transport)
     }
 
     /// Waits until the deadline. `timeout_at` asks the future first, so an answer that is there counts even when we are late.
@@ -132,15 +230,17 @@ impl Attempt {
 
     fn end(self, result: Result<(), Failure>) -> Outcome {
         let total = self.started.elapsed();
-        let (kind, reason, detail) = match (result, self.status) {
-            (Err(failure), _) => (failure.kind, failure.reason, failure.detail),
-            (Ok(()), Some(status)) => (Kind::Pass, "passed", format!("{status} in {}", Millis(total))),
-            (Ok(()), None) => (Kind::Pass, "passed", format!("connected in {}", Millis(total))),
-        };
-        let Self { at, connect, first_byte, status, body, .. } = self;
-        Outcome { kind, reason, detail, status, connect, first_byte, total, body, at }
+        let Self { at, connect, tls, first_byte, status, found, body, .. } = self;
+        let Failure { kind, reason, detail } = result.err().unwrap_or_else(|| {
+            let detail = format!("{found} in {}", Millis(total));
+            Failure { kind: Kind::Pass, reason: "passed", detail }
+        });
+        Outcome { kind, reason, detail, status, connect, tls, first_byte, total, body, at }
     }
 }
+
+/// How much of a body, and how long a head, is read.
+const READ_LIMIT: usize = 64 * 1024;
 
 /// A deadline timer that fires later than this, and later than half the timeout, tells of our own load.
 const TOLERATED_LATENESS: Duration = Duration::from_millis(500);

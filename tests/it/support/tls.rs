@@ -5,6 +5,7 @@ use std::{
     io::{self, Read as _},
     net::{SocketAddr, TcpStream},
     sync::Arc,
+    time::SystemTime,
 };
 
 use rcgen::{
@@ -50,6 +51,13 @@ impl Authority {
     /// A certificate of a server for these names, with a number.
     pub fn server(&self, names: &[&str], serial: u64) -> Pair {
         self.sign(named(names, serial), ExtendedKeyUsagePurpose::ServerAuth, &KeyPair::generate().unwrap())
+    }
+
+    /// Such a certificate that is valid until then.
+    pub fn server_until(&self, names: &[&str], not_after: SystemTime) -> Pair {
+        let mut params = named(names, 1);
+        params.not_after = not_after.into();
+        self.sign(params, ExtendedKeyUsagePurpose::ServerAuth, &KeyPair::generate().unwrap())
     }
 
     /// Such a certificate with a key of RSA.

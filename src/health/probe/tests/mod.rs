@@ -1,8 +1,10 @@
 //! Probes against real sockets whose owners misbehave.
 
+mod kinds;
+
 use std::net::SocketAddr;
 
-use ::http::{HeaderName, Method};
+use ::http::HeaderName;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -12,34 +14,33 @@ use tokio::{
 
 use super::*;
 use crate::{
-    base::{Name, Percent},
-    config::plan::{Expect, HttpProbe, StatusRange},
+    base::Name,
+    config::plan::{self, Expect, HttpProbe, StatusRange, TcpProbe, Wanted},
+    upstream::{Backend, Slot, Verdict},
 };
 
 const AMPLE: Duration = Duration::from_secs(30);
 const SHORT: Duration = Duration::from_millis(200);
+const TCP: ProbeKind = ProbeKind::Tcp(TcpProbe { send: None, expect: None });
 
 fn question(address: SocketAddr, kind: ProbeKind, timeout: Duration) -> Question {
-    let check = HealthCheck {
-        name: Name::derived("check"),
-        kind,
-        port: None,
-        interval: AMPLE,
-        interval_down: AMPLE,
-        interval_with_traffic: None,
-        probe_on_doubt: true,
-        interval_changing: AMPLE,
-        timeout,
-        healthy_after: 2,
-        unhealthy_after: 3,
-        jitter: Percent::whole(0),
-    };
-    Question { dial: address.into(), authority: HeaderValue::from_static("orders.internal:8000"), check }
+    question_of(address, &HealthCheck { timeout, ..HealthCheck::new(kind) })
+}
+
+fn question_of(address: SocketAddr, check: &HealthCheck) -> Question {
+    Question::new(&member(address.into()), &Prepared::new(check))
+}
+
+fn member(dial: Dial) -> Member {
+    let backend = Arc::new(Backend::new(Slot(0), dial, Verdict::Checking, 1));
+    let authority = HeaderValue::from_static("orders.internal:8000");
+    Member { backend, name: Name::derived("a"), authority, weight: 1, tier: 0 }
 }
 
 fn get(body: Option<&str>) -> HttpProbe {
-    let expect = Expect { status: vec![StatusRange { first: 200, last: 399 }], body: body.map(str::to_owned) };
-    HttpProbe { path: "/healthz?deep=1".to_owned(), method: Method::GET, headers: Vec::new(), expect }
+    let body = body.map(|text| Wanted::Text(text.to_owned()));
+    let expect = Expect { body, ..Expect::default() };
+    HttpProbe { path: "/healthz?deep=1".to_owned(), expect, ..HttpProbe::default() }
 }
 
 /// A backend that does the same with every connection.
@@ -152,7 +153,7 @@ async fn the_request_is_one_get_that_names_itself_and_its_host() {
 
 #[tokio::test]
 async fn headers_of_the_check_replace_ours() {
-    let question = question(free_address().await, ProbeKind::Tcp, AMPLE);
+    let question = question(free_address().await, TCP, AMPLE);
     let header = |name, value| (HeaderName::from_static(name), HeaderValue::from_static(value));
     let headers = vec![header("host", "shop.example"), header("x-token", "a"), header("x-token", "b")];
     let request = http::request(&question, &HttpProbe { headers, ..get(None) }).unwrap();
@@ -162,21 +163,29 @@ async fn headers_of_the_check_replace_ours() {
 }
 
 #[tokio::test]
-async fn a_port_of_the_check_replaces_the_backends() {
-    use crate::upstream::{Backend, Slot, Verdict};
-    let backend = Backend::new(Slot(0), SocketAddr::from(([127, 0, 0, 1], 9001)).into(), Verdict::Checking, 1);
-    let name = crate::base::Name::derived("a");
-    let authority = HeaderValue::from_static("a:9001");
-    let member = Member { backend: backend.into(), name, authority, weight: 1, tier: 0 };
-    let check = question(member.backend.address().tcp().unwrap(), ProbeKind::Tcp, AMPLE).check;
-    let port = |check: &HealthCheck| Question::new(&member, check).dial.address.tcp().unwrap().port();
-    assert_eq!(port(&check), 9001);
-    assert_eq!(port(&HealthCheck { port: Some(9902), ..check }), 9902);
+async fn a_port_or_an_address_of_the_check_replaces_the_backends() {
+    let member = member(SocketAddr::from(([127, 0, 0, 1], 9001)).into());
+    let check = HealthCheck::new(TCP);
+    let asked = |check: &HealthCheck| Question::new(&member, &Prepared::new(check)).dial.address.to_string();
+    assert_eq!(asked(&check), "127.0.0.1:9001");
+    assert_eq!(asked(&HealthCheck { port: Some(9902), ..check.clone() }), "127.0.0.1:9902");
+    let elsewhere = HealthCheck { address: Some([10, 0, 0, 9].into()), ..check };
+    assert_eq!(asked(&elsewhere), "10.0.0.9:9001");
+    assert_eq!(asked(&HealthCheck { port: Some(9902), ..elsewhere }), "10.0.0.9:9902");
+}
+
+#[test]
+fn questions_are_equal_by_what_is_asked() {
+    let question = |check: &HealthCheck| question_of(SocketAddr::from(([127, 0, 0, 1], 9001)), check);
+    let (check, seen) = (HealthCheck::new(TCP), &mut std::collections::HashSet::new());
+    assert!(seen.insert(question(&check)) && !seen.insert(question(&check)));
+    assert!(seen.insert(question(&HealthCheck { port: Some(1), ..check.clone() })));
+    assert!(seen.insert(question(&HealthCheck { protocol: Some(plan::Protocol::Http2), ..check })));
 }
 
 #[tokio::test]
 async fn refused() {
-    for kind in [ProbeKind::Tcp, ProbeKind::Http(get(None))] {
+    for kind in [TCP, ProbeKind::Http(get(None))] {
         let outcome = conclusive(&question(free_address().await, kind, AMPLE)).await;
         assert_eq!((outcome.kind, outcome.reason), (Kind::Fail, "connect_refused"));
         assert_eq!((outcome.detail.as_str(), outcome.connect), ("connect refused", None));
@@ -186,7 +195,7 @@ async fn refused() {
 #[tokio::test]
 async fn a_tcp_probe_passes_on_connect() {
     let stub = Stub::new(|stream| async move { drop(stream) }).await;
-    let outcome = conclusive(&question(stub.address, ProbeKind::Tcp, AMPLE)).await;
+    let outcome = conclusive(&question(stub.address, TCP, AMPLE)).await;
     assert_eq!((outcome.kind, outcome.reason, outcome.status), (Kind::Pass, "passed", None));
     assert!(outcome.detail.starts_with("connected in "), "{}", outcome.detail);
 }
@@ -246,10 +255,9 @@ async fn a_reset_before_the_answer_fails() {
 #[tokio::test]
 async fn what_is_not_http_1_1_is_a_bad_response() {
     let huge_head = format!("HTTP/1.1 200 OK\r\nx-padding: {}\r\n\r\n", "x".repeat(200_000));
-    let answers: [&[u8]; 6] = [
+    let answers: [&[u8]; 5] = [
         b"SSH-2.0-OpenSSH_9.9\r\n",
         b"<html>HTTP/0.9 says hello</html>\r\n\r\n",
-        b"\x15\x03\x01\x00\x02\x02\x16 this was TLS\r\n\r\n",
         b"HTTP/1.1 two hundred OK\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nno colon here\r\n\r\n",
         huge_head.as_bytes(),
@@ -310,7 +318,7 @@ async fn a_failed_status_does_not_wait_for_an_endless_body() {
 async fn a_redirect_is_judged_and_not_followed() {
     let stub = Stub::answering("HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\n\r\n").await;
     assert_eq!(stub.ask(get(None), AMPLE).await.kind, Kind::Pass);
-    let only_200 = Expect { status: vec![StatusRange { first: 200, last: 200 }], body: None };
+    let only_200 = Expect { status: vec![StatusRange { first: 200, last: 200 }], ..Expect::default() };
     let outcome = stub.ask(HttpProbe { expect: only_200, ..get(None) }, AMPLE).await;
     assert_eq!(outcome.detail, "status 302, expected 200");
 }
