@@ -23,7 +23,7 @@ pub(super) enum Command {
     /// Serve, and apply edits of the config as they are saved
     #[command(after_help = SEARCH)]
     Run(RunArgs),
-    /// Say everything that is wrong with a config; contacts nothing
+    /// Say everything that is wrong with a config; contacts nothing unless it is told to
     #[command(after_help = SEARCH)]
     Check(CheckArgs),
     /// Show what a running gateway knows of its backends
@@ -87,6 +87,9 @@ pub(super) struct CheckArgs {
     /// The same, as `run` takes it
     #[arg(short, long, value_name = "FILE", conflicts_with = "file")]
     pub(super) config: Option<PathBuf>,
+    /// Ask every backend once, from here; exit 1 if one is not fit
+    #[arg(long)]
+    pub(super) probe: bool,
     /// Count warnings as errors
     #[arg(long)]
     pub(super) strict: bool,

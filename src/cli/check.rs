@@ -1,4 +1,4 @@
-//! `tidegate check`: everything that is wrong with a config, found without contacting anything.
+//! `tidegate check`: everything that is wrong with a config, found without contacting anything unless that is asked for.
 
 use std::{
     io::{self, Write},
@@ -11,7 +11,7 @@ use std::{
 use super::{
     NO, Trouble,
     args::{CheckArgs, Format},
-    env, find,
+    env, find, preflight,
     print::{print_with, reason},
 };
 use crate::{
@@ -29,21 +29,29 @@ pub(super) fn check(args: &CheckArgs) -> Result<ExitCode, Trouble> {
     let took = started.elapsed();
 
     let (report, plan) = match &loaded {
-        Ok(loaded) => (&loaded.warnings, Some(&*loaded.plan)),
+        Ok(loaded) => (&loaded.warnings, Some(&loaded.plan)),
         Err(report) => (report, None),
     };
     let plan = plan.filter(|_| !args.strict || report.is_empty());
+    let asked = match plan.filter(|_| args.probe) {
+        Some(plan) => Some(preflight::ask_all(plan)?),
+        None => None,
+    };
     print_with(|out| {
         write_report(out, args.format, report)?;
-        match plan {
-            Some(plan) if args.format == Format::Text => {
-                writeln!(out, "{}", summary(&source.path, plan, took))?;
-                out.write_all(detection(plan).as_bytes())
-            }
-            _ => Ok(()),
+        if let Some(plan) = plan.filter(|_| args.format == Format::Text) {
+            let contacted = if asked.is_some() { "every backend was asked once" } else { "nothing was contacted" };
+            writeln!(out, "{}", summary(&source.path, plan, took, contacted))?;
+            out.write_all(detection(plan).as_bytes())?;
+        }
+        match (&asked, args.format) {
+            (Some(asked), Format::Json) => out.write_all(preflight::json(asked).as_bytes()),
+            (Some(asked), _) => out.write_all(preflight::table(asked).as_bytes()),
+            (None, _) => Ok(()),
         }
     })?;
-    Ok(if plan.is_some() { ExitCode::SUCCESS } else { NO.into() })
+    let is_fit = asked.is_none_or(|asked| preflight::are_all_fit(&asked));
+    Ok(if plan.is_some() && is_fit { ExitCode::SUCCESS } else { NO.into() })
 }
 
 fn read(file: Option<&Path>) -> Result<Source, Trouble> {
@@ -67,11 +75,11 @@ fn write_report(out: &mut dyn Write, format: Format, report: &Report) -> io::Res
 }
 
 /// `tidegate.yaml ok: 2 routes, 1 upstream, 3 backends (check 4 ms; nothing was contacted)`
-fn summary(file: &Path, plan: &Plan, took: Duration) -> String {
+fn summary(file: &Path, plan: &Plan, took: Duration, contacted: &str) -> String {
     let count = |count: usize, word: &str| format!("{count} {word}{}", if count == 1 { "" } else { "s" });
     let backends = plan.upstreams.values().map(|upstream| upstream.backends.len()).sum();
     format!(
-        "{} ok: {}, {}, {} (check {} ms; nothing was contacted)",
+        "{} ok: {}, {}, {} (check {} ms; {contacted})",
         file.display(),
         count(plan.routes.len(), "route"),
         count(plan.upstreams.len(), "upstream"),
@@ -118,7 +126,7 @@ routes:
         let loaded = load(&source(text), &|_| None).unwrap();
         assert!(loaded.warnings.is_empty());
         assert_eq!(
-            summary(Path::new("tidegate.yaml"), &loaded.plan, Duration::from_micros(4_200)),
+            summary(Path::new("tidegate.yaml"), &loaded.plan, Duration::from_micros(4_200), "nothing was contacted"),
             "tidegate.yaml ok: 2 routes, 1 upstream, 3 backends (check 4 ms; nothing was contacted)"
         );
     }

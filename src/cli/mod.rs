@@ -9,6 +9,7 @@ mod check;
 mod demo;
 mod find;
 mod hash;
+mod preflight;
 mod print;
 mod quick;
 mod run;
