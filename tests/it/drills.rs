@@ -211,7 +211,7 @@ fn is_long() -> bool {
     env::var_os("TIDEGATE_SOAK").is_some()
 }
 
-fn short_or_long(short: u64, long: u64) -> u64 {
+pub fn short_or_long(short: u64, long: u64) -> u64 {
     if is_long() { long } else { short }
 }
 

@@ -35,6 +35,7 @@ mod real_servers;
 mod responses;
 mod routing;
 mod shutdown;
+mod sick;
 mod smuggling;
 mod sockets;
 mod support;

@@ -103,6 +103,16 @@ impl Server {
         eventually("nobody listens there any more", || !self.is_listening());
     }
 
+    /// From now on it neither answers nor closes anything.
+    pub fn pause(&self) {
+        kill_process_group(Pid::from_child(&self.child), Signal::STOP).unwrap();
+    }
+
+    /// It is itself again.
+    pub fn go_on(&self) {
+        kill_process_group(Pid::from_child(&self.child), Signal::CONT).unwrap();
+    }
+
     /// Starts it again, on the same port.
     #[track_caller]
     pub fn restart(&mut self) {
