@@ -170,7 +170,7 @@ pub(super) struct DrainArgs {
     /// Wait until it has no request any more; exit 1 if some are left after --timeout
     #[arg(long)]
     pub(super) wait: bool,
-    /// Requests that it still has after this time may be cut [default: they take as long as they take]
+    /// Cut tunnels (WebSockets and other upgrades) that it still has after this time [default: never]
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub(super) timeout: Option<Duration>,
     /// End the drain after this time [default: with `tidegate undrain`]

@@ -24,7 +24,7 @@ use crate::{
 pub(super) struct DrainQuery<'a> {
     /// Whether to wait until it has no request any more.
     pub(super) wait: bool,
-    /// After this the requests that it still has are cut; `None`: they take as long as they take.
+    /// After this tunnels are cut, and it is not waited for longer; `None`: there is no such time.
     pub(super) timeout: Option<Duration>,
     /// When the drain ends by itself.
     pub(super) lasts: Option<Duration>,
@@ -87,7 +87,7 @@ fn wait(
         if document.state != "draining" {
             return Ok((NO, format!("{} is drained no more: {}", named.shown(), Printable(&document.state))));
         }
-        // What ends at the deadline was cut, and did not finish.
+        // A tunnel that ends at the deadline was cut, and did not finish.
         if query.timeout.is_none_or(|timeout| began.elapsed() < timeout) {
             left = document.in_flight;
         }
