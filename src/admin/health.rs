@@ -71,6 +71,9 @@ struct Upstream<'a> {
     /// Present only while it is in force.
     #[serde(skip_serializing_if = "Option::is_none")]
     when_all_down: Option<&'static str>,
+    /// Present only while it is suspect: everybody fails it since it was edited.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    suspect_check: Option<String>,
     backends: Vec<Backend<'a>>,
 }
 
@@ -155,6 +158,7 @@ impl<'a> Upstream<'a> {
             total: observed.total(),
             tier: tier(observed.view.tier),
             when_all_down: (observed.view.tier == Tier::TryAll).then_some("try_all"),
+            suspect_check: observed.suspicion(),
             backends: observed.rows().map(Backend::of).collect(),
         }
     }
@@ -171,7 +175,7 @@ impl<'a> Backend<'a> {
             since: row.since,
             reason: row.reason,
             detail: row.detail,
-            backup: row.backup,
+            backup: row.is_backup(),
             weight: row.weight,
             last_probe: record.and_then(|record| last_conclusive(record.recent.iter())).map(LastProbe::of),
             consecutive: record.map_or_else(Consecutive::default, |r| Consecutive { good: r.good, bad: r.bad }),
@@ -244,7 +248,8 @@ const fn draft_status(standing: Standing) -> &'static str {
 fn draft_checks<'a>(observed: &'a Observed, now: &Now) -> Vec<DraftCheck<'a>> {
     let status = draft_status(observed.standing());
     let all_down = if observed.view.tier == Tier::TryAll { ", all are tried" } else { "" };
-    let output = format!("{} of {} backends up{all_down}", observed.up(), observed.total());
+    let suspicion = observed.suspicion().map(|told| format!("; {told}")).unwrap_or_default();
+    let output = format!("{} of {} backends up{all_down}{suspicion}", observed.up(), observed.total());
     let whole = DraftCheck {
         component_id: None,
         component_type: "system",

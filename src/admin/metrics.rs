@@ -91,6 +91,8 @@ fn expose_upstream(out: &mut Exposition, observed: &Observed) {
         family.sample([name, state], count);
     }
     if observed.is_checked() {
+        let is_suspect = observed.view.suspicion.is_some();
+        out.family(&catalogue::HEALTH_CHECK_SUSPECT).sample([name], is_suspect);
         out.family(&catalogue::HEALTH_PROBE_DURATION).sample([name], observed.view.probe_durations.clone());
     }
 }

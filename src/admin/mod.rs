@@ -1,13 +1,14 @@
-//! Where the gateway answers for itself: health, readiness, metrics, the status document.
+//! Where the gateway answers for itself: health, readiness, metrics, what is known of each backend, events; and where it takes orders.
 //!
 //! [`serve()`] runs on the control runtime and reads what [`Status`](crate::control::Status) and the monitors publish; it asks
-//! no backend and writes nothing, so an answer costs the data plane nothing. One request looks at everything once ([`Now`]);
-//! the documents (`health`, `status`, `metrics`) are plain functions of that look. What goes out is made of structs of their
+//! no backend, so an answer costs the data plane nothing. What it changes are drains, by an order to the upstream's health task. One request looks at everything once ([`Now`]);
+//! the documents (`health`, `status`, `why`, `metrics`) are plain functions of that look. What goes out is made of structs of their
 //! own, never of serialised internals: their fields are a contract.
 //!
 //! Every connection is bounded in its head, its life and its number, and on a loopback address only names that cannot be
 //! rebound by DNS are answered.
 
+mod events;
 mod health;
 mod metrics;
 mod observed;
@@ -17,6 +18,8 @@ mod rates;
 mod router;
 mod serve;
 mod status;
+mod upstreams;
+mod why;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -25,6 +28,7 @@ use problem::Problem;
 use rates::Rates;
 pub use serve::serve;
 pub use status::{AttemptStatus, BackendStatus, ConfigStatus, GatewayStatus, Recent, StatusDocument, UpstreamStatus};
+pub use why::{BackendDocument, ChangeStatus, CheckStatus, DrainStatus, EjectedStatus, LiveStatus, ProbeStatus};
 
 /// The status document as JSON on one line, for the log. Without rates: nobody has sampled for it.
 #[must_use]

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use crate::{
     base::{Name, Timestamp},
     control::{Attempt, NameRecord, Status, Trouble},
-    health::{BackendView, UpstreamView},
+    health::{BackendView, Record, UpstreamView},
     net,
     runtime::{self, Snapshot, Unresolved},
     telemetry::cells::HistogramSum,
@@ -198,6 +198,11 @@ impl Observed {
         self.up() < self.total() || self.view.suspicion.is_some()
     }
 
+    /// What is said of its check, while that is suspect.
+    pub(super) fn suspicion(&self) -> Option<String> {
+        Option::clone(&self.view.suspicion)
+    }
+
     /// Backends that are up or that nobody asks, draining ones left out.
     pub(super) fn up(&self) -> usize {
         self.staying().filter(|backend| matches!(backend.shown, "up" | "unchecked")).count()
@@ -233,7 +238,7 @@ impl Observed {
             reason: "dns_error",
             detail: &unresolved.why,
             weight: plan.map_or(1, |plan| plan.weight),
-            backup: plan.is_some_and(|plan| plan.tier > 0),
+            tier: plan.map_or(0, |plan| plan.tier),
             is_eligible: false,
             view: None,
         }
@@ -248,6 +253,15 @@ fn is_eligible(backend: &BackendView) -> bool {
     backend.shown != "ejected" && !is_draining(backend) && backend.verdict.is_fit()
 }
 
+/// Why it is in the state that is shown: what its probes say, or, of a state that they do not explain, what led to it.
+fn why(view: &BackendView) -> (&'static str, &str) {
+    let is_explained = !matches!(view.shown, "draining" | "ejected");
+    match view.record.changes.iter().rev().find(|change| change.to == view.shown) {
+        Some(change) if !is_explained => (change.reason, &change.detail),
+        _ => (view.record.reason, &view.record.detail),
+    }
+}
+
 /// A backend as it is shown.
 #[derive(Debug)]
 pub(super) struct Row<'a> {
@@ -258,7 +272,8 @@ pub(super) struct Row<'a> {
     pub(super) reason: &'a str,
     pub(super) detail: &'a str,
     pub(super) weight: u16,
-    pub(super) backup: bool,
+    /// 0 for a primary, else the tier of a backup.
+    pub(super) tier: u8,
     pub(super) is_eligible: bool,
     /// What is known of it; `None` where its name has no address.
     pub(super) view: Option<&'a BackendView>,
@@ -282,18 +297,31 @@ impl std::fmt::Display for Address {
 
 impl<'a> Row<'a> {
     fn seen(view: &'a BackendView) -> Self {
+        let (reason, detail) = why(view);
         Self {
             name: &view.name,
             address: Address::Found(view.address.clone()),
             state: view.shown,
             since: view.since,
-            reason: view.record.reason,
-            detail: &view.record.detail,
+            reason,
+            detail,
             weight: view.weight,
-            backup: view.tier > 0,
+            tier: view.tier,
             is_eligible: is_eligible(view),
             view: Some(view),
         }
+    }
+
+    pub(super) const fn is_backup(&self) -> bool {
+        self.tier > 0
+    }
+
+    pub(super) fn is_removed(&self) -> bool {
+        self.view.is_some_and(|view| view.backend.condition().is_removed)
+    }
+
+    pub(super) fn record(&self) -> Arc<Record> {
+        self.view.map(|view| Arc::clone(&view.record)).unwrap_or_default()
     }
 
     pub(super) fn in_flight(&self) -> u32 {

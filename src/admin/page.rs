@@ -11,6 +11,11 @@ pub(super) fn index(now: &Now, is_ready: bool) -> String {
         row("/livez", "whether the process is alive"),
         row("/metrics", "metrics for Prometheus"),
         row("/api/v1/status", "everything that <code>tidegate status</code> shows"),
+        row(
+            "/api/v1/upstreams",
+            "every backend; below it, what is known of each: <code>/{upstream}/backends/{backend}</code>",
+        ),
+        row("/api/v1/events", "what has happened last"),
     ];
     format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>tidegate</title>\n\

@@ -14,6 +14,12 @@ pub(super) struct Problem {
     pub(super) detail: String,
 }
 
+impl Problem {
+    pub(super) const fn bad_request(detail: String) -> Self {
+        Self { status: StatusCode::BAD_REQUEST, reason: "bad_request", detail }
+    }
+}
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let document = json!({
@@ -26,9 +32,6 @@ impl IntoResponse for Problem {
         let mut response = (self.status, document.to_string()).into_response();
         let problem = HeaderValue::from_static("application/problem+json");
         response.headers_mut().insert(header::CONTENT_TYPE, problem);
-        if self.status == StatusCode::METHOD_NOT_ALLOWED {
-            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
-        }
         response
     }
 }

@@ -5,9 +5,10 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 use axum::{
     Router,
     extract::{Query, Request, State},
+    handler::Handler,
     middleware::{Next, from_fn},
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{MethodRouter, get, post},
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, uri::Authority};
 use serde::Serialize;
@@ -15,10 +16,11 @@ use serde_json::json;
 
 use super::{
     Now, Problem, Rates, Standing, StatusDocument,
+    events::{self, Streams},
     health::{DraftHealth, Health},
     metrics,
     observed::Overall,
-    page,
+    page, upstreams,
 };
 use crate::{
     control::Status,
@@ -30,6 +32,7 @@ use crate::{
 pub(super) struct App {
     pub(super) status: Arc<Status>,
     pub(super) rates: Arc<Rates>,
+    pub(super) streams: Arc<Streams>,
 }
 
 /// Who may come to the address that is served.
@@ -49,6 +52,13 @@ pub(super) fn router(app: App, audience: Audience) -> Router {
         .route("/health", get(health))
         .route("/metrics", get(scrape))
         .route("/api/v1/status", get(status))
+        .route("/api/v1/events", get(events::events))
+        .route("/api/v1/upstreams", get(upstreams::list))
+        .route("/api/v1/upstreams/{upstream}", get(upstreams::upstream))
+        .route("/api/v1/upstreams/{upstream}/backends/{backend}", get(upstreams::backend))
+        .route("/api/v1/upstreams/{upstream}/backends/{backend}/probes", get(upstreams::probes))
+        .route("/api/v1/upstreams/{upstream}/backends/{backend}/drain", order(upstreams::drain))
+        .route("/api/v1/upstreams/{upstream}/backends/{backend}/undrain", order(upstreams::undrain))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .with_state(app);
@@ -57,6 +67,11 @@ pub(super) fn router(app: App, audience: Audience) -> Router {
         Audience::Network => router,
     };
     router.layer(from_fn(decorate))
+}
+
+/// What changes something is asked for with POST alone: a link, or an image of a page, must not do it.
+fn order<H: Handler<T, App>, T: 'static>(handler: H) -> MethodRouter<App> {
+    post(handler).fallback(only_post)
 }
 
 /// Headers of every answer: it is of this moment, and means what it says.
@@ -113,12 +128,12 @@ pub(super) async fn answer(app: App, make: impl FnOnce(&App, &Now) -> Response +
     })
 }
 
-fn document(status: StatusCode, content_type: &'static str, document: &impl Serialize) -> Response {
+pub(super) fn document(status: StatusCode, content_type: &'static str, document: &impl Serialize) -> Response {
     let text = serde_json::to_string(document).expect("names and numbers always serialise") + "\n";
     (status, [(header::CONTENT_TYPE, content_type)], text).into_response()
 }
 
-const JSON: &str = "application/json";
+pub(super) const JSON: &str = "application/json";
 const HEALTH_JSON: &str = "application/health+json";
 
 async fn index(State(app): State<App>) -> Response {
@@ -174,7 +189,7 @@ async fn health(State(app): State<App>, headers: HeaderMap) -> Response {
     .await
 }
 
-fn accepts(headers: &HeaderMap, wanted: &str) -> bool {
+pub(super) fn accepts(headers: &HeaderMap, wanted: &str) -> bool {
     let accept = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let mut ranges = accept.flat_map(|value| value.split(','));
     ranges.any(|range| range.split(';').next().is_some_and(|name| name.trim().eq_ignore_ascii_case(wanted)))
@@ -198,7 +213,15 @@ async fn not_found(request: Request) -> Problem {
     Problem { status: StatusCode::NOT_FOUND, reason: "not_found", detail }
 }
 
-async fn method_not_allowed() -> Problem {
-    let detail = "Everything here is read with GET or HEAD.".to_owned();
-    Problem { status: StatusCode::METHOD_NOT_ALLOWED, reason: "method_not_allowed", detail }
+async fn method_not_allowed() -> Response {
+    not_with_this_method("GET, HEAD", "This is read with GET or HEAD.")
+}
+
+async fn only_post() -> Response {
+    not_with_this_method("POST", "This is an order, and is given with POST.")
+}
+
+fn not_with_this_method(allow: &'static str, detail: &str) -> Response {
+    let (status, reason) = (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed");
+    ([(header::ALLOW, allow)], Problem { status, reason, detail: detail.to_owned() }).into_response()
 }

@@ -24,7 +24,9 @@ use tokio::{
 use tower::ServiceExt as _;
 
 use super::{
-    Rates, rates,
+    Rates,
+    events::{Pulse, Streams},
+    rates,
     router::{App, Audience, router},
 };
 use crate::{config::plan::Bind, control::Status, net::Socket, server::Sockets};
@@ -65,7 +67,9 @@ pub async fn serve(sockets: Sockets, status: Arc<Status>, shutdown: impl Future<
     };
     let listener = sockets.into_listening()?;
     let rates = Arc::new(Rates::default());
-    let router = router(App { status: Arc::clone(&status), rates: Arc::clone(&rates) }, audience);
+    let streams = Arc::<Streams>::default();
+    let app = App { status: Arc::clone(&status), rates: Arc::clone(&rates), streams: Arc::clone(&streams) };
+    let router = router(app, audience);
     let (stop, stopped) = watch::channel(());
     let (mut connections, mut visitors) = (JoinSet::new(), Visitors::default());
     let mut sampling = interval(rates::EVERY);
@@ -88,6 +92,7 @@ pub async fn serve(sockets: Sockets, status: Arc<Status>, shutdown: impl Future<
             },
         }
     }
+    streams.close();
     drop((listener, stop));
     while connections.join_next().await.is_some() {}
     Ok(())
@@ -103,6 +108,13 @@ struct Visitor {
     is_busy: AtomicBool,
     is_leaving: AtomicBool,
     leave: Notify,
+    pulse: Pulse,
+}
+
+impl Visitor {
+    fn is_idle(&self) -> bool {
+        !self.is_busy.load(Relaxed) && self.pulse.beats() == 0
+    }
 }
 
 impl Visitors {
@@ -119,7 +131,7 @@ impl Visitors {
         let older = self.0.iter().take(self.0.len().saturating_sub(1)).filter_map(Weak::upgrade);
         let mut staying = older.filter(|visitor| !visitor.is_leaving.load(Relaxed)).peekable();
         let oldest = staying.peek().cloned();
-        let idle = staying.find(|visitor| !visitor.is_busy.load(Relaxed));
+        let idle = staying.find(|visitor| visitor.is_idle());
         if let Some(visitor) = idle.or(oldest) {
             visitor.is_leaving.store(true, Relaxed);
             visitor.leave.notify_one();
@@ -129,8 +141,9 @@ impl Visitors {
 
 /// One connection to its end.
 async fn connection(socket: Socket, visitor: Arc<Visitor>, router: Router, mut stopped: watch::Receiver<()>) {
-    let service = service_fn(|request: hyper::Request<Incoming>| {
+    let service = service_fn(|mut request: hyper::Request<Incoming>| {
         let (router, visitor) = (router.clone(), Arc::clone(&visitor));
+        request.extensions_mut().insert(visitor.pulse.clone());
         async move {
             visitor.is_busy.store(true, Relaxed);
             let response = router.oneshot(request).await;
@@ -141,12 +154,16 @@ async fn connection(socket: Socket, visitor: Arc<Visitor>, router: Router, mut s
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(MAX_HEAD);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(socket), service));
-    tokio::select! {
-        _ended = connection.as_mut() => return,
-        () = sleep(LIFETIME) => {}
-        () = visitor.leave.notified() => {}
-        // An error, and there is nothing but an error: the sender is gone.
-        _stopped = stopped.changed() => {}
+    loop {
+        let beats = visitor.pulse.beats();
+        tokio::select! {
+            _ended = connection.as_mut() => return,
+            // A stream lives for as long as somebody takes from it.
+            () = sleep(LIFETIME) => if visitor.pulse.beats() == beats { break },
+            () = visitor.leave.notified() => break,
+            // An error, and there is nothing but an error: the sender is gone.
+            _stopped = stopped.changed() => break,
+        }
     }
     connection.as_mut().graceful_shutdown();
     // What is not read by now is cut with the socket.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::{
-    Now, Observed, Rates, Row,
+    DrainStatus, Now, Observed, Rates, Row,
     observed::{Shown, seconds_between, tier},
     rates::Totals,
 };
@@ -97,6 +97,9 @@ pub struct UpstreamStatus {
     pub total: usize,
     /// When a backend's state last changed, where one has since it was first seen.
     pub last_change: Option<String>,
+    /// What is said of its health check, while every backend fails it since it was edited.
+    #[serde(default)]
+    pub suspicion: Option<String>,
     /// Its backends in the order of the file, then those that were removed and finish their requests.
     pub backends: Vec<BackendStatus>,
 }
@@ -108,7 +111,7 @@ pub struct BackendStatus {
     pub name: String,
     /// Where it is.
     pub address: String,
-    /// `checking`, `up`, `degraded`, `down`, `unchecked`, `draining`.
+    /// `checking`, `up`, `degraded`, `down`, `unchecked`, `ejected`, `draining`.
     pub state: String,
     /// Since when.
     pub since: String,
@@ -124,6 +127,18 @@ pub struct BackendStatus {
     pub backup: bool,
     /// Its share relative to its peers.
     pub weight: u16,
+    /// 0 for a primary, else the tier of a backup.
+    #[serde(default)]
+    pub tier: u8,
+    /// Who drains it, and why; null where nobody does, or where it was removed.
+    #[serde(default)]
+    pub draining: Option<DrainStatus>,
+    /// Until when live traffic keeps it out.
+    #[serde(default)]
+    pub ejected_until: Option<String>,
+    /// Its checks say that it is down, and are not believed: `suspicion` of the upstream says why.
+    #[serde(default)]
+    pub held: bool,
     /// Responses since it was first seen.
     pub requests: u64,
     /// Responses of the class 5xx among them.
@@ -220,7 +235,7 @@ impl StatusDocument {
                     findings: attempt.findings.short().lines().map(str::to_owned).collect(),
                 },
             },
-            upstreams: now.upstreams.iter().map(|o| UpstreamStatus::of(o, now, instant, rates)).collect(),
+            upstreams: now.upstreams.iter().map(|observed| UpstreamStatus::of(observed, now, rates)).collect(),
             certificates: now.certificates().map(|shown| CertificateStatus::of(&shown)).collect(),
             stale_names: now
                 .stale_names()
@@ -242,7 +257,8 @@ impl StatusDocument {
 }
 
 impl UpstreamStatus {
-    fn of(observed: &Observed, now: &Now, instant: Instant, rates: &Rates) -> Self {
+    pub(super) fn of(observed: &Observed, now: &Now, rates: &Rates) -> Self {
+        let instant = Instant::now();
         let changes = observed.view.backends.iter().filter_map(|backend| backend.record.changes.back());
         Self {
             name: observed.name().to_string(),
@@ -253,6 +269,7 @@ impl UpstreamStatus {
             eligible: observed.eligible(),
             total: observed.total(),
             last_change: changes.map(|change| change.at).max().map(|at| at.to_string()),
+            suspicion: observed.suspicion(),
             backends: observed.rows().map(|row| BackendStatus::of(row, now, instant, rates)).collect(),
         }
     }
@@ -280,6 +297,7 @@ impl BackendStatus {
     #[expect(clippy::needless_pass_by_value, reason = "a row is made to be used up")]
     fn of(row: Row<'_>, now: &Now, instant: Instant, rates: &Rates) -> Self {
         let backend = row.view.map(|view| &view.backend);
+        let record = row.record();
         let totals = backend.map(|backend| Totals::of_backend(backend)).unwrap_or_default();
         Self {
             name: row.name.to_string(),
@@ -290,8 +308,12 @@ impl BackendStatus {
             reason: row.reason.to_owned(),
             why: row.detail.to_owned(),
             eligible: row.is_eligible,
-            backup: row.backup,
+            backup: row.is_backup(),
             weight: row.weight,
+            tier: row.tier,
+            draining: record.drain.as_ref().map(DrainStatus::of),
+            ejected_until: record.ejected.map(|ejected| ejected.until.to_string()),
+            held: record.is_held,
             requests: totals.requests,
             errors: totals.errors,
             in_flight: row.in_flight(),

@@ -33,7 +33,7 @@ use crate::{
         plan::{Bind, LogFormat, LogLevel},
     },
     control::{Attempt, NameNow, NameRecord, Readiness, Status, Trouble},
-    health::{self, Answer, Change, Kind, Monitor, Outcome, Probe, Prober, Record, ResolveError},
+    health::{self, Answer, Change, Drain, Ejected, Kind, Monitor, Outcome, Probe, Prober, Record, ResolveError},
     layers::PasswordPool,
     proxy::Fault,
     runtime::{Edition, Live, Registry, Resolved, Tokens, Unresolved, build},
@@ -420,7 +420,7 @@ struct Client(Router);
 
 impl Client {
     fn of(status: &Arc<Status>, audience: Audience) -> Self {
-        Self(router(App { status: Arc::clone(status), rates: Arc::default() }, audience))
+        Self(router(App { status: Arc::clone(status), rates: Arc::default(), streams: Arc::default() }, audience))
     }
 
     async fn send(&self, request: http::request::Builder) -> (Response<()>, String) {
@@ -428,6 +428,13 @@ impl Client {
         let (head, body) = self.0.clone().oneshot(request).await.unwrap().into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         (Response::from_parts(head, ()), String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    async fn post(&self, path: &str, content_type: &str, order: &str) -> (u16, serde_json::Value) {
+        let request = Request::post(path).header(header::CONTENT_TYPE, content_type).body(Body::from(order.to_owned()));
+        let (head, body) = self.0.clone().oneshot(request.unwrap()).await.unwrap().into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        (head.status.as_u16(), serde_json::from_slice(&body).unwrap())
     }
 
     async fn get(&self, path: &str) -> (Response<()>, String) {
@@ -468,7 +475,7 @@ async fn the_index_links_only_to_what_there_is() {
     let client = Client::of(&gateway(CONFIG), Audience::Local);
     let (_, page) = client.get("/").await;
     let links: Vec<_> = page.split("href=\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
-    assert_eq!(links.len(), 5);
+    assert_eq!(links.len(), 7);
     for link in links {
         assert_ne!(client.get(link).await.0.status(), StatusCode::NOT_FOUND, "{link}");
     }
@@ -695,11 +702,288 @@ async fn another_backend_in_the_same_slot_starts_anew() {
 
 #[tokio::test]
 async fn a_panic_is_one_answer_only() {
-    let app = App { status: gateway(CONFIG), rates: Arc::default() };
+    let app = App { status: gateway(CONFIG), rates: Arc::default(), streams: Arc::default() };
     let response = answer(app.clone(), |_, _| panic!("a defect")).await;
     assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
     let client = Client(router(app, Audience::Local));
     assert_eq!(client.get("/health").await.0.status(), StatusCode::OK);
+}
+
+#[test]
+fn everything_that_is_known_of_a_backend() {
+    let status = gateway(CONFIG);
+    let mut now = one_of_three_down(&status);
+    let orders = now.upstreams.iter_mut().find(|observed| observed.name().as_str() == "orders").unwrap();
+    let (at, until) = (now.at, now.at + Duration::from_secs(20));
+    let backend = &mut orders.view.backends[1];
+    backend.shown = "draining";
+    let record = Arc::make_mut(&mut backend.record);
+    let reason = "deploy".to_owned();
+    record.drain = Some(Drain { by: "ann".into(), reason, since: at, until: Some(until), deadline: None });
+    record.ejected = Some(Ejected { until, times: 2 });
+    (record.is_held, record.spared) = (true, Some("5 failed requests in a row; it stays".into()));
+    let drained = Change {
+        at: Timestamp::from_micros(1_795_348_868_500_000),
+        source: health::Source::Operator,
+        generation: 2,
+        from: "down",
+        to: "draining",
+        reason: "drained",
+        detail: "drained by ann: deploy".into(),
+    };
+    record.changes.push_back(Arc::new(drained));
+    orders.view.suspicion = Arc::new(Some("every backend of `orders` fails its health check".into()));
+    backend_failures(&status, "orders", 1, 3);
+    let orders = now.upstreams.iter().find(|observed| observed.name().as_str() == "orders").unwrap();
+    let document = BackendDocument::of(orders.rows().nth(1).unwrap(), orders, &now);
+    insta::assert_json_snapshot!(document, {
+        ".since" => "[time]",
+        ".for_s" => "[seconds]",
+        ".drain.since" => "[time]",
+        ".drain.until" => "[time]",
+        ".ejected.until" => "[time]",
+        ".probes[].at" => "[time]",
+    });
+
+    let health = serde_json::to_value(Health::of(&now)).unwrap();
+    assert_eq!(health["upstreams"]["orders"]["suspect_check"], "every backend of `orders` fails its health check");
+    assert_eq!(health["upstreams"]["orders"]["backends"][1]["detail"], "drained by ann: deploy");
+    let draft = serde_json::to_value(DraftHealth::of(&now)).unwrap();
+    let output = draft["checks"]["orders"][0]["output"].as_str().unwrap();
+    assert!(output.ends_with("; every backend of `orders` fails its health check"), "{output}");
+    let document = serde_json::to_value(StatusDocument::of(&now, &status, &Rates::default())).unwrap();
+    assert_eq!(document["upstreams"][0]["suspicion"], "every backend of `orders` fails its health check");
+    let backend = &document["upstreams"][0]["backends"][1];
+    assert_eq!((&backend["held"], &backend["draining"]["by"]), (&true.into(), &"ann".into()));
+    assert!(backend["ejected_until"].is_string());
+    let scrape = metrics::scrape(&now, &status, Format::Text);
+    assert!(scrape.contains("\ntidegate_health_check_suspect{upstream=\"orders\"} 1\n"), "{scrape}");
+    assert!(scrape.contains("\ntidegate_backend_failures_total{upstream=\"orders\",backend=\"big\"} 3\n"), "{scrape}");
+}
+
+fn backend_failures(status: &Status, upstream: &str, backend: usize, failures: u32) {
+    let backend = &status.live.load().upstreams[upstream].members[backend].backend;
+    (0..failures).for_each(|_| backend.failed(WorkerId(0), false));
+}
+
+#[tokio::test]
+async fn a_backend_is_found_by_names_of_any_spelling() {
+    let status = gateway("routes: [{ path: /*, to: [127.0.0.1:9001, nowhere.test:9001], health: / }]");
+    let client = Client::of(&status, Audience::Local);
+    let get = async |path: &str| {
+        let (response, body) = client.get(path).await;
+        (response.status().as_u16(), serde_json::from_str::<serde_json::Value>(&body).unwrap())
+    };
+    let (code, upstreams) = get("/api/v1/upstreams").await;
+    assert_eq!((code, &upstreams[0]["name"]), (200, &"/*".into()));
+    assert_eq!(get("/api/v1/upstreams/%2F%2A").await.1["backends"][0]["name"], "127.0.0.1:9001");
+    let (code, backend) = get("/api/v1/upstreams/%2F*/backends/127.0.0.1%3A9001").await;
+    assert_eq!((code, &backend["state"], &backend["probes"]), (200, &"checking".into(), &serde_json::json!([])));
+    assert_eq!(backend["checks"][0]["asks"], "GET / every 10s, within 2s; down after 3, up after 2");
+    let nowhere = "/api/v1/upstreams/%2F%2A/backends/nowhere.test:9001";
+    let (code, backend) = get(nowhere).await;
+    assert_eq!(
+        (code, &backend["reason"], &backend["why"]),
+        (200, &"dns_error".into(), &"nowhere.test does not exist".into())
+    );
+    assert_eq!(get(&format!("{nowhere}/probes")).await, (200, serde_json::json!([])));
+    let (code, problem) = client.post(&format!("{nowhere}/drain"), "application/json", "").await;
+    assert_eq!((code, &problem["reason"]), (409, &"no_address".into()));
+
+    let wrong = [
+        ("/api/v1/upstreams/%2F", "unknown_upstream", "There is no upstream `/`. Did you mean `/*`?"),
+        (
+            "/api/v1/upstreams/%2F%2A/backends/127.0.0.1:9002/probes",
+            "unknown_backend",
+            "Upstream `/*` has no backend `127.0.0.1:9002`. Did you mean `127.0.0.1:9001`?",
+        ),
+    ];
+    for (path, reason, detail) in wrong {
+        let (code, problem) = get(path).await;
+        assert_eq!((code, &problem["reason"], &problem["detail"]), (404, &reason.into(), &detail.into()));
+    }
+    assert_eq!(get("/api/v1/upstreams/%ff").await.1["reason"], "bad_request");
+}
+
+/// Gives each upstream its health task, which asks nobody who answers.
+fn watch(status: &Status) -> BTreeMap<Name, Arc<Monitor>> {
+    let prober = Prober::new(status.events.clone(), 16);
+    let snapshot = status.live.load();
+    let monitors = snapshot.upstreams.iter().map(|(name, upstream)| {
+        let (live, plan) = (Arc::clone(&upstream.live), Arc::clone(&upstream.plan));
+        (name.clone(), Arc::new(Monitor::start(&prober, live, plan, upstream.members.clone(), 1)))
+    });
+    let monitors: BTreeMap<_, _> = monitors.collect();
+    status.monitors.store(Arc::new(monitors.clone()));
+    monitors
+}
+
+#[tokio::test]
+async fn a_backend_is_drained_and_undrained() {
+    let status =
+        gateway("upstreams: { web: { backends: [127.0.0.1:1], health: none } }\nroutes: [{ path: /*, to: web }]");
+    let monitors = watch(&status);
+    let client = Client::of(&status, Audience::Local);
+    let post = async |what: &str, order: &str| {
+        client.post(&format!("/api/v1/upstreams/web/backends/127.0.0.1:1/{what}"), "application/json", order).await
+    };
+    let order = r#"{"by":"ann","reason":"deploy","for":"15m","deadline":"60s"}"#;
+    let (code, backend) = post("drain", order).await;
+    assert_eq!((code, &backend["state"], &backend["why"]), (200, &"draining".into(), &"drained by ann: deploy".into()));
+    assert_eq!((&backend["drain"]["by"], &backend["source"]), (&"ann".into(), &"operator".into()));
+    assert!(backend["drain"]["until"].is_string() && backend["drain"]["deadline"].is_string(), "{backend}");
+    let (code, backend) = post("undrain", "").await;
+    assert_eq!((code, &backend["state"], &backend["drain"]), (200, &"unchecked".into(), &serde_json::Value::Null));
+    assert_eq!(backend["changes"][0]["detail"], "undrained by the admin API");
+
+    // Removed, and not yet gone: it finishes requests.
+    let member = &status.live.load().upstreams["web"].members[0];
+    member.backend.set_condition(Condition { is_removed: true, ..Condition::new(Up) });
+    let (code, problem) = post("drain", "{}").await;
+    assert_eq!((code, &problem["reason"]), (409, &"removed".into()));
+    drop(monitors);
+}
+
+#[tokio::test]
+async fn an_order_that_is_not_one_changes_nothing() {
+    let status =
+        gateway("upstreams: { web: { backends: [127.0.0.1:1], health: none } }\nroutes: [{ path: /*, to: web }]");
+    let _monitors = watch(&status);
+    let client = Client::of(&status, Audience::Local);
+    let path = "/api/v1/upstreams/web/backends/127.0.0.1:1/drain";
+    let long = format!(r#"{{"reason":"{}"}}"#, "x".repeat(201));
+    let huge = format!(r#"{{"reason":"{}"}}"#, "x".repeat(5_000));
+    let cases = [
+        ("text/plain", "{}", 415, "not_json"),
+        ("application/x-www-form-urlencoded", "for=1m", 415, "not_json"),
+        ("application/json; charset=utf-8", r#"{"for":"15"}"#, 400, "`for: 15` has no unit; write 30s or 15m."),
+        ("application/json", r#"{"deadline":"0s"}"#, 400, "is no time at all"),
+        ("application/json", r#"{"reson":"x"}"#, 400, "unknown field `reson`"),
+        ("application/json", r#"{"reason":"a\u001b[2J"}"#, 400, "control characters"),
+        ("application/json", "[", 400, "The order: "),
+        ("application/json", &long, 400, "longer than 200 characters"),
+        ("application/json", &huge, 413, "4096 bytes"),
+    ];
+    for (content_type, order, code, says) in cases {
+        let (status, problem) = client.post(path, content_type, order).await;
+        assert_eq!(status, code, "{problem}");
+        assert!(problem["reason"] == says || problem["detail"].as_str().unwrap().contains(says), "{says}: {problem}");
+    }
+    let (response, _) = client.get(path).await;
+    assert_eq!((response.status().as_u16(), field(&response, header::ALLOW)), (405, "POST"));
+    assert_eq!(status.live.load().upstreams["web"].members[0].backend.shown(), "unchecked");
+}
+
+#[tokio::test]
+async fn events_are_listed_since_a_moment_and_up_to_a_number() {
+    let status = gateway(CONFIG);
+    let said = |n: usize| Event::Process { stage: "ready", detail: n.to_string() };
+    (1..=5).for_each(|n| status.events.emit(said(n)));
+    status.event_log.newest().wait_for(|newest| *newest == 5).await.unwrap();
+    let client = Client::of(&status, Audience::Local);
+    let details = async |query: &str| {
+        let (response, body) = client.get(&format!("/api/v1/events{query}")).await;
+        assert_eq!(response.status(), StatusCode::OK, "{body}");
+        let events: Vec<serde_json::Value> = serde_json::from_str(&body).unwrap();
+        events.iter().map(|event| event["detail"].as_str().unwrap().to_owned()).collect::<Vec<_>>().concat()
+    };
+    assert_eq!(details("").await, "12345");
+    assert_eq!(details("?limit=2").await, "45");
+    assert_eq!(details("?since=1h&limit=1").await, "5");
+    assert_eq!(details("?since=2200-01-01T00:00:00Z").await, "");
+    let lines =
+        client.send(Request::get("/api/v1/events?limit=2").header(header::ACCEPT, "application/x-ndjson")).await;
+    assert_eq!(lines.1.lines().count(), 2, "{}", lines.1);
+    for wrong in ["?since=yesterday", "?limit=-1", "?until=1h"] {
+        assert_eq!(client.get(&format!("/api/v1/events{wrong}")).await.0.status(), StatusCode::BAD_REQUEST, "{wrong}");
+    }
+}
+
+/// A stream of events as a client reads it.
+struct Listener(Body);
+
+impl Listener {
+    async fn open(client: &Client, id: Option<&str>) -> Result<Self, StatusCode> {
+        let request = Request::get("/api/v1/events").header(header::ACCEPT, "text/event-stream");
+        let request = id.into_iter().fold(request, |request, id| request.header("last-event-id", id));
+        let response = client.0.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+        if response.status() == StatusCode::OK { Ok(Self(response.into_body())) } else { Err(response.status()) }
+    }
+
+    async fn hear(&mut self) -> Option<String> {
+        let frame = self.0.frame().await?.unwrap().into_data().unwrap();
+        Some(String::from_utf8(frame.to_vec()).unwrap())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_goes_on_where_its_client_has_stopped() {
+    let status = gateway(CONFIG);
+    let client = Client::of(&status, Audience::Local);
+    let say = async |n: u64| {
+        status.events.emit(Event::Process { stage: "ready", detail: format!("event {n}") });
+        status.event_log.newest().wait_for(|newest| *newest == n).await.unwrap();
+    };
+    say(1).await;
+    let mut listener = Listener::open(&client, None).await.unwrap();
+    let heard = listener.hear().await.unwrap();
+    let id = heard.lines().find_map(|line| line.strip_prefix("id: ")).unwrap().to_owned();
+    assert!(id.ends_with("-1") && heard.contains("\"detail\":\"event 1\""), "{heard}");
+    // Time passes while nothing happens.
+    assert_eq!(listener.hear().await.unwrap(), ": \n\n");
+    say(2).await;
+    assert!(listener.hear().await.unwrap().contains("event 2"));
+    say(3).await;
+    let mut again = Listener::open(&client, Some(&id)).await.unwrap();
+    assert!(again.hear().await.unwrap().contains("event 2"));
+    assert!(again.hear().await.unwrap().contains("event 3"));
+    // The numbers of another process say nothing here.
+    let mut other = Listener::open(&client, Some("1-3")).await.unwrap();
+    assert!(other.hear().await.unwrap().contains("event 1"));
+}
+
+#[tokio::test]
+async fn a_client_that_the_ring_has_passed_by_is_cut() {
+    let status = gateway(CONFIG);
+    let client = Client::of(&status, Audience::Local);
+    let mut listener = Listener::open(&client, None).await.unwrap();
+    for n in 1..=600 {
+        status.events.emit(Event::Process { stage: "ready", detail: String::new() });
+        status.event_log.newest().wait_for(|newest| *newest == n).await.unwrap();
+    }
+    let heard = listener.hear().await.unwrap();
+    assert_eq!(heard, ": too slow: events are lost, and the stream ends here\n\n");
+    assert_eq!(listener.hear().await, None);
+}
+
+#[tokio::test]
+async fn there_are_so_many_streams_and_no_more() {
+    let status = gateway(CONFIG);
+    let client = Client::of(&status, Audience::Local);
+    let mut listeners = Vec::new();
+    for _ in 0..64 {
+        listeners.push(Listener::open(&client, None).await.unwrap());
+    }
+    assert_eq!(Listener::open(&client, None).await.err(), Some(StatusCode::SERVICE_UNAVAILABLE));
+    listeners.pop();
+    assert!(Listener::open(&client, None).await.is_ok());
+}
+
+const STREAM: &[u8] = b"GET /api/v1/events HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: text/event-stream\r\n\r\n";
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_outlives_other_connections_and_ends_with_the_process() {
+    let server = Server::start(&gateway(CONFIG));
+    let mut client = server.connect().await;
+    client.write_all(STREAM).await.unwrap();
+    let began = Instant::now();
+    let mut heard = Vec::new();
+    while began.elapsed() < Duration::from_secs(200) {
+        assert_ne!(client.read_buf(&mut heard).await.unwrap(), 0, "{}", String::from_utf8_lossy(&heard));
+    }
+    let stopping = Instant::now();
+    server.stop().await;
+    assert!(stopping.elapsed() < Duration::from_secs(1), "{:?}", stopping.elapsed());
 }
 
 #[tokio::test]
@@ -709,14 +993,7 @@ async fn what_the_health_task_found_is_shown() {
     socket.bind(&std::net::SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
     let address = socket.local_addr().unwrap().as_socket().unwrap();
     let status = gateway(&format!("routes: [{{ name: web, path: /*, to: '{address}', health: / }}]"));
-    let prober = Prober::new(status.events.clone(), 16);
-    let snapshot = status.live.load();
-    let monitors = snapshot.upstreams.iter().map(|(name, upstream)| {
-        let (live, plan) = (Arc::clone(&upstream.live), Arc::clone(&upstream.plan));
-        (name.clone(), Arc::new(Monitor::start(&prober, live, plan, upstream.members.clone(), 1)))
-    });
-    let monitors: BTreeMap<_, _> = monitors.collect();
-    status.monitors.store(Arc::new(monitors.clone()));
+    let monitors = watch(&status);
     for monitor in monitors.values() {
         monitor.first_round().await;
     }

@@ -21,4 +21,4 @@ pub use percent::{Percent, PercentError};
 pub use rate::{Period, Rate, RateError};
 pub use secret::Secret;
 pub use size::{Size, SizeError};
-pub use timestamp::Timestamp;
+pub use timestamp::{Timestamp, TimestampError};

@@ -130,6 +130,16 @@ fn time_stamps_are_rfc_3339() {
     assert!(!Timestamp::from_micros(u64::MAX).to_string().is_empty());
 }
 
+#[test]
+fn a_moment_is_read_as_it_is_written_or_with_another_offset() {
+    let moment = Timestamp::from_micros(1_795_349_071_500_000);
+    assert_eq!(moment.to_string().parse(), Ok(moment));
+    assert_eq!("2026-11-22T13:04:31.5+01:00".parse(), Ok(moment));
+    for wrong in ["", "yesterday", "2026-11-22", "1969-01-01T00:00:00Z"] {
+        assert!(wrong.parse::<Timestamp>().is_err(), "{wrong}");
+    }
+}
+
 proptest! {
     #[test]
     fn a_printed_duration_reads_again(millis in 0_u64..=10 * 365 * 86_400_000) {

@@ -29,6 +29,18 @@ pub(super) enum Command {
     /// Show what a running gateway knows of its backends
     #[command(after_help = ADMIN)]
     Status(StatusArgs),
+    /// Say why a backend is in the state that it is in: its last probes and changes
+    #[command(after_help = ADMIN)]
+    Why(WhyArgs),
+    /// Show what has happened last, and what happens
+    #[command(after_help = ADMIN)]
+    Events(EventsArgs),
+    /// Send a backend no new requests, and let those that it has finish
+    #[command(after_help = ADMIN)]
+    Drain(DrainArgs),
+    /// Send a drained backend requests again
+    #[command(after_help = ADMIN)]
+    Undrain(UndrainArgs),
     /// Show an ejection and a recovery on sample backends
     Demo(DemoArgs),
     /// Print the JSON Schema of the config, for editors
@@ -98,20 +110,84 @@ pub(super) struct CheckArgs {
     pub(super) format: Format,
 }
 
+/// Which gateway is asked.
 #[derive(Args, Debug)]
-pub(super) struct StatusArgs {
+pub(super) struct GatewayArgs {
     /// The gateway's admin address; `unix:PATH` is a Unix socket
     #[arg(long, value_name = "HOST:PORT")]
     pub(super) admin: Option<String>,
     /// The config that names the admin address
     #[arg(short, long, value_name = "FILE", conflicts_with = "admin")]
     pub(super) config: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct StatusArgs {
+    #[command(flatten)]
+    pub(super) gateway: GatewayArgs,
     /// Print the document as the gateway sends it
     #[arg(long)]
     pub(super) json: bool,
     /// Exit 1 if an upstream has no usable backend
     #[arg(long)]
     pub(super) exit_code: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct WhyArgs {
+    /// The backend, as `tidegate status` names it; BACKEND alone will do where only one has that name
+    #[arg(value_name = "UPSTREAM/BACKEND")]
+    pub(super) backend: String,
+    #[command(flatten)]
+    pub(super) gateway: GatewayArgs,
+    /// Print the document as the gateway sends it
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct EventsArgs {
+    #[command(flatten)]
+    pub(super) gateway: GatewayArgs,
+    /// Go on with what happens, until interrupted; a gateway that restarts is found again
+    #[arg(short, long)]
+    pub(super) follow: bool,
+    /// Only what happened since then: 1h for an hour ago, or a moment such as 2026-11-22T12:00:00Z [default: the last 500]
+    #[arg(long, value_name = "TIME")]
+    pub(super) since: Option<String>,
+    /// An object per line, as the log has them
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct DrainArgs {
+    /// The backend, as `tidegate status` names it; BACKEND alone will do where only one has that name
+    #[arg(value_name = "UPSTREAM/BACKEND")]
+    pub(super) backend: String,
+    #[command(flatten)]
+    pub(super) gateway: GatewayArgs,
+    /// Wait until it has no request any more; exit 1 if some are left after --timeout
+    #[arg(long)]
+    pub(super) wait: bool,
+    /// Cut tunnels (WebSockets and other upgrades) that it still has after this time [default: never]
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub(super) timeout: Option<Duration>,
+    /// End the drain after this time [default: with `tidegate undrain`]
+    #[arg(long = "for", value_name = "TIME", value_parser = time)]
+    pub(super) lasts: Option<Duration>,
+    /// Why; shown wherever the backend is
+    #[arg(long, value_name = "TEXT")]
+    pub(super) reason: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct UndrainArgs {
+    /// The backend, as `tidegate status` names it; BACKEND alone will do where only one has that name
+    #[arg(value_name = "UPSTREAM/BACKEND")]
+    pub(super) backend: String,
+    #[command(flatten)]
+    pub(super) gateway: GatewayArgs,
 }
 
 #[derive(Args, Debug)]
@@ -216,6 +292,18 @@ mod tests {
         assert_eq!(args.file, Some(PathBuf::from("-")));
         assert!(args.strict);
         assert_eq!(args.format, Format::Github);
+    }
+
+    #[test]
+    fn a_drain_has_times_with_units() {
+        let line = "tidegate drain /*/127.0.0.1:9001 --wait --timeout 60s --for 15m --reason deploy --admin a:1";
+        let Ok(Command::Drain(args)) = parse(line) else { panic!("not a drain") };
+        assert_eq!((args.backend.as_str(), args.reason.as_deref()), ("/*/127.0.0.1:9001", Some("deploy")));
+        let (minute, quarter) = (Duration::from_secs(60), Duration::from_secs(900));
+        assert_eq!((args.timeout, args.lasts), (Some(minute), Some(quarter)));
+        for wrong in ["", "a/b --for 15", "a/b --timeout 0s", "a/b --admin a:1 -c f"] {
+            assert!(parse(&format!("tidegate drain {wrong}")).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -1,28 +1,39 @@
 //! The command line, one file per command.
 //!
 //! `main` calls [`main`], which parses the arguments and runs one command. Results go to standard output and everything else
-//! to standard error. Exit codes are the same everywhere: 0 yes or done, 1 the honest "no" (a config has errors), 2 trouble
+//! to standard error. Exit codes are the same everywhere: 0 yes or done, 1 the honest "no" (a config has errors, there is no such backend), 2 trouble
 //! (bad usage, a file that cannot be read). The environment is read here and nowhere else.
 
 mod args;
+mod ask;
 mod check;
 mod demo;
+mod drain;
+mod events;
 mod find;
 mod hash;
+mod named;
 mod preflight;
 mod print;
 mod quick;
 mod run;
 mod status;
 mod version;
+mod why;
 
-use std::{io::ErrorKind, process::ExitCode};
+use std::{
+    io::{ErrorKind, Write},
+    process::ExitCode,
+};
 
 use clap::Parser as _;
 
-use args::{Cli, Command, RunArgs, StatusArgs};
+use args::{Cli, Command, DrainArgs, GatewayArgs, RunArgs, StatusArgs};
+use ask::{Gateway, Unanswered};
+use drain::DrainQuery;
+use events::EventsQuery;
 use print::{eprint, print};
-use status::{Exit, Form, StatusError, StatusQuery};
+use status::{Exit, Form, StatusQuery};
 
 use crate::config::{self, Code};
 
@@ -42,6 +53,16 @@ fn answer(command: Command) -> Result<ExitCode, Trouble> {
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::check(&args),
         Command::Status(args) => status(&args),
+        Command::Why(args) => ask(&args.gateway, |gateway, out| why::why(gateway, &args.backend, form(args.json), out)),
+        Command::Events(args) => {
+            let query = EventsQuery { since: args.since.as_deref(), follow: args.follow, form: form(args.json) };
+            ask(&args.gateway, |gateway, out| events::events(gateway, &query, out))
+        }
+        Command::Drain(args) => drain(&args),
+        Command::Undrain(args) => {
+            let by = user("tidegate undrain");
+            ask(&args.gateway, |gateway, out| drain::undrain(gateway, &args.backend, &by, out))
+        }
         Command::Demo(args) => demo::demo(&args),
         Command::Schema { out: None } => print(&config::schema()),
         Command::Schema { out: Some(file) } => print::write_file(&file, &config::schema()),
@@ -54,17 +75,57 @@ fn answer(command: Command) -> Result<ExitCode, Trouble> {
 }
 
 fn status(args: &StatusArgs) -> Result<ExitCode, Trouble> {
-    let admin = find::admin(args.admin.as_deref(), args.config.as_deref())?;
+    let GatewayArgs { admin, config } = &args.gateway;
+    let admin = find::admin(admin.as_deref(), config.as_deref())?;
     let query = StatusQuery {
         admin: &admin,
-        form: if args.json { Form::Json } else { Form::Table },
+        form: form(args.json),
         exit: if args.exit_code { Exit::Health } else { Exit::Answered },
     };
-    match status::status(&query, &mut anstream::stdout().lock()) {
+    exit(status::status(&query, &mut anstream::stdout().lock()))
+}
+
+fn drain(args: &DrainArgs) -> Result<ExitCode, Trouble> {
+    let by = user("tidegate drain");
+    let query = DrainQuery {
+        wait: args.wait,
+        timeout: args.timeout,
+        lasts: args.lasts,
+        reason: args.reason.as_deref(),
+        by: &by,
+    };
+    ask(&args.gateway, |gateway, out| drain::drain(gateway, &args.backend, &query, out))
+}
+
+/// Asks the gateway that is meant.
+fn ask(
+    args: &GatewayArgs,
+    ask: impl FnOnce(&Gateway, &mut dyn Write) -> Result<u8, Unanswered>,
+) -> Result<ExitCode, Trouble> {
+    let admin = find::admin(args.admin.as_deref(), args.config.as_deref())?;
+    exit(Gateway::at(&admin).and_then(|gateway| ask(&gateway, &mut anstream::stdout().lock())))
+}
+
+/// What an answer, or the want of one, exits with.
+fn exit(answered: Result<u8, Unanswered>) -> Result<ExitCode, Trouble> {
+    match answered {
         Ok(code) => Ok(code.into()),
-        Err(StatusError::Output(why)) if why.kind() == ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
+        Err(Unanswered::Output(why)) if why.kind() == ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
+        Err(Unanswered::No(why)) => {
+            eprint(format_args!("error: {why}\n"));
+            Ok(NO.into())
+        }
         Err(why) => Err(Trouble(why.to_string())),
     }
+}
+
+const fn form(is_json: bool) -> Form {
+    if is_json { Form::Json } else { Form::Table }
+}
+
+/// Who gives an order: the user, or, where the environment does not say who that is, the command.
+fn user(command: &str) -> String {
+    env("USER").filter(|user| !user.is_empty()).unwrap_or_else(|| command.to_owned())
 }
 
 fn explain_error(id: &str) -> Result<ExitCode, Trouble> {

@@ -38,6 +38,23 @@ pub(super) fn write_file(path: &Path, text: &str) -> Result<ExitCode, Trouble> {
     }
 }
 
+/// Rows as lines, each column as wide as its widest cell.
+pub(super) fn aligned<const N: usize>(rows: &[[String; N]]) -> String {
+    let mut widths = [0; N];
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
+    let mut out = String::new();
+    for row in rows {
+        let cells = widths.iter().zip(row).map(|(width, cell)| format!("{cell:<width$}  "));
+        out.push_str(cells.collect::<String>().trim_end());
+        out.push('\n');
+    }
+    out
+}
+
 /// What the system says, in words.
 pub(super) fn reason(why: &io::Error) -> String {
     match why.kind() {

@@ -1,20 +1,16 @@
 //! `tidegate status`: asks a running gateway what it knows, and shows it as a table or as the document itself.
 //!
-//! One plain HTTP/1.0 request to the admin address: the answer has an end and no framing, so no HTTP client is needed, and
-//! every wait has a deadline. The exit codes are a contract: 0, or 1 where `--exit-code` was asked for and an upstream has no
-//! eligible backend, or 2 where no gateway answered ([`StatusError`]).
+//! The exit codes are a contract: 0, or 1 where `--exit-code` was asked for and an upstream has no eligible backend, or 2 where no
+//! gateway answered ([`Unanswered`]).
 
-use std::{
-    fmt::Write as _,
-    io::{self, Read as _, Write},
-    net::ToSocketAddrs as _,
-    time::{Duration, Instant},
+use std::{fmt::Write as _, io::Write, time::Duration};
+
+use super::{
+    ask::{Gateway, JSON, Unanswered},
+    print::aligned,
 };
-
-use socket2::{Domain, SockAddr, Socket, Type};
-
 use crate::{
-    admin::{BackendStatus, Recent, StatusDocument, UpstreamStatus},
+    admin::{BackendStatus, DrainStatus, Recent, StatusDocument, UpstreamStatus},
     base::duration::Elapsed,
     telemetry::Printable,
 };
@@ -50,158 +46,21 @@ pub(super) enum Exit {
     Health,
 }
 
-/// Why there is no status. The exit code is 2.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum StatusError {
-    /// What was named cannot be asked.
-    #[error("{admin} is neither HOST:PORT nor unix:PATH")]
-    NotAnAddress {
-        /// What was named.
-        admin: String,
-    },
-    /// Something else listens there, or another version.
-    #[error("{admin} answers, but not with the status of a tidegate {}: {why}\nIs it the admin address (`admin:` in the config, 127.0.0.1:9901 by default)?", env!("CARGO_PKG_VERSION"))]
-    NotTidegate {
-        /// The address.
-        admin: String,
-        /// What came instead.
-        why: String,
-    },
-    /// The terminal or pipe is gone.
-    #[error("cannot print the status: {0}")]
-    Output(#[source] io::Error),
-    /// Nobody answers.
-    #[error(
-        "no tidegate answers at {admin}: {}\nIs it running? Its config says where it answers (`admin:`, 127.0.0.1:9901 by default); name another address with --admin.",
-        in_words(why)
-    )]
-    Unreachable {
-        /// The address.
-        admin: String,
-        /// What the system says.
-        why: io::Error,
-    },
-}
-
 /// Shows the status of the gateway at an admin address. Returns the exit code.
 ///
 /// # Errors
-/// [`StatusError`]: no gateway answers, something else does, or the output is gone.
-pub(super) fn status(query: &StatusQuery<'_>, out: &mut dyn Write) -> Result<u8, StatusError> {
-    if !is_address(query.admin) {
-        return Err(StatusError::NotAnAddress { admin: query.admin.to_owned() });
-    }
-    let not_tidegate = |why: String| StatusError::NotTidegate { admin: query.admin.to_owned(), why };
-    let unreachable = |why| StatusError::Unreachable { admin: query.admin.to_owned(), why };
-    let answer = fetch(query.admin, "/api/v1/status").map_err(unreachable)?;
-    let body = body(&answer).map_err(not_tidegate)?;
-    let document: StatusDocument = serde_json::from_slice(body).map_err(|error| not_tidegate(error.to_string()))?;
+/// [`Unanswered`]: no gateway answers, something else does, or the output is gone.
+pub(super) fn status(query: &StatusQuery<'_>, out: &mut dyn Write) -> Result<u8, Unanswered> {
+    let gateway = Gateway::at(query.admin)?;
+    let answer = gateway.get("/api/v1/status", JSON)?;
+    let document: StatusDocument = gateway.parse(&answer)?;
     let written = match query.form {
-        Form::Json => out.write_all(body),
+        Form::Json => out.write_all(&answer),
         Form::Table => out.write_all(render(&document).as_bytes()),
     };
-    written.and_then(|()| out.flush()).map_err(StatusError::Output)?;
+    written.and_then(|()| out.flush()).map_err(Unanswered::Output)?;
     let is_out = query.exit == Exit::Health && document.upstreams.iter().any(UpstreamStatus::is_down);
     Ok(u8::from(is_out))
-}
-
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// For the whole answer, after the connect.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// The longest answer that is read: the status of a hundred thousand backends.
-const LONGEST_ANSWER: u64 = 64 * 1024 * 1024;
-
-fn is_address(admin: &str) -> bool {
-    if let Some(path) = admin.strip_prefix("unix:") {
-        return !path.is_empty();
-    }
-    let parts = admin.rsplit_once(':');
-    parts.is_some_and(|(host, port)| !host.is_empty() && !host.contains('/') && port.parse::<u16>().is_ok())
-}
-
-/// `Connection refused (os error 111)` as `connection refused`.
-fn in_words(why: &io::Error) -> String {
-    let text = why.to_string();
-    match text.split_once(" (os error ") {
-        Some((words, _)) => words.to_lowercase(),
-        None => text,
-    }
-}
-
-fn fetch(admin: &str, path: &str) -> io::Result<Vec<u8>> {
-    let mut socket = connect(admin)?;
-    let deadline = Instant::now() + ANSWER_TIMEOUT;
-    socket.set_write_timeout(Some(ANSWER_TIMEOUT))?;
-    write!(socket, "GET {path} HTTP/1.0\r\nHost: {}\r\nAccept: application/json\r\n\r\n", host_of(&socket))?;
-    let (mut answer, mut piece) = (Vec::new(), [0; 16 * 1024]);
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, "the answer did not end in 10s"));
-        }
-        socket.set_read_timeout(Some(left))?;
-        match socket.read(&mut piece) {
-            Ok(0) => return Ok(answer),
-            Ok(read) if (answer.len() + read) as u64 > LONGEST_ANSWER => {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "the answer is longer than 64MiB"));
-            }
-            Ok(read) => answer.extend_from_slice(piece.get(..read).unwrap_or_default()),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
-        }
-    }
-}
-
-fn connect(admin: &str) -> io::Result<Socket> {
-    if let Some(path) = admin.strip_prefix("unix:") {
-        return connect_to(&SockAddr::unix(path)?);
-    }
-    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    for address in admin.to_socket_addrs()? {
-        match connect_to(&address.into()) {
-            Ok(socket) => return Ok(socket),
-            Err(error) => last = error,
-        }
-    }
-    Err(last)
-}
-
-fn connect_to(address: &SockAddr) -> io::Result<Socket> {
-    let socket = Socket::new(address.domain(), Type::STREAM, None)?;
-    match address.domain() {
-        // A Unix socket connects at once, or never.
-        Domain::UNIX => socket.connect(address)?,
-        _ => socket.connect_timeout(address, CONNECT_TIMEOUT)?,
-    }
-    Ok(socket)
-}
-
-/// The address that was reached, whatever name led there: a name is what the gateway refuses on loopback.
-fn host_of(socket: &Socket) -> String {
-    let address = socket.peer_addr().ok().and_then(|address| address.as_socket());
-    address.map_or_else(|| "localhost".to_owned(), |address| address.to_string())
-}
-
-/// The body of a whole answer with status 200.
-fn body(answer: &[u8]) -> Result<&[u8], String> {
-    let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").ok_or("this is not HTTP")?;
-    let (head, body) = (answer.get(..end).unwrap_or_default(), answer.get(end + 4..).unwrap_or_default());
-    let head = std::str::from_utf8(head).map_err(|_| "this is not HTTP")?;
-    let mut lines = head.split("\r\n");
-    let status = lines.next().filter(|line| line.starts_with("HTTP/1.")).and_then(|line| line.split(' ').nth(1));
-    match status.ok_or("this is not HTTP")? {
-        "200" => {}
-        status => return Err(format!("status {}", Printable(status))),
-    }
-    let mut fields = lines.filter_map(|line| line.split_once(':'));
-    let length = fields.find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
-    match length.and_then(|(_, value)| value.trim().parse::<usize>().ok()) {
-        Some(length) if body.len() != length => Err("the answer was cut".to_owned()),
-        Some(_) | None => Ok(body),
-    }
 }
 
 const HEADINGS: [&str; 9] = ["UPSTREAM", "BACKEND", "STATE", "FOR", "WHY", "REQ/S", "ERR", "P95", "OPEN"];
@@ -211,23 +70,10 @@ const HEADINGS: [&str; 9] = ["UPSTREAM", "BACKEND", "STATE", "FOR", "WHY", "REQ/
 pub(super) fn render(document: &StatusDocument) -> String {
     let rows: Vec<[String; HEADINGS.len()]> =
         std::iter::once(HEADINGS.map(str::to_owned)).chain(document.upstreams.iter().flat_map(upstream_rows)).collect();
-    let mut widths = [0; HEADINGS.len()];
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = cell.chars().count().max(*width);
-        }
-    }
-    let mut out = headline(document) + "\n";
-    for row in &rows {
-        let mut line = String::new();
-        for (width, cell) in widths.iter().zip(row) {
-            let _ = write!(line, "{cell:<width$}  ");
-        }
-        out.push_str(line.trim_end());
-        out.push('\n');
-    }
+    let mut out = headline(document) + "\n" + &aligned(&rows);
     out.push_str(&certificates(document));
     out.push_str(&refusal(document));
+    out.push_str(&suspicions(document));
     out.push_str(&summary(document));
     out
 }
@@ -249,12 +95,12 @@ fn headline(document: &StatusDocument) -> String {
 }
 
 /// The day of a moment in RFC 3339.
-fn day(moment: &str) -> &str {
+pub(super) fn day(moment: &str) -> &str {
     moment.split('T').next().unwrap_or_default()
 }
 
 /// Its time of day in UTC, as long as the form.
-fn clock<'a>(moment: &'a str, form: &str) -> &'a str {
+pub(super) fn clock<'a>(moment: &'a str, form: &str) -> &'a str {
     moment.split('T').nth(1).and_then(|time| time.get(..form.len())).unwrap_or_default()
 }
 
@@ -272,13 +118,15 @@ fn backend_row(name: &str, upstream: &UpstreamStatus, backend: &BackendStatus) -
         "unchecked" if !upstream.checked => ("no check", "no `health:` configured"),
         state => (state, backend.why.as_str()),
     };
+    let held = if backend.held { " held" } else { "" };
+    let until = until(backend).map(|until| format!(", until {}", clock(until, "HH:MM:SS")));
     let recent = backend.recent.as_ref();
     let cells = [
         name.to_owned(),
         format!("{}{role}", backend.name),
-        state.to_owned(),
+        format!("{state}{held}"),
         elapsed(backend.for_s),
-        why.to_owned(),
+        format!("{why}{}", until.unwrap_or_default()),
         recent.map_or_else(dash, |recent| rate(recent.requests_per_s)),
         recent.and_then(|recent| recent.error_percent).map_or_else(dash, |percent| format!("{percent:.1}%")),
         recent.and_then(|recent| recent.p95_ms).map_or_else(dash, millis),
@@ -287,8 +135,17 @@ fn backend_row(name: &str, upstream: &UpstreamStatus, backend: &BackendStatus) -
     cells.map(|cell| Printable(&cell).to_string())
 }
 
+/// When it comes back by itself, where that is known.
+fn until(backend: &BackendStatus) -> Option<&str> {
+    match (&backend.draining, backend.state.as_str()) {
+        (Some(DrainStatus { until, .. }), "draining") => until.as_deref(),
+        (_, "ejected") => backend.ejected_until.as_deref(),
+        _ => None,
+    }
+}
+
 /// Whole seconds are all that is known, so there is no `0ms`.
-fn elapsed(seconds: u64) -> String {
+pub(super) fn elapsed(seconds: u64) -> String {
     match seconds {
         0 => "0s".to_owned(),
         seconds => Elapsed(Duration::from_secs(seconds)).to_string(),
@@ -306,7 +163,7 @@ fn rate(per_second: f64) -> String {
     }
 }
 
-fn millis(millis: f64) -> String {
+pub(super) fn millis(millis: f64) -> String {
     match millis < 1.0 {
         true => format!("{millis:.1}ms"),
         false => format!("{millis:.0}ms"),
@@ -346,6 +203,12 @@ fn refusal(document: &StatusDocument) -> String {
     out
 }
 
+/// Checks that may be wrong themselves.
+fn suspicions(document: &StatusDocument) -> String {
+    let told = document.upstreams.iter().filter_map(|upstream| upstream.suspicion.as_deref());
+    told.map(|told| format!("SUSPECT check: {}\n", Printable(told))).collect()
+}
+
 /// What is wrong, a line per upstream, and what users notice of it.
 fn summary(document: &StatusDocument) -> String {
     let mut lines: Vec<String> =
@@ -377,6 +240,8 @@ fn trouble(upstream: &UpstreamStatus) -> String {
     let what = match upstream.tier.as_str() {
         "nobody" => format!("no backend of {total} is eligible: requests are refused"),
         "try_all" => format!("{} of {total} not up: all are tried (when_all_down: try_all)", total - up),
+        "too_few" => format!("{up} of {total} up, which is less than min_capacity: requests are refused"),
+        "ejected" => format!("{} of {total} not up: those that live traffic speaks against are tried", total - up),
         "backup" => format!("{} of {total} not up: backups take the traffic", total - up),
         _ => count_states(upstream),
     };
@@ -387,7 +252,7 @@ fn trouble(upstream: &UpstreamStatus) -> String {
 /// `1 of 3 down`, `1 of 3 down, 1 checking`.
 fn count_states(upstream: &UpstreamStatus) -> String {
     let count = |state: &str| upstream.backends.iter().filter(|backend| backend.state == state).count();
-    let states = ["down", "degraded", "checking"].into_iter().map(|state| (state, count(state)));
+    let states = ["down", "ejected", "degraded", "checking"].into_iter().map(|state| (state, count(state)));
     let mut said = states.filter(|(_, count)| *count > 0).map(|(state, count)| (count, state));
     let Some((first, state)) = said.next() else { return format!("{} of {} up", upstream.up, upstream.total) };
     let first = format!("{first} of {} {state}", upstream.total);
@@ -546,16 +411,6 @@ mod tests {
     }
 
     #[test]
-    fn an_admin_address_is_a_host_and_a_port_or_a_path() {
-        for good in ["unix:/run/admin.sock", "127.0.0.1:9901", "[::1]:9901", "gateway.internal:9901"] {
-            assert!(is_address(good), "{good}");
-        }
-        for bad in ["foo", ":9901", "foo:", "foo:99010", "http://127.0.0.1:9901", "127.0.0.1:9901/", "unix:", ""] {
-            assert!(!is_address(bad), "{bad}");
-        }
-    }
-
-    #[test]
     fn nothing_that_a_backend_says_reaches_the_terminal_raw() {
         let mut document = document();
         document["upstreams"][0]["backends"][1]["why"] = json!("\u{1b}[2J\r\nfine");
@@ -564,16 +419,27 @@ mod tests {
     }
 
     #[test]
-    fn only_a_whole_answer_with_200_is_one() {
-        assert_eq!(body(b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nhi"), Ok(&b"hi"[..]));
-        assert_eq!(body(b"HTTP/1.0 200 OK\r\ncontent-length: 3\r\n\r\nhi"), Err("the answer was cut".to_owned()));
-        assert_eq!(body(b"HTTP/1.1 404 Not Found\r\n\r\n"), Err("status 404".to_owned()));
-        for garbage in [&b""[..], b"SSH-2.0\r\n\r\n", b"HTTP/1.0\r\n\r\n", b"\xff\r\n\r\n", b"HTTP/1.0 200 OK"] {
-            assert_eq!(body(garbage), Err("this is not HTTP".to_owned()));
-        }
+    fn who_drains_it_and_until_when_it_is_out_is_shown() {
+        let mut document = document();
+        let backends = &mut document["upstreams"][0]["backends"];
+        backends[0]["held"] = json!(true);
+        backends[1]["state"] = json!("draining");
+        backends[1]["why"] = json!("drained by ann: deploy");
+        backends[1]["draining"] = json!({
+            "by": "ann", "reason": "deploy", "since": "2026-11-22T12:01:07.000000Z",
+            "until": "2026-11-22T12:16:07.000000Z", "deadline": null,
+        });
+        backends[2]["state"] = json!("ejected");
+        backends[2]["why"] = json!("5 failed requests in a row (503), for 10.2s");
+        backends[2]["ejected_until"] = json!("2026-11-22T12:04:08.000000Z");
+        document["upstreams"][0]["up"] = json!(1);
+        document["upstreams"][0]["total"] = json!(2);
+        document["upstreams"][0]["suspicion"] =
+            json!("every backend of `orders` fails its health check since that was edited");
+        insta::assert_snapshot!(shown(document));
     }
 
-    async fn ask(address: String, form: Form, exit: Exit) -> (Result<u8, StatusError>, String) {
+    async fn ask(address: String, form: Form, exit: Exit) -> (Result<u8, Unanswered>, String) {
         let asked = tokio::task::spawn_blocking(move || {
             let mut out = Vec::new();
             let code = status(&StatusQuery { admin: &address, form, exit }, &mut out);

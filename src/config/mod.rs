@@ -33,6 +33,7 @@ pub use diff::{Changes, Entities, diff};
 use plan::Plan;
 pub use reference::reference;
 pub use schema::schema;
+pub(crate) use suggest::nearest;
 
 use crate::base::{Name, Size, open_regular};
 

@@ -31,7 +31,7 @@ const SYNONYMS: &[(&str, &[&str])] = &[
 
 /// The candidate that was probably meant: a synonym, else the nearest within two edits (one for short words), else one that
 /// goes on where the other stops.
-pub(super) fn nearest<'a>(written: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(written: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let lower = written.to_ascii_lowercase().replace('-', "_");
     let candidates: Vec<&str> = candidates.into_iter().collect();
     let meant = SYNONYMS.iter().find(|(synonym, _)| *synonym == lower).map_or(&[][..], |(_, words)| words);

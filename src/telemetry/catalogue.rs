@@ -99,8 +99,10 @@ catalogue! {
     BACKEND_STATE: Gauge "tidegate_backend_state" ["upstream" "backend" "state"] "1 for the state that a backend is in, 0 for the others.";
     BACKEND_STATE_SINCE: Gauge "tidegate_backend_state_since_timestamp_seconds" ["upstream" "backend"] "When a backend's state last changed.";
     BACKEND_TRANSITIONS: Counter "tidegate_backend_transitions_total" ["upstream" "backend" "to" "reason"] "Changes of a backend's state, by new state and reason.";
+    BACKEND_FAILURES: Counter "tidegate_backend_failures_total" ["upstream" "backend"] "Requests that failed by a backend's doing, as passive health counts them.";
     HEALTH_PROBES: Counter "tidegate_health_probes_total" ["upstream" "backend" "result" "reason"] "Probes of a backend, by outcome and reason.";
     HEALTH_PROBE_DURATION: Histogram "tidegate_health_probe_duration_seconds" ["upstream"] "How long probes took, failed ones among them.";
+    HEALTH_CHECK_SUSPECT: Gauge "tidegate_health_check_suspect" ["upstream"] "1 while every backend fails a health check since that was edited.";
 
     // Names.
     DNS_LOOKUPS: Counter "tidegate_dns_lookups_total" ["name" "result"] "Look-ups of a backend's name, by result.";

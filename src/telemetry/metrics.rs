@@ -328,6 +328,7 @@ impl BackendMetrics {
             requests.sample([upstream, backend, &code.to_string()], sum);
         }
         out.family(&catalogue::UPSTREAM_REQUEST_DURATION).sample([upstream, backend], self.duration());
+        out.family(&catalogue::BACKEND_FAILURES).sample([upstream, backend], self.failures());
     }
 }
 

@@ -26,6 +26,7 @@ mod health;
 mod http2_conformance;
 mod layers;
 mod limits;
+mod operators;
 mod passive;
 mod peers;
 mod pool;

@@ -5,7 +5,7 @@ use std::{
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{
-            AtomicU8, AtomicU64,
+            AtomicU8,
             Ordering::{Acquire, Relaxed, Release},
         },
         mpsc::{Receiver, RecvTimeoutError, TrySendError, sync_channel},
@@ -15,10 +15,11 @@ use std::{
 };
 
 use anstream::{AutoStream, ColorChoice, adapter::strip_str};
+use tokio::sync::watch;
 
 use super::{
     Event, Events,
-    render::{self, TextRenderer},
+    render::{Line, TextRenderer},
 };
 use crate::{
     base::Timestamp,
@@ -92,10 +93,16 @@ pub struct Recorded {
 }
 
 impl Recorded {
+    /// The event as it is told.
+    #[must_use]
+    pub fn line(&self) -> Line<'_> {
+        Line::of(self.at, &self.event)
+    }
+
     /// The event as the JSON log writes it, one object.
     #[must_use]
     pub fn json(&self) -> String {
-        render::json(self.at, &self.event)
+        self.line().json()
     }
 }
 
@@ -115,7 +122,7 @@ struct Shared {
     level: AtomicU8,
     format: AtomicU8,
     stage: AtomicU8,
-    newest: AtomicU64,
+    newest: watch::Sender<u64>,
     recent: Mutex<VecDeque<Recorded>>,
 }
 
@@ -131,7 +138,7 @@ impl EventLog {
             level: AtomicU8::new(level as u8),
             format: AtomicU8::new(format as u8),
             stage: AtomicU8::new(OPEN),
-            newest: AtomicU64::new(0),
+            newest: watch::Sender::new(0),
             recent: Mutex::default(),
         });
         let mut writer = Writer { shared: Arc::clone(&shared), sink, text: TextRenderer::default() };
@@ -162,11 +169,18 @@ impl EventLog {
     /// Those of the last 500 events that have a greater number than this, oldest first.
     #[must_use]
     pub fn since(&self, sequence: u64) -> Vec<Recorded> {
-        if self.shared.newest.load(Acquire) <= sequence {
+        if *self.shared.newest.borrow() <= sequence {
             return Vec::new();
         }
         let recent = self.shared.recent.lock().unwrap_or_else(PoisonError::into_inner);
         recent.iter().filter(|recorded| recorded.sequence > sequence).cloned().collect()
+    }
+
+    /// The number of the newest event, and a way to wait for the next one. A reader who is slow holds up nobody: what it has not read
+    /// by the time that 500 more have come is gone.
+    #[must_use]
+    pub fn newest(&self) -> watch::Receiver<u64> {
+        self.shared.newest.subscribe()
     }
 
     /// Writes everything emitted so far and then this last event, and stops the writer.
@@ -228,7 +242,8 @@ impl Writer {
         if (event.level() as u8) < self.shared.level.load(Relaxed) {
             return;
         }
-        let line = if self.is_json() { render::json(at, event) + "\n" } else { self.text.render(at, event) };
+        let line = Line::of(at, event);
+        let line = if self.is_json() { line.json() + "\n" } else { self.text.render(&line) };
         // Where standard error is gone there is nobody left to tell.
         let _ = self.sink.write(&line);
     }
@@ -243,8 +258,10 @@ impl Writer {
         if recent.len() == RING {
             recent.pop_front();
         }
-        let sequence = self.shared.newest.load(Relaxed) + 1;
+        let sequence = *self.shared.newest.borrow() + 1;
         recent.push_back(Recorded { sequence, at, event });
-        self.shared.newest.store(sequence, Release);
+        // Behind the ring, so that whoever is woken finds the event in it.
+        drop(recent);
+        self.shared.newest.send_replace(sequence);
     }
 }

@@ -17,6 +17,7 @@ use std::{
 };
 
 pub use log::{EventLog, Recorded, Sink};
+pub use render::{Line, TextRenderer};
 
 use crate::{
     base::{Name, Timestamp},

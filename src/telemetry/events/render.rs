@@ -1,12 +1,14 @@
 //! An event as a line of text for people, or as a line of JSON for machines. Both use the same words.
 
 use std::{
+    borrow::Cow,
     fmt::{self, Write as _},
     net::IpAddr,
+    time::Duration,
 };
 
 use anstyle::{AnsiColor, Style};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Event;
 use crate::{
@@ -17,7 +19,7 @@ use crate::{
 
 /// Renders text lines, and remembers how wide the names were, so that columns stay in line.
 #[derive(Debug, Default)]
-pub(super) struct TextRenderer {
+pub struct TextRenderer {
     upstream_width: usize,
     backend_width: usize,
 }
@@ -39,52 +41,55 @@ const QUIET: Style = Style::new().dimmed();
 
 impl TextRenderer {
     /// One line or, for a refused edit, several; each ends with a line feed. Styles are for the stream to keep or strip.
-    pub(super) fn render(&mut self, at: Timestamp, event: &Event) -> String {
+    #[must_use]
+    pub fn render(&mut self, line: &Line<'_>) -> String {
         let mut out = String::new();
-        self.write(&mut out, at, event).expect("writing to a String does not fail");
+        self.write(&mut out, line).expect("writing to a String does not fail");
         out
     }
 
-    fn write(&mut self, out: &mut String, at: Timestamp, event: &Event) -> fmt::Result {
-        let (word, style) = word(event);
+    fn write(&mut self, out: &mut String, line: &Line<'_>) -> fmt::Result {
+        let (word, style) = word(&line.event);
+        let word = Printable(word).to_string();
         let gap = if word.len() > WORD_WIDTH { "  " } else { " " };
-        write!(out, "{QUIET}{}{QUIET:#}  {style}{word:<WORD_WIDTH$}{style:#}{gap}", at.clock_time())?;
+        write!(out, "{QUIET}{}{QUIET:#}  {style}{word:<WORD_WIDTH$}{style:#}{gap}", line.ts.clock_time())?;
         let start = INDENT + word.len().max(WORD_WIDTH) + gap.len();
-        match event {
-            Event::Backend { upstream, backend, from, to, detail, lasted, eligible, total, .. } => {
+        match &line.event {
+            Fields::Backend { upstream, backend, from, to, detail, lasted_s, eligible, total, .. } => {
                 let upstream = self.upstream(upstream);
                 let backend = self.backend(backend);
                 let mut text = format!("{upstream}  {backend}   {}", Printable(detail));
                 let is_back = *to == "up" && *from != "checking";
-                if let Some(lasted) = lasted.filter(|_| is_back) {
-                    write!(text, ", was {from} {}", Elapsed(lasted))?;
+                if let Some(lasted) = lasted_s.filter(|_| is_back) {
+                    write!(text, ", was {} {}", Printable(from), Elapsed(lasted.duration()))?;
                 }
-                let left = match (*from, *to) {
+                let left = match (&**from, &**to) {
                     ("checking", "up") => String::new(),
                     (_, "down" | "ejected" | "draining") => format!("{eligible} of {total} left"),
                     _ => format!("{eligible} of {total}"),
                 };
                 write_with_tail(out, start, &text, &left)?;
             }
-            Event::Client { listener, peer, reason, detail, more } => {
-                let text = format!("{peer} at {}   {reason}: {}", Printable(listener), Printable(detail));
+            Fields::Client { listener, client, reason, detail, more } => {
+                let text =
+                    format!("{client} at {}   {}: {}", Printable(listener), Printable(reason), Printable(detail));
                 let tail = if *more == 0 { String::new() } else { format!("{more} more before") };
                 write_with_tail(out, start, &text, &tail)?;
             }
-            Event::Reloaded { generation, summary, by } => {
-                let text = format!("gen {generation}  {}", Printable(summary));
-                write_with_tail(out, start, &text, &format!("by {by}"))?;
+            Fields::Reload { generation, detail, by } => {
+                let text = format!("gen {generation}  {}", Printable(detail));
+                write_with_tail(out, start, &text, &format!("by {}", Printable(by)))?;
             }
-            Event::Refused { file, generation, errors, findings, .. } => {
+            Fields::Refused { file, generation, errors, findings, .. } => {
                 let s = if *errors == 1 { "" } else { "s" };
                 let file = Printable(file);
                 writeln!(out, "edit to {file}: {errors} error{s}. Still serving gen {generation}.")?;
-                for finding in findings {
+                for finding in &**findings {
                     writeln!(out, "{:INDENT$}{}", "", Printable(finding))?;
                 }
             }
-            Event::Process { detail, .. } => writeln!(out, "{}", Printable(detail))?,
-            Event::Warning { what, detail } => writeln!(out, "{what}: {}", Printable(detail))?,
+            Fields::Process { detail, .. } => writeln!(out, "{}", Printable(detail))?,
+            Fields::Warning { reason, detail } => writeln!(out, "{}: {}", Printable(reason), Printable(detail))?,
         }
         Ok(())
     }
@@ -99,17 +104,19 @@ impl TextRenderer {
 }
 
 // The word that stands first; it alone says what the colour says.
-fn word(event: &Event) -> (&str, Style) {
+fn word<'a>(event: &'a Fields<'_>) -> (&'a str, Style) {
     match event {
-        Event::Backend { to: "up", .. } => ("up", GOOD),
-        Event::Backend { to: "down", .. } => ("down", BAD),
-        Event::Backend { to: "draining", .. } => ("drain", CAUTION),
-        Event::Backend { to, .. } => (to, CAUTION),
-        Event::Client { .. } => ("client", QUIET),
-        Event::Reloaded { .. } => ("reload", NEWS),
-        Event::Refused { .. } => ("REFUSED", BAD),
-        Event::Process { stage, .. } => (stage, NEWS),
-        Event::Warning { .. } => ("warn", CAUTION),
+        Fields::Backend { to, .. } => match &**to {
+            "up" => ("up", GOOD),
+            "down" => ("down", BAD),
+            "draining" => ("drain", CAUTION),
+            to => (to, CAUTION),
+        },
+        Fields::Client { .. } => ("client", QUIET),
+        Fields::Reload { .. } => ("reload", NEWS),
+        Fields::Refused { .. } => ("REFUSED", BAD),
+        Fields::Process { stage, .. } => (stage, NEWS),
+        Fields::Warning { .. } => ("warn", CAUTION),
     }
 }
 
@@ -128,10 +135,25 @@ fn write_with_tail(out: &mut String, start: usize, text: &str, tail: &str) -> fm
     writeln!(out, "{text:<width$}{tail}")
 }
 
-/// An event as an object of JSON, without a line feed.
-pub(super) fn json(at: Timestamp, event: &Event) -> String {
-    let line = Line { ts: at, level: level(event.level()), event: Fields::of(event) };
-    finish_json(serde_json::to_string(&line).unwrap_or_default())
+/// An event as it is told: what a line of JSON says, and what a line of text is made of, wherever that is printed.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Line<'a> {
+    ts: Timestamp,
+    level: Cow<'a, str>,
+    #[serde(flatten)]
+    event: Fields<'a>,
+}
+
+impl<'a> Line<'a> {
+    pub(super) fn of(at: Timestamp, event: &'a Event) -> Self {
+        Self { ts: at, level: level(event.level()).into(), event: Fields::of(event) }
+    }
+
+    /// As an object of JSON, without a line feed.
+    #[must_use]
+    pub fn json(&self) -> String {
+        finish_json(serde_json::to_string(self).unwrap_or_default())
+    }
 }
 
 const fn level(level: LogLevel) -> &'static str {
@@ -143,58 +165,65 @@ const fn level(level: LogLevel) -> &'static str {
     }
 }
 
-#[derive(Serialize)]
-struct Line<'a> {
-    ts: Timestamp,
-    level: &'static str,
-    #[serde(flatten)]
-    event: Fields<'a>,
-}
-
-#[derive(Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
 enum Fields<'a> {
     Backend {
-        upstream: &'a str,
-        backend: &'a str,
-        from: &'a str,
-        to: &'a str,
-        source: &'a str,
-        reason: &'a str,
-        detail: &'a str,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        lasted_s: Option<f64>,
+        upstream: Cow<'a, str>,
+        backend: Cow<'a, str>,
+        from: Cow<'a, str>,
+        to: Cow<'a, str>,
+        source: Cow<'a, str>,
+        reason: Cow<'a, str>,
+        detail: Cow<'a, str>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        lasted_s: Option<Seconds>,
         eligible: usize,
         total: usize,
         generation: u64,
     },
     Client {
-        listener: &'a str,
+        listener: Cow<'a, str>,
         client: IpAddr,
-        reason: &'a str,
-        detail: &'a str,
+        reason: Cow<'a, str>,
+        detail: Cow<'a, str>,
         more: u64,
     },
     Reload {
         generation: u64,
-        detail: &'a str,
-        by: &'a str,
+        detail: Cow<'a, str>,
+        by: Cow<'a, str>,
     },
     Refused {
         generation: u64,
-        file: &'a str,
+        file: Cow<'a, str>,
         errors: usize,
-        findings: &'a [String],
-        by: &'a str,
+        findings: Cow<'a, [String]>,
+        by: Cow<'a, str>,
     },
     Process {
-        stage: &'a str,
-        detail: &'a str,
+        stage: Cow<'a, str>,
+        detail: Cow<'a, str>,
     },
     Warning {
-        reason: &'a str,
-        detail: &'a str,
+        reason: Cow<'a, str>,
+        detail: Cow<'a, str>,
     },
+}
+
+// To the millisecond.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+#[serde(transparent)]
+struct Seconds(f64);
+
+impl Seconds {
+    fn of(duration: Duration) -> Self {
+        Self(duration.as_millis() as f64 / 1e3)
+    }
+
+    fn duration(self) -> Duration {
+        Duration::from_millis((self.0 * 1e3).round() as u64)
+    }
 }
 
 impl<'a> Fields<'a> {
@@ -213,29 +242,37 @@ impl<'a> Fields<'a> {
                 total,
                 generation,
             } => Self::Backend {
-                upstream,
-                backend,
-                from,
-                to,
-                source,
-                reason,
-                detail,
-                lasted_s: lasted.map(|lasted| lasted.as_millis() as f64 / 1e3),
+                upstream: upstream.as_str().into(),
+                backend: backend.as_str().into(),
+                from: (*from).into(),
+                to: (*to).into(),
+                source: (*source).into(),
+                reason: (*reason).into(),
+                detail: detail.into(),
+                lasted_s: lasted.map(Seconds::of),
                 eligible: *eligible,
                 total: *total,
                 generation: *generation,
             },
-            Event::Client { listener, peer, reason, detail, more } => {
-                Self::Client { listener, client: *peer, reason, detail, more: *more }
-            }
+            Event::Client { listener, peer, reason, detail, more } => Self::Client {
+                listener: listener.as_str().into(),
+                client: *peer,
+                reason: (*reason).into(),
+                detail: detail.into(),
+                more: *more,
+            },
             Event::Reloaded { generation, summary, by } => {
-                Self::Reload { generation: *generation, detail: summary, by }
+                Self::Reload { generation: *generation, detail: summary.into(), by: (*by).into() }
             }
-            Event::Refused { file, generation, errors, findings, by } => {
-                Self::Refused { generation: *generation, file, errors: *errors, findings, by }
-            }
-            Event::Process { stage, detail } => Self::Process { stage, detail },
-            Event::Warning { what, detail } => Self::Warning { reason: what, detail },
+            Event::Refused { file, generation, errors, findings, by } => Self::Refused {
+                generation: *generation,
+                file: file.into(),
+                errors: *errors,
+                findings: findings.into(),
+                by: (*by).into(),
+            },
+            Event::Process { stage, detail } => Self::Process { stage: (*stage).into(), detail: detail.into() },
+            Event::Warning { what, detail } => Self::Warning { reason: (*what).into(), detail: detail.into() },
         }
     }
 }

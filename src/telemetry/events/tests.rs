@@ -6,10 +6,7 @@ use std::{
 
 use anstream::ColorChoice;
 
-use super::{
-    render::{TextRenderer, json},
-    *,
-};
+use super::*;
 use crate::config::plan::LogFormat;
 
 const LONG: Duration = Duration::from_secs(60);
@@ -132,13 +129,13 @@ fn the_log_can_be_shared() {
 #[test]
 fn every_event_as_text() {
     let mut renderer = TextRenderer::default();
-    let styled: String = every_event().iter().map(|event| renderer.render(AT, event)).collect();
+    let styled: String = every_event().iter().map(|event| renderer.render(&Line::of(AT, event))).collect();
     insta::assert_snapshot!(anstream::adapter::strip_str(&styled));
 }
 
 #[test]
 fn every_event_as_json() {
-    let lines: Vec<_> = every_event().iter().map(|event| json(AT, event)).collect();
+    let lines: Vec<_> = every_event().iter().map(|event| Line::of(AT, event).json()).collect();
     for line in &lines {
         let parsed: serde_json::Value = serde_json::from_str(line).unwrap();
         assert!(parsed["level"].is_string() && parsed["event"].is_string(), "{line}");
@@ -148,9 +145,31 @@ fn every_event_as_json() {
 }
 
 #[test]
+fn what_is_read_back_from_json_is_told_in_the_same_words() {
+    let (mut here, mut there) = (TextRenderer::default(), TextRenderer::default());
+    for event in every_event() {
+        let json = Line::of(AT, &event).json();
+        let read: Line<'_> = serde_json::from_str(&json).unwrap();
+        assert_eq!(read.json(), json);
+        assert_eq!(there.render(&read), here.render(&Line::of(AT, &event)));
+    }
+}
+
+#[tokio::test]
+async fn a_reader_is_woken_by_the_next_event_and_finds_it() {
+    let (_, log, events) = start(LogFormat::Json, LogLevel::Error);
+    let mut newest = log.newest();
+    for n in 1..=3 {
+        events.emit(warning("x"));
+        newest.wait_for(|newest| *newest >= n).await.unwrap();
+        assert_eq!(log.since(n - 1)[0].sequence, n);
+    }
+}
+
+#[test]
 fn colours_say_nothing_that_the_words_do_not() {
     let mut renderer = TextRenderer::default();
-    let styled = renderer.render(AT, &every_event()[1]);
+    let styled = renderer.render(&Line::of(AT, &every_event()[1]));
     insta::assert_snapshot!(styled.escape_debug());
 }
 
@@ -158,7 +177,8 @@ fn colours_say_nothing_that_the_words_do_not() {
 fn columns_follow_the_widest_name() {
     let mut renderer = TextRenderer::default();
     let events = [("a", "probe 200 in 3 ms"), ("a-longer-name", "x"), ("a", "y")];
-    let lines = events.map(|(name, detail)| renderer.render(AT, &backend(name, ["down", "up"], "passed", detail)));
+    let back = |name, detail| backend(name, ["down", "up"], "passed", detail);
+    let lines = events.map(|(name, detail)| renderer.render(&Line::of(AT, &back(name, detail))));
     let column = |line: &str, part: &str| anstream::adapter::strip_str(line).to_string().find(part).unwrap();
     assert_eq!(column(&lines[1], "x, was"), column(&lines[2], "y, was"));
     assert!(lines.iter().all(|line| column(line, "1 of 2") == 72), "{lines:?}");

@@ -1,0 +1,124 @@
+//! `tidegate drain` and `undrain`: takes a backend out of service, and puts it back.
+
+use std::{
+    io::Write,
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use serde_json::json;
+
+use super::{
+    NO,
+    ask::{Gateway, JSON, Unanswered},
+    named::Named,
+};
+use crate::{
+    admin::BackendDocument,
+    base::duration::{Elapsed, Written},
+    telemetry::Printable,
+};
+
+/// How a backend is drained.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct DrainQuery<'a> {
+    /// Whether to wait until it has no request any more.
+    pub(super) wait: bool,
+    /// After this tunnels are cut, and it is not waited for longer; `None`: there is no such time.
+    pub(super) timeout: Option<Duration>,
+    /// When the drain ends by itself.
+    pub(super) lasts: Option<Duration>,
+    /// Why.
+    pub(super) reason: Option<&'a str>,
+    /// Who wants it.
+    pub(super) by: &'a str,
+}
+
+/// Between two looks at how many requests are left.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Drains a backend, and waits if that is wanted. Returns the exit code: 1 where requests were left at the deadline.
+///
+/// # Errors
+/// There is no such backend, or no answer, or the output is gone.
+pub(super) fn drain(
+    gateway: &Gateway,
+    typed: &str,
+    query: &DrainQuery<'_>,
+    out: &mut dyn Write,
+) -> Result<u8, Unanswered> {
+    let named = Named::find(gateway, typed)?;
+    let written = |time: Option<Duration>| time.map(|time| Written(time).to_string());
+    let order = json!({
+        "by": query.by, "reason": query.reason, "for": written(query.lasts), "deadline": written(query.timeout),
+    });
+    let began = Instant::now();
+    let answer = gateway.post(&format!("{}/drain", named.path()), &order)?;
+    let open = gateway.parse::<BackendDocument>(&answer)?.in_flight;
+    say(out, &format!("{} draining: no new requests; {open} open", named.shown()))?;
+    if !query.wait {
+        return say(out, &format!("Undo: tidegate undrain {}", named.quoted())).map(|()| 0);
+    }
+    let (code, told) = wait(gateway, &named, query, began, open)?;
+    say(out, &told).map(|()| code)
+}
+
+/// Waits until no request is left, or until the deadline. Returns the exit code, and what to say.
+fn wait(
+    gateway: &Gateway,
+    named: &Named,
+    query: &DrainQuery<'_>,
+    began: Instant,
+    open: u32,
+) -> Result<(u8, String), Unanswered> {
+    let undo = format!("Undo: tidegate undrain {}", named.quoted());
+    let mut left = open;
+    while left > 0 {
+        if let Some(timeout) = query.timeout.filter(|timeout| began.elapsed() >= *timeout) {
+            let s = if left == 1 { "" } else { "s" };
+            return Ok((NO, format!("{left} request{s} left after {}. {undo}", Written(timeout))));
+        }
+        sleep(LOOK);
+        let document: BackendDocument = match gateway.get(&named.path(), JSON) {
+            // It was removed meanwhile, and is gone: so are its requests.
+            Err(Unanswered::No(_)) => break,
+            answer => gateway.parse(&answer?)?,
+        };
+        if document.state != "draining" {
+            return Ok((NO, format!("{} is drained no more: {}", named.shown(), Printable(&document.state))));
+        }
+        // A tunnel that ends at the deadline was cut, and did not finish.
+        if query.timeout.is_none_or(|timeout| began.elapsed() < timeout) {
+            left = document.in_flight;
+        }
+    }
+    Ok((0, format!("drained in {} ({open} finished, 0 cut). {undo}", took(began.elapsed()))))
+}
+
+fn took(time: Duration) -> String {
+    match time.as_secs() {
+        0..60 => format!("{:.1}s", time.as_secs_f64()),
+        _ => Elapsed(time).to_string(),
+    }
+}
+
+/// Ends a drain. Returns the exit code.
+///
+/// # Errors
+/// There is no such backend, or no answer, or the output is gone.
+pub(super) fn undrain(gateway: &Gateway, typed: &str, by: &str, out: &mut dyn Write) -> Result<u8, Unanswered> {
+    let named = Named::find(gateway, typed)?;
+    let answer = gateway.post(&format!("{}/undrain", named.path()), &json!({ "by": by }))?;
+    let document: BackendDocument = gateway.parse(&answer)?;
+    let state = if document.state == "down" { "DOWN" } else { &document.state };
+    let before = if named.backend.draining.is_some() { "" } else { "was not drained; it is " };
+    let now = match document.eligible {
+        true => "new requests go to it".to_owned(),
+        false => format!("no requests yet: {}", document.why),
+    };
+    say(out, &format!("{} {before}{}: {}", named.shown(), Printable(state), Printable(&now))).map(|()| 0)
+}
+
+fn say(out: &mut dyn Write, line: &str) -> Result<(), Unanswered> {
+    writeln!(out, "{line}").and_then(|()| out.flush()).map_err(Unanswered::Output)
+}

@@ -1,0 +1,229 @@
+//! `tidegate why`: what is known of one backend, with the evidence of its probes.
+
+use std::{fmt::Write as _, io::Write};
+
+use super::{
+    ask::{Gateway, JSON, Unanswered},
+    named::Named,
+    print::aligned,
+    status::{Form, clock, day, elapsed, millis},
+};
+use crate::{
+    admin::{BackendDocument, ChangeStatus, DrainStatus, ProbeStatus},
+    base::Timestamp,
+    telemetry::Printable,
+};
+
+/// Shows a backend, or its document as the gateway sends it. Returns the exit code.
+///
+/// # Errors
+/// There is no such backend, or no answer, or the output is gone.
+pub(super) fn why(gateway: &Gateway, typed: &str, form: Form, out: &mut dyn Write) -> Result<u8, Unanswered> {
+    let named = Named::find(gateway, typed)?;
+    let answer = gateway.get(&named.path(), JSON)?;
+    let document: BackendDocument = gateway.parse(&answer)?;
+    let written = match form {
+        Form::Json => out.write_all(&answer),
+        Form::Table => out.write_all(render(&document, Timestamp::now()).as_bytes()),
+    };
+    written.and_then(|()| out.flush()).map(|()| 0).map_err(Unanswered::Output)
+}
+
+/// For people, at a moment.
+fn render(document: &BackendDocument, now: Timestamp) -> String {
+    let today = Today(now.to_string());
+    let mut out = Printable(&headline(document, &today)).to_string() + "\n";
+    for (label, text) in facts(document, &today) {
+        let _ = writeln!(out, "  {label:<8}  {}", Printable(&text));
+    }
+    if !document.probes.is_empty() {
+        let _ = write!(out, "\n{}", probes(document, &today));
+    }
+    if !document.changes.is_empty() {
+        let _ = write!(out, "\n{}", changes(&document.changes, &today));
+    }
+    out
+}
+
+fn headline(document: &BackendDocument, today: &Today) -> String {
+    let BackendDocument { upstream, name, state, since, for_s, why, .. } = document;
+    let state = if state == "down" { "DOWN" } else { state };
+    let why = if why.is_empty() { String::new() } else { format!(": {why}") };
+    format!("{upstream}/{name} {state} for {} (since {}){why}", elapsed(*for_s), today.moment(since))
+}
+
+/// What is to be said besides, each with its label.
+fn facts(document: &BackendDocument, today: &Today) -> Vec<(&'static str, String)> {
+    let role = if document.tier > 0 { format!(", backup of tier {}", document.tier) } else { String::new() };
+    let mut facts = vec![("address", format!("{}, weight {}{role}", document.address, document.weight))];
+    let open = [(document.in_flight, "request"), (document.connections, "connection")].map(counted);
+    facts.push(("open", open.join(", ")));
+    facts.extend(document.drain.as_ref().map(|drain| ("drained", drained(drain, today))));
+    if let Some(ejected) = &document.ejected {
+        let left = ejected.left_s.map(|left| format!(", in {}", elapsed(left))).unwrap_or_default();
+        let times = if ejected.times > 1 { format!("; {} times in a row", ejected.times) } else { String::new() };
+        facts.push(("ejected", format!("until {}{left}{times}", today.moment(&ejected.until))));
+    }
+    if document.held {
+        facts.push(("held", "its checks say that it is down, and are not believed".to_owned()));
+    }
+    facts.extend(document.suspicion.clone().map(|told| ("suspect", told)));
+    facts.extend(document.spared.clone().map(|told| ("spared", told)));
+    let live = &document.live;
+    if live.failures > 0 {
+        let told = format!(
+            "{} of {} requests failed, the last {} in a row",
+            live.failures, live.requests, live.failures_in_row
+        );
+        facts.push(("traffic", told));
+    }
+    facts.extend(document.checks.iter().map(|check| ("check", check.asks.clone())));
+    facts
+}
+
+fn counted((count, what): (u32, &str)) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+fn drained(drain: &DrainStatus, today: &Today) -> String {
+    let reason = if drain.reason.is_empty() { String::new() } else { format!(": {}", drain.reason) };
+    let until = drain.until.as_ref().map(|until| format!(", until {}", today.moment(until))).unwrap_or_default();
+    let cut = drain.deadline.as_ref().map(|at| format!(", cut at {}", today.moment(at))).unwrap_or_default();
+    format!("by {} since {}{until}{cut}{reason}", drain.by, today.moment(&drain.since))
+}
+
+fn probes(document: &BackendDocument, today: &Today) -> String {
+    let headings = ["PROBE", "CHECK", "RESULT", "STATUS", "CONNECT", "HEAD", "TOTAL", "WHY"].map(str::to_owned);
+    let rows = document.probes.iter().map(|probe| probe_row(probe, today));
+    let rows: Vec<_> = std::iter::once(headings).chain(rows).collect();
+    if document.checks.len() > 1 {
+        return aligned(&rows);
+    }
+    let rows: Vec<_> = rows.into_iter().map(|[at, _check, rest @ ..]: [String; 8]| without_check(at, rest)).collect();
+    aligned(&rows)
+}
+
+fn without_check(at: String, [result, status, connect, head, total, why]: [String; 6]) -> [String; 7] {
+    [at, result, status, connect, head, total, why]
+}
+
+fn probe_row(probe: &ProbeStatus, today: &Today) -> [String; 8] {
+    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    let body = probe.body.as_deref().filter(|body| probe.result != "pass" && !body.is_empty());
+    let body = body.map(|body| format!("   \"{body}\"")).unwrap_or_default();
+    let cells = [
+        today.moment(&probe.at),
+        probe.check.clone(),
+        probe.result.clone(),
+        or_dash(probe.status.map(|status| status.to_string())),
+        or_dash(probe.connect_ms.map(millis)),
+        or_dash(probe.first_byte_ms.map(millis)),
+        millis(probe.total_ms),
+        format!("{}{body}", probe.detail),
+    ];
+    cells.map(|cell| Printable(&cell).to_string())
+}
+
+fn changes(changes: &[ChangeStatus], today: &Today) -> String {
+    let headings = ["CHANGE", "FROM > TO", "AFTER", "SOURCE", "GEN", "WHY"].map(str::to_owned);
+    let row = |change: &ChangeStatus| {
+        let cells = [
+            today.moment(&change.at),
+            format!("{} > {}", change.from, change.to),
+            change.lasted_s.map_or_else(|| "-".to_owned(), |seconds| elapsed(seconds as u64)),
+            change.source.clone(),
+            change.generation.to_string(),
+            change.detail.clone(),
+        ];
+        cells.map(|cell| Printable(&cell).to_string())
+    };
+    let rows: Vec<_> = std::iter::once(headings).chain(changes.iter().map(row)).collect();
+    aligned(&rows)
+}
+
+/// The present, in RFC 3339: moments of another day are shown with it.
+struct Today(String);
+
+impl Today {
+    fn moment(&self, moment: &str) -> String {
+        let time = clock(moment, "HH:MM:SS");
+        if day(moment) == day(&self.0) { time.to_owned() } else { format!("{} {time}", day(moment)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn probe(at: &str, result: &str, status: Option<u16>, detail: &str, body: Option<&str>) -> Value {
+        json!({
+            "at": format!("2026-11-22T{at}.250000Z"), "check": "http /healthz", "result": result, "reason": "status",
+            "detail": detail, "status": status, "connect_ms": status.map(|_| 0.31), "first_byte_ms": status.map(|_| 3.1),
+            "total_ms": 3.24, "body": body, "generation": 7, "unknown": 1,
+        })
+    }
+
+    fn document() -> Value {
+        json!({
+            "upstream": "orders", "name": "big", "address": "10.0.1.12:9001", "state": "down",
+            "since": "2026-11-22T12:01:07.000000Z", "for_s": 161, "reason": "status",
+            "why": "status 503, expected 200-399 ×9", "source": "active", "generation": 7, "weight": 4, "tier": 0,
+            "eligible": false, "in_flight": 0, "connections": 1, "drain": null, "ejected": null, "held": false,
+            "suspicion": null, "spared": null, "live": { "failures_in_row": 2, "failures": 12, "requests": 340 },
+            "checks": [{ "name": "http /healthz", "asks": "GET /healthz every 10s, within 2s; down after 3, up after 2" }],
+            "probes": [
+                probe("12:03:47", "fail", Some(503), "status 503, expected 200-399", Some("{\"db\":\"down\"}\u{1b}[2J")),
+                probe("12:03:37", "fail", None, "connect refused", None),
+                probe("12:03:27", "pass", Some(200), "200 in 3 ms", Some("ok")),
+            ],
+            "changes": [
+                { "at": "2026-11-22T12:01:07.000000Z", "from": "up", "to": "down", "source": "active", "reason": "status",
+                  "detail": "3 bad probes in 2.0s (503)", "generation": 7, "lasted_s": 273_600.5 },
+                { "at": "2026-11-19T08:01:06.500000Z", "from": "checking", "to": "up", "source": "active",
+                  "reason": "passed", "detail": "probe 200 in 3 ms", "generation": 1, "lasted_s": null },
+            ],
+        })
+    }
+
+    fn shown(document: Value) -> String {
+        render(&serde_json::from_value(document).unwrap(), "2026-11-22T12:03:48Z".parse().unwrap())
+    }
+
+    #[test]
+    fn a_backend_that_is_down() {
+        insta::assert_snapshot!(shown(document()));
+    }
+
+    #[test]
+    fn everything_that_can_be_said_besides() {
+        let mut document = document();
+        document["state"] = json!("draining");
+        document["why"] = json!("drained by ann: deploy");
+        document["drain"] = json!({
+            "by": "ann", "reason": "deploy", "since": "2026-11-22T12:01:07.000000Z",
+            "until": "2026-11-22T12:16:07.000000Z", "deadline": "2026-11-22T12:02:07.000000Z",
+        });
+        document["ejected"] = json!({ "until": "2026-11-22T12:04:08.000000Z", "times": 2, "left_s": 20 });
+        document["held"] = json!(true);
+        document["suspicion"] = json!("every backend of `orders` fails its health check since that was edited");
+        document["spared"] = json!("5 failed requests in a row (503); it stays: nobody else is eligible");
+        document["tier"] = json!(1);
+        document["checks"].as_array_mut().unwrap().push(json!({ "name": "tcp", "asks": "tcp every 5s" }));
+        insta::assert_snapshot!(shown(document));
+    }
+
+    #[test]
+    fn a_name_without_an_address_has_no_probes() {
+        let mut document = document();
+        document["why"] = json!("no such name");
+        for field in ["probes", "changes", "checks"] {
+            document[field] = json!([]);
+        }
+        document["live"] = json!({ "failures_in_row": 0, "failures": 0, "requests": 0 });
+        let shown = shown(document);
+        assert!(shown.starts_with("orders/big DOWN for 2m41s (since 12:01:07): no such name\n"), "{shown}");
+        assert_eq!(shown.lines().count(), 3, "{shown}");
+    }
+}

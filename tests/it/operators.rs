@@ -1,0 +1,277 @@
+//! What operators do and ask while traffic goes on: drain, why, events.
+
+use std::{
+    io::{BufRead as _, BufReader, Read},
+    net::SocketAddr,
+    process::{Child, Command, Stdio},
+    sync::{Arc, Mutex},
+    thread,
+};
+
+use serde_json::Value;
+
+use crate::support::{
+    Backend, Client, Gate, Gateway, Load, Program, Said, at_rest, eventually, refusing, spare_address, upstream,
+};
+
+const ADMIN: &str = "admin: { bind: \"127.0.0.1:0\" }\n";
+
+/// A gateway whose upstream `up` has these backends.
+fn gateway(backends: &[&Backend], fields: &str) -> Gateway {
+    let addresses: Vec<SocketAddr> = backends.iter().map(|backend| backend.address()).collect();
+    Gateway::start(ADMIN.to_owned() + &upstream(&addresses, fields))
+}
+
+/// Runs a command against a gateway, as ann.
+fn ann(gateway: &Gateway, arguments: &[&str]) -> Said {
+    at(gateway.admin(), arguments)
+}
+
+fn at(admin: SocketAddr, arguments: &[&str]) -> Said {
+    let program = Program::new(env!("CARGO_BIN_EXE_tidegate")).env("USER", "ann");
+    program.args(arguments).args(["--admin", &admin.to_string()]).run()
+}
+
+fn name(backend: &Backend) -> String {
+    format!("up/{}", backend.address())
+}
+
+/// What the gateway knows of a backend.
+fn known(gateway: &Gateway, backend: &Backend) -> Value {
+    gateway.ask_admin(&format!("/api/v1/upstreams/up/backends/{}", backend.address())).json()
+}
+
+#[test]
+fn a_drain_under_load_loses_no_request_and_no_new_one_arrives() {
+    let [a, b] = ["a", "b"].map(Backend::named);
+    let gateway = gateway(&[&a, &b], "");
+    let load = Load::steady(16, 400).get(gateway.address(), "/");
+    load.goes_on_for(100);
+    let said = ann(&gateway, &["drain", &name(&a), "--wait", "--timeout", "30s", "--reason", "deploy"]);
+    assert_eq!(said.code, Some(0), "{}{}", said.text(), said.err);
+    assert!(said.line(&format!("{} draining: no new requests; ", name(&a))).ends_with(" open"));
+    assert!(said.line("drained in ").ends_with(&format!(" finished, 0 cut). Undo: tidegate undrain {}", name(&a))));
+    at_rest("requests to the drained one", || a.hits());
+    let hits = a.hits();
+    load.goes_on_for(200);
+    assert_eq!(a.hits(), hits);
+    load.stop().assert_flawless();
+    let drained = gateway.await_backend(a.address(), "draining");
+    assert_eq!((&drained["source"], &drained["detail"]), (&"operator".into(), &"drained by ann: deploy".into()));
+    let status = ann(&gateway, &["status"]).text();
+    assert!(status.contains("draining") && status.contains("drained by ann: deploy"), "{status}");
+}
+
+#[test]
+fn a_request_under_way_is_waited_for() {
+    let gate = Gate::default();
+    let held = gate.clone();
+    let backend = Backend::scripted(move |peer, _| {
+        held.wait()?;
+        peer.respond("200 OK", "late")
+    });
+    let gateway = gateway(&[&backend], "");
+    let mut client = gateway.connect();
+    client.send("GET / HTTP/1.1\r\nhost: gateway.test\r\n\r\n");
+    eventually("the request is under way", || backend.hits() == 1);
+    let (admin, named) = (gateway.admin(), name(&backend));
+    let waiting = thread::spawn(move || at(admin, &["drain", &named, "--wait"]));
+    gateway.await_backend(backend.address(), "draining");
+    gate.open();
+    assert_eq!(client.response().text(), "late");
+    let said = waiting.join().unwrap();
+    assert_eq!(said.code, Some(0), "{}{}", said.text(), said.err);
+    assert!(said.text().contains("; 1 open\n") && said.text().contains("(1 finished, 0 cut)"), "{}", said.text());
+}
+
+#[test]
+fn a_drain_that_takes_too_long_says_what_is_left() {
+    let backend = Backend::scripted(|peer, _| peer.wait_for_close());
+    let gateway = gateway(&[&backend], "");
+    let mut client = gateway.connect();
+    client.send("GET / HTTP/1.1\r\nhost: gateway.test\r\n\r\n");
+    eventually("the request is under way", || backend.hits() == 1);
+    let said = ann(&gateway, &["drain", &name(&backend), "--wait", "--timeout", "300ms"]);
+    assert_eq!(said.code, Some(1), "{}", said.err);
+    assert!(said.text().contains("1 request left after 300ms"), "{}", said.text());
+}
+
+#[test]
+fn a_drain_survives_an_edit_of_the_file() {
+    let [a, b] = ["a", "b"].map(Backend::named);
+    let gateway = gateway(&[&a, &b], "");
+    assert_eq!(ann(&gateway, &["drain", &name(&a)]).code, Some(0));
+    let both = [a.address(), b.address()];
+    gateway.edit(format!("{ADMIN}limits: {{ ample: {{ rate: 1000000/s, by: global }} }}\n{}", upstream(&both, "")));
+    for _ in 0..10 {
+        assert_eq!(gateway.get("/").text(), "b");
+    }
+    let known = known(&gateway, &a);
+    assert_eq!((&known["state"], &known["drain"]["by"]), (&"draining".into(), &"ann".into()));
+    assert_eq!(a.hits(), 0);
+}
+
+#[test]
+fn a_drain_for_a_time_ends_by_itself_and_any_other_by_undrain() {
+    let [a, b] = ["a", "b"].map(Backend::named);
+    let gateway = gateway(&[&a, &b], "");
+    assert_eq!(ann(&gateway, &["drain", &name(&a), "--for", "300ms"]).code, Some(0));
+    eventually("it gets requests again", || gateway.get("/").text() == "a");
+    assert_eq!(known(&gateway, &a)["changes"][0]["detail"], "the time of its drain is over");
+
+    // The name of the backend alone will do: only one has it.
+    assert_eq!(ann(&gateway, &["drain", &a.address().to_string()]).code, Some(0));
+    let hits = a.hits();
+    for _ in 0..10 {
+        assert_eq!(gateway.get("/").text(), "b");
+    }
+    assert_eq!(a.hits(), hits);
+    let said = ann(&gateway, &["undrain", &name(&a)]).text();
+    assert_eq!(said, format!("{} unchecked: new requests go to it\n", name(&a)));
+    eventually("it gets requests again", || gateway.get("/").text() == "a");
+    let said = ann(&gateway, &["undrain", &name(&a)]).text();
+    assert_eq!(said, format!("{} was not drained; it is unchecked: new requests go to it\n", name(&a)));
+}
+
+#[test]
+fn without_its_only_backend_an_upstream_refuses() {
+    let backend = Backend::start();
+    let gateway = gateway(&[&backend], "");
+    ann(&gateway, &["drain", &name(&backend)]);
+    assert_eq!(gateway.get("/").fault(), (503, "no_healthy_backend".to_owned()));
+    assert_eq!(backend.hits(), 0);
+    ann(&gateway, &["undrain", &name(&backend)]);
+    assert_eq!(gateway.get("/").text(), "hello");
+}
+
+#[test]
+fn a_page_of_another_site_cannot_drain() {
+    let backend = Backend::start();
+    let gateway = gateway(&[&backend], "");
+    let order = |fields: &str| {
+        let path = format!("/api/v1/upstreams/up/backends/{}/drain", backend.address());
+        let request = format!("POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\n{fields}\r\n{{}}");
+        Client::connect(gateway.admin()).send(request).response()
+    };
+    assert_eq!(order("content-type: text/plain\r\n").fault(), (415, "not_json".to_owned()));
+    let foreign = "content-type: application/json\r\norigin: https://page.example\r\n";
+    assert_eq!(order(foreign).fault(), (403, "foreign_host".to_owned()));
+    assert_eq!(known(&gateway, &backend)["state"], "unchecked");
+    assert_eq!(order("content-type: application/json\r\n").json()["state"], "draining");
+}
+
+#[test]
+fn why_names_the_rule_that_failed_with_status_and_body() {
+    let backend = Backend::scripted(|peer, request| match request.target() {
+        "/deep" => peer.respond("503 Service Unavailable", r#"{"db":"down"}"#),
+        _ => peer.respond("200 OK", "hello"),
+    });
+    let check = "health: { active: { path: /deep, interval: 500ms, interval_changing: 20ms, timeout: 450ms } }";
+    let gateway = gateway(&[&backend], check);
+    gateway.await_backend(backend.address(), "down");
+    let said = ann(&gateway, &["why", &name(&backend)]);
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    assert!(said.text().starts_with(&format!("{} DOWN for ", name(&backend))), "{}", said.text());
+    assert!(said.text().contains("status 503, expected 200-399"), "{}", said.text());
+    assert!(said.text().contains(r#""{"db":"down"}""#), "{}", said.text());
+    assert!(said.line("check ").starts_with("GET /deep every 500ms"));
+    let document: Value = serde_json::from_str(&ann(&gateway, &["why", &name(&backend), "--json"]).text()).unwrap();
+    let probe = &document["probes"][0];
+    assert_eq!((&probe["status"], &probe["reason"]), (&503.into(), &"status".into()));
+    assert_eq!((&document["changes"][0]["to"], &document["source"]), (&"down".into(), &"active".into()));
+    let probes = format!("/api/v1/upstreams/up/backends/{}/probes", backend.address());
+    assert_eq!(gateway.ask_admin(&probes).json()[0]["body"], r#"{"db":"down"}"#);
+}
+
+#[test]
+fn a_wrong_name_is_a_no_and_a_gateway_that_is_not_there_is_trouble() {
+    let backend = Backend::start();
+    let gateway = gateway(&[&backend], "");
+    let near = format!("upp/{}", backend.address());
+    for command in ["why", "drain", "undrain"] {
+        let said = ann(&gateway, &[command, &near]);
+        assert_eq!((said.code, said.text().as_str()), (Some(1), ""));
+        assert!(said.err.contains(&format!("Did you mean `{}`?", name(&backend))), "{}", said.err);
+    }
+    assert_eq!(ann(&gateway, &["drain", &name(&backend), "--reason", "\u{1b}"]).code, Some(2));
+    assert_eq!(ann(&gateway, &["events", "--since", "yesterday"]).code, Some(2));
+    let (nobody, _socket) = refusing();
+    for arguments in [&["why", "a/b"][..], &["drain", "a/b"], &["events"], &["events", "--follow"]] {
+        assert_eq!(at(nobody, arguments).code, Some(2), "{arguments:?}");
+    }
+}
+
+#[test]
+fn events_that_were_are_listed_in_the_words_of_the_log() {
+    let backend = Backend::start();
+    let gateway = gateway(&[&backend], "");
+    ann(&gateway, &["drain", &name(&backend), "--reason", "deploy"]);
+    let shown = || ann(&gateway, &["events", "--since", "1h"]).text();
+    eventually("the drain is told of", || shown().contains("drain "));
+    let line = shown().lines().find(|line| line.contains("  drain ")).unwrap().to_owned();
+    assert!(line.contains(&format!("up  {}   drained by ann: deploy", backend.address())), "{line}");
+    assert!(line.ends_with("0 of 1 left"), "{line}");
+    let json = ann(&gateway, &["events", "--json"]).text();
+    let last: Value = serde_json::from_str(json.lines().last().unwrap()).unwrap();
+    assert_eq!(last, *gateway.events(|event| event["event"] == "backend").last().unwrap());
+}
+
+/// `tidegate events --follow`, and what it has said so far. Ended when dropped.
+struct Follower {
+    child: Child,
+    out: Arc<Mutex<String>>,
+    err: Arc<Mutex<String>>,
+}
+
+impl Follower {
+    fn start(admin: SocketAddr) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+        command.args(["events", "--follow", "--json", "--admin", &admin.to_string()]);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let out = gather(child.stdout.take().expect("it is piped"));
+        let err = gather(child.stderr.take().expect("it is piped"));
+        Self { child, out, err }
+    }
+
+    fn has_heard(&self, is_meant: impl Fn(&Value) -> bool) -> usize {
+        let out = self.out.lock().unwrap();
+        out.lines().filter_map(|line| serde_json::from_str(line).ok()).filter(is_meant).count()
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn gather(stream: impl Read + Send + 'static) -> Arc<Mutex<String>> {
+    let text = Arc::<Mutex<String>>::default();
+    let gathered = Arc::clone(&text);
+    thread::spawn(move || {
+        for line in BufReader::new(stream).lines().map_while(Result::ok) {
+            *gathered.lock().unwrap() += &(line + "\n");
+        }
+    });
+    text
+}
+
+#[test]
+fn events_are_followed_past_a_restart_and_each_is_heard_once() {
+    let (backend, admin) = (Backend::start(), spare_address());
+    let config = format!("admin: {{ bind: \"{admin}\" }}\n{}", upstream(&[backend.address()], ""));
+    let gateway = Gateway::start(&config);
+    let follower = Follower::start(admin);
+    let is_ready = |event: &Value| event["stage"] == "ready";
+    eventually("what was before is heard", || follower.has_heard(is_ready) == 1);
+    let is_drained = |event: &Value| event["to"] == "draining";
+    ann(&gateway, &["drain", &name(&backend)]);
+    eventually("the drain is heard", || follower.has_heard(is_drained) == 1);
+    gateway.stop();
+    eventually("it says that it is gone", || follower.err.lock().unwrap().contains("has ended the stream"));
+    let _again = Gateway::start(&config);
+    eventually("the next process is heard", || follower.has_heard(is_ready) == 2);
+    assert!(follower.err.lock().unwrap().contains("answers again"));
+    assert_eq!(follower.has_heard(is_drained), 1);
+}
