@@ -49,6 +49,12 @@ pub(super) fn scrape(now: &Now, status: &Status, format: Format) -> String {
         expose_decisions(&mut out, name, &route.layers);
     }
     expose_config(&mut out, now, status);
+    for (name, told) in &**status.webhooks.load() {
+        out.family(&catalogue::WEBHOOK_EVENTS)
+            .sample([name, "delivered"], told.delivered.load(Relaxed))
+            .sample([name, "failed"], told.failed.load(Relaxed))
+            .sample([name, "lost"], told.lost.load(Relaxed));
+    }
     expose_gateway(&mut out, &status.panics, status.access_log.load().as_deref(), &status.events);
     out.finish()
 }

@@ -88,6 +88,7 @@ pub(crate) fn gateway(yaml: &str) -> Arc<Status> {
         live: Arc::new(Live::new(built.snapshot)),
         monitors: ArcSwap::from_pointee(BTreeMap::new()),
         names: ArcSwap::default(),
+        webhooks: ArcSwap::default(),
         last_attempt: ArcSwap::from_pointee(attempt),
         reloads_ok: AtomicU64::new(7),
         reloads_refused: AtomicU64::new(1),

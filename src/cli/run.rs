@@ -115,6 +115,7 @@ async fn serve(origin: Origin, loaded: Loaded, limited: io::Result<()>, began: I
         live: Arc::clone(&live),
         monitors: ArcSwap::default(),
         names: ArcSwap::default(),
+        webhooks: ArcSwap::default(),
         last_attempt: ArcSwap::from_pointee(first_attempt(&loaded.warnings)),
         reloads_ok: AtomicU64::new(1),
         reloads_refused: AtomicU64::new(0),

@@ -14,7 +14,7 @@ pub struct Changes {
     pub upstreams: Entities,
     /// Routes.
     pub routes: Entities,
-    /// Fields of the process that take effect at once: `dns`, `access_log`, `log`, `shutdown`, `reload`.
+    /// Fields of the process that take effect at once: `dns`, `access_log`, `log`, `webhooks`, `shutdown`, `reload`.
     pub process: Vec<&'static str>,
     /// Fields that need a restart: `workers`, `admin`.
     pub restart: Vec<&'static str>,
@@ -44,6 +44,7 @@ pub fn diff(old: &Plan, new: &Plan) -> Changes {
             ("dns", old.dns == new.dns),
             ("access_log", old.access_log == new.access_log),
             ("log", old.log == new.log),
+            ("webhooks", old.webhooks == new.webhooks),
             ("shutdown", old.shutdown == new.shutdown),
             ("reload", old.reload == new.reload),
         ]),

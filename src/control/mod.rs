@@ -6,8 +6,10 @@ mod names;
 mod reload;
 mod status;
 mod watch;
+mod webhook;
 
 pub use names::{NameNow, NameRecord, Names, Trouble};
 pub use reload::{First, Origin, Reloader};
 pub use status::{Attempt, Readiness, Status};
 pub use watch::Watch;
+pub use webhook::{Told, Webhooks};

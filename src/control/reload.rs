@@ -13,7 +13,7 @@ use std::{
 
 use tokio::sync::mpsc;
 
-use super::{Attempt, Names, Status, Watch};
+use super::{Attempt, Names, Status, Watch, Webhooks};
 use crate::{
     base::{Name, Timestamp},
     config::{
@@ -88,6 +88,7 @@ pub struct Reloader {
     names: Names,
     resolved: Resolved,
     watch: Watch,
+    webhooks: Webhooks,
     monitors: BTreeMap<UpstreamId, Arc<Monitor>>,
 }
 
@@ -117,8 +118,9 @@ impl Reloader {
         let First { origin, loaded, names, registry, upstreams } = first;
         let (origin, resolved) = (Arc::new(origin), names.resolved(&loaded.plan));
         status.names.store(Arc::new(names.records()));
-        let mut reloader =
-            Self { origin, status, fleet, prober, registry, names, resolved, watch, monitors: BTreeMap::default() };
+        let (webhooks, monitors) = (Webhooks::default(), BTreeMap::default());
+        let mut reloader = Self { origin, status, fleet, prober, registry, names, resolved, watch, webhooks, monitors };
+        reloader.tell_webhooks(&loaded.plan);
         reloader.probe(&upstreams);
         reloader
     }
@@ -183,6 +185,7 @@ impl Reloader {
         }
         self.switch_sockets(opened.sockets, &live, &changes).await;
         self.switch_logs(opened.access_log, &loaded.plan).await;
+        self.tell_webhooks(&loaded.plan);
         self.tell(generation, summary(&changes), loaded.warnings, by);
     }
 
@@ -303,6 +306,11 @@ impl Reloader {
             let detail = format!("{bind} keeps its permissions: {error}");
             self.status.events.emit(Event::Warning { what: "socket_mode", detail });
         }
+    }
+
+    fn tell_webhooks(&mut self, plan: &Plan) {
+        self.webhooks.apply(&plan.webhooks, &self.status.event_log, &self.status.events);
+        self.status.webhooks.store(Arc::new(self.webhooks.told()));
     }
 
     async fn switch_logs(&self, access_log: LogChange, plan: &Plan) {

@@ -14,7 +14,7 @@ use std::{
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 
-use super::NameRecord;
+use super::{NameRecord, Told};
 use crate::{
     base::{Name, Timestamp},
     config::Report,
@@ -36,6 +36,8 @@ pub struct Status {
     pub monitors: ArcSwap<BTreeMap<Name, Arc<Monitor>>>,
     /// The names of backends that are looked up.
     pub names: ArcSwap<BTreeMap<Name, Arc<NameRecord>>>,
+    /// What became of the events, by webhook.
+    pub webhooks: ArcSwap<BTreeMap<Name, Arc<Told>>>,
     /// The last attempt to load the file; the first one succeeded.
     pub last_attempt: ArcSwap<Attempt>,
     /// Attempts that went live, the first one included.

@@ -123,6 +123,7 @@ catalogue! {
     BUILD_INFO: Info "tidegate_build_info" ["version" "commit"] "The running build.";
     ACCESS_LOG_LINES: Counter "tidegate_access_log_lines_total" [] "Lines of the access log that were written.";
     ACCESS_LOG_DROPPED: Counter "tidegate_access_log_dropped_total" [] "Lines of the access log that were lost: its destination was too slow or failed.";
+    WEBHOOK_EVENTS: Counter "tidegate_webhook_events_total" ["webhook" "result"] "Events for webhooks: delivered, failed (every attempt), lost (500 others came first).";
     EVENTS_LOST: Counter "tidegate_events_lost_total" [] "Events that were lost: standard error was too slow.";
     PANICS: Counter "tidegate_panics_total" [] "Panics that were caught; each cost one connection.";
     PROCESS_CPU: Counter "process_cpu_seconds_total" [] "CPU time used, user and system.";

@@ -44,4 +44,5 @@ mod survival;
 mod timeouts;
 mod tls;
 mod upgrades;
+mod webhooks;
 mod upstream_http2;

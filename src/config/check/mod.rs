@@ -15,6 +15,7 @@ mod route;
 mod tls;
 mod upstream;
 mod value;
+mod webhook;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -74,6 +75,7 @@ pub(super) fn check(spec: &Spec, at: At<'_>, folder: &Path, known: &[Diagnostic]
         dns: check.dns(spec, at),
         admin: admin.map(|placed| placed.value),
         access_log: check.access_log(spec, at),
+        webhooks: check.webhooks(spec, at),
         log: check.log(spec, at),
         shutdown: check.shutdown(spec, at),
         reload: check.reload(spec, at),

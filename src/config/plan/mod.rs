@@ -11,6 +11,7 @@ mod process;
 mod route;
 mod upstream;
 mod wanted;
+mod webhook;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -24,6 +25,7 @@ pub use process::{AccessLog, Admin, Destination, Dns, Family, Log, LogFormat, Lo
 pub use route::{Coding, Compression, HostPattern, PathPattern, Retries, RetryOn, Route, Timeouts};
 pub use upstream::{Backend, Balance, Host, HostHeader, Protocol, Upstream, UpstreamTls};
 pub use wanted::{JsonPath, Pattern, Wanted};
+pub use webhook::{EventKind, Webhook};
 
 use crate::base::Name;
 
@@ -44,6 +46,8 @@ pub struct Plan {
     pub admin: Option<Admin>,
     /// One line per request; `None` is off.
     pub access_log: Option<AccessLog>,
+    /// Who is told of events.
+    pub webhooks: Vec<Webhook>,
     /// What is said on the terminal.
     pub log: Log,
     /// How the process stops.

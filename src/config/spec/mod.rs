@@ -19,16 +19,16 @@ pub(super) use access::{ApiKeySpec, AuthSpec, BasicSpec, LimitSpec};
 pub(super) use health::{ActiveSpec, ExpectSpec, HealthSpec, PassiveSpec};
 pub(super) use home::{home, is_planned};
 pub(super) use process::{
-    AdminSpec, CertSpec, DnsSpec, ListenerSpec, ListenerTlsSpec, ReloadSpec, ShutdownSpec, TelemetrySpec,
+    AdminSpec, CertSpec, DnsSpec, ListenerSpec, ListenerTlsSpec, ReloadSpec, ShutdownSpec, TelemetrySpec, WebhookSpec,
 };
 pub(super) use route::{CompressSpec, Defaults, RetriesSpec, RouteSpec};
 pub(super) use upstream::{BackendSpec, UpstreamSpec, UpstreamTlsSpec};
 pub(super) use written::{
     AccessFormat, Address, AdminShort, Any, Balance, Bind, Blocks, By, Cidr, ClientAuth, Coding, Count, DnsServer,
-    DocumentUse, Duration, Family, File, Flag, Form, HealthShort, HostHeader, HostPattern, Ip, KeyHash, LimitRef, List,
-    Listen, LogFormat, LogLevel, Method, Name, Named, OneOrMany, PassiveShort, PasswordHash, PathPattern, Percent,
-    ProbeTlsShort, ProbeType, Protocol, ProxyProtocol, Rate, RetryOn, ShortOr, SizeOrNone, SocketMode, Status,
-    SuspectCheck, TlsVersion, Upgrade, Version, Wanted, WhenAllDown, WhenOut, Workers, Written,
+    DocumentUse, Duration, EventKind, Family, File, Flag, Form, HealthShort, HostHeader, HostPattern, Ip, KeyHash,
+    LimitRef, List, Listen, LogFormat, LogLevel, Method, Name, Named, OneOrMany, PassiveShort, PasswordHash,
+    PathPattern, Percent, ProbeTlsShort, ProbeType, Protocol, ProxyProtocol, Rate, RetryOn, ShortOr, SizeOrNone,
+    SocketMode, Status, SuspectCheck, TlsVersion, Upgrade, Version, Wanted, WhenAllDown, WhenOut, Workers, Written,
 };
 
 /// A Tidegate config. Keys that start with `x-` are free space for YAML anchors.

@@ -2,8 +2,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
-    AccessFormat, Any, Bind, Cidr, ClientAuth, Count, DnsServer, Duration, Family, Flag, List, LogFormat, LogLevel,
-    Name, ProxyProtocol, SizeOrNone, SocketMode, TlsVersion, Written,
+    AccessFormat, Any, Bind, Cidr, ClientAuth, Count, DnsServer, Duration, EventKind, Family, Flag, List, LogFormat,
+    LogLevel, Name, Named, ProxyProtocol, SizeOrNone, SocketMode, TlsVersion, UpstreamTlsSpec, Written,
 };
 
 /// An address that accepts clients.
@@ -102,6 +102,28 @@ pub(in crate::config) struct TelemetrySpec {
     pub(in crate::config) access_log: Option<AccessLogSpec>,
     /// What is said on the terminal.
     pub(in crate::config) log: Option<LogSpec>,
+    /// Who is told of events as they happen, by name: a request for each.
+    pub(in crate::config) webhooks: Option<Named<WebhookSpec>>,
+}
+
+/// Somebody who is told of events: a POST for each, one after the other, with the object of the JSON log.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, expecting = "the fields of a webhook")]
+#[schemars(rename = "Webhook")]
+pub(in crate::config) struct WebhookSpec {
+    /// Required. `https://hooks.example.com/tidegate`.
+    pub(in crate::config) url: Option<Written<Any>>,
+    /// What is told: `backend`, `reload`, `refused`, `process`, `warning`. Default `[backend, refused, warning]`.
+    pub(in crate::config) events: Option<List<Written<EventKind>>>,
+    /// Headers of the requests.
+    pub(in crate::config) headers: Option<Named<Written<Any>>>,
+    /// TLS, where the URL says `https`. Default: its host is verified, and whom the system trusts is trusted.
+    pub(in crate::config) tls: Option<UpstreamTlsSpec>,
+    /// The deadline of one attempt, `100ms` to `1m`. Default `5s`.
+    pub(in crate::config) timeout: Option<Written<Duration>>,
+    /// Attempts for one event, 1 to 100, with pauses that double from 1 s to 30 s. What comes meanwhile waits; of what waits the last 500
+    /// are kept. Default `5`.
+    pub(in crate::config) attempts: Option<Written<Count>>,
 }
 
 /// One line per request.

@@ -161,6 +161,8 @@ forms! {
     WhenAllDown: "`fail` or `try_all`", { "enum": ["fail", "try_all"] };
     /// `hold` or `eject`.
     SuspectCheck: "`hold` or `eject`", { "enum": ["hold", "eject"] };
+    /// A kind of event.
+    EventKind: "a kind of event", { "enum": ["backend", "reload", "refused", "process", "warning"] };
     /// `keep` or `close`.
     WhenOut: "`keep` or `close`", { "enum": ["keep", "close"] };
     /// `none`.

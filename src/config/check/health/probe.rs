@@ -103,7 +103,7 @@ impl<'a> Check<'a> {
         let path = written.path.as_ref().and_then(|path| self.probe_path(at.key("path"), &path.text));
         let method = written.method.as_ref().and_then(|method| self.method(at.key("method"), &method.text));
         let method = method.unwrap_or(plain.method);
-        let headers = written.headers.as_ref().map(|headers| self.probe_headers(at.key("headers"), headers));
+        let headers = written.headers.as_ref().map(|headers| self.own_headers(at.key("headers"), headers, "a probe"));
         let body = written.body.as_ref().map(|body| body.text.clone());
         let with_body = [Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
         if body.is_some() && !with_body.contains(&method) {
@@ -126,7 +126,13 @@ impl<'a> Check<'a> {
         None
     }
 
-    fn probe_headers(&mut self, at: At<'a>, headers: &Named<Written<spec::Any>>) -> Vec<(HeaderName, HeaderValue)> {
+    /// Headers that an operator has every request of ours to somebody carry. `whose` names the request with its article.
+    pub(in crate::config::check) fn own_headers(
+        &mut self,
+        at: At<'a>,
+        headers: &Named<Written<spec::Any>>,
+        whose: &str,
+    ) -> Vec<(HeaderName, HeaderValue)> {
         const FRAMING: &[&str] = &["connection", "content-length", "te", "trailer", "transfer-encoding", "upgrade"];
         const SECRET: &[&str] = &["authorization", "cookie", "proxy-authorization", "x-api-key"];
         let mut checked = vec![];
@@ -140,7 +146,7 @@ impl<'a> Check<'a> {
             }
             let finding = match (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(&value.text)) {
                 (Ok(header), _) if FRAMING.contains(&header.as_str()) => {
-                    self.finding(Code::Invalid, at, format!("`{name}` cannot be set on a probe")).label("delete it")
+                    self.finding(Code::Invalid, at, format!("`{name}` cannot be set on {whose}")).label("delete it")
                 }
                 (Ok(header), Ok(value)) => {
                     checked.push((header, value));
