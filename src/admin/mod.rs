@@ -8,6 +8,7 @@
 //! Every connection is bounded in its head, its life and its number, and on a loopback address only names that cannot be
 //! rebound by DNS are answered.
 
+mod backtest;
 mod events;
 mod health;
 mod metrics;
@@ -23,11 +24,14 @@ mod why;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use backtest::{BacktestDocument, Replayed};
 use observed::{Now, Observed, Row, Standing};
 use problem::Problem;
 use rates::Rates;
 pub use serve::serve;
-pub use status::{AttemptStatus, BackendStatus, ConfigStatus, GatewayStatus, Recent, StatusDocument, UpstreamStatus};
+pub use status::{
+    AttemptStatus, BackendStatus, ConfigStatus, DetectionStatus, GatewayStatus, Recent, StatusDocument, UpstreamStatus,
+};
 pub use why::{BackendDocument, ChangeStatus, CheckStatus, DrainStatus, EjectedStatus, LiveStatus, ProbeStatus};
 
 /// The status document as JSON on one line, for the log. Without rates: nobody has sampled for it.

@@ -57,6 +57,7 @@ pub(super) fn router(app: App, audience: Audience) -> Router {
         .route("/api/v1/upstreams/{upstream}", get(upstreams::upstream))
         .route("/api/v1/upstreams/{upstream}/backends/{backend}", get(upstreams::backend))
         .route("/api/v1/upstreams/{upstream}/backends/{backend}/probes", get(upstreams::probes))
+        .route("/api/v1/upstreams/{upstream}/backends/{backend}/backtest", get(upstreams::replay))
         .route("/api/v1/upstreams/{upstream}/backends/{backend}/drain", order(upstreams::drain))
         .route("/api/v1/upstreams/{upstream}/backends/{backend}/undrain", order(upstreams::undrain))
         .fallback(not_found)

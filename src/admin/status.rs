@@ -11,7 +11,7 @@ use super::{
     observed::{Shown, seconds_between, tier},
     rates::Totals,
 };
-use crate::{control::Status, upstream::Tier};
+use crate::{config::plan::HealthCheck, control::Status, health::Detection, upstream::Tier};
 
 /// The gateway, as its operator wants to see it.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -100,8 +100,27 @@ pub struct UpstreamStatus {
     /// What is said of its health check, while every backend fails it since it was edited.
     #[serde(default)]
     pub suspicion: Option<String>,
+    /// How long its health checks take at worst; null without checks.
+    #[serde(default)]
+    pub detection: Option<DetectionStatus>,
     /// Its backends in the order of the file, then those that were removed and finish their requests.
     pub backends: Vec<BackendStatus>,
+}
+
+/// How long health checks take at worst.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+pub struct DetectionStatus {
+    /// Until a backend that has died is out, in seconds.
+    pub out_s: f64,
+    /// Until one that is well again is back, in seconds.
+    pub back_s: f64,
+}
+
+impl DetectionStatus {
+    pub(super) fn of(checks: &[HealthCheck]) -> Option<Self> {
+        let Detection { out, back } = Detection::of(checks)?;
+        Some(Self { out_s: out.as_secs_f64(), back_s: back.as_secs_f64() })
+    }
 }
 
 /// A backend.
@@ -270,6 +289,7 @@ impl UpstreamStatus {
             total: observed.total(),
             last_change: changes.map(|change| change.at).max().map(|at| at.to_string()),
             suspicion: observed.suspicion(),
+            detection: DetectionStatus::of(&observed.view.plan.health.checks),
             backends: observed.rows().map(|row| BackendStatus::of(row, now, instant, rates)).collect(),
         }
     }

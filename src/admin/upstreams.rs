@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::{
     body::Body,
-    extract::{FromRequestParts, Path, Request, State},
+    extract::{FromRequestParts, Path, Query, Request, State, rejection::QueryRejection},
     response::{IntoResponse, Response},
 };
 use http::{StatusCode, header, request::Parts};
@@ -13,6 +13,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 
 use super::{
     BackendDocument, Now, Observed, Problem, Row, UpstreamStatus,
+    backtest::{Asked, backtest},
     router::{App, JSON, answer, document},
     why,
 };
@@ -51,6 +52,25 @@ pub(super) async fn probes(State(app): State<App>, Named(names): Named<(String, 
     answer(app, move |_, now| match find(now, &names) {
         Ok((_, row)) => document(StatusCode::OK, JSON, &why::probes(&row.record())),
         Err(problem) => problem.into_response(),
+    })
+    .await
+}
+
+pub(super) async fn replay(
+    State(app): State<App>,
+    Named(names): Named<(String, String)>,
+    asked: Result<Query<Asked>, QueryRejection>,
+) -> Response {
+    let asked = match asked {
+        Ok(Query(asked)) => asked,
+        Err(why) => return Problem::bad_request(format!("The query: {}.", why.body_text())).into_response(),
+    };
+    answer(app, move |_, now| {
+        let found = find(now, &names).and_then(|(observed, row)| backtest(observed, &row, &asked));
+        match found {
+            Ok(documents) => document(StatusCode::OK, JSON, &documents),
+            Err(problem) => problem.into_response(),
+        }
     })
     .await
 }
@@ -256,7 +276,7 @@ impl Problem {
         Self { status: StatusCode::NOT_FOUND, reason, detail: detail + &hint }
     }
 
-    fn conflict(reason: &'static str, detail: &str) -> Self {
+    pub(super) fn conflict(reason: &'static str, detail: &str) -> Self {
         Self { status: StatusCode::CONFLICT, reason, detail: detail.to_owned() }
     }
 }

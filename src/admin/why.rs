@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Now, Observed, Row, observed::seconds_between};
+use super::{DetectionStatus, Now, Observed, Row, observed::seconds_between};
 use crate::{
     base::{Timestamp, duration::Written},
     config::plan::{HealthCheck, ProbeKind},
@@ -58,6 +58,9 @@ pub struct BackendDocument {
     pub spared: Option<String>,
     /// What its requests say.
     pub live: LiveStatus,
+    /// How long its health checks take at worst; null without checks.
+    #[serde(default)]
+    pub detection: Option<DetectionStatus>,
     /// Its health checks.
     pub checks: Vec<CheckStatus>,
     /// Its last probes, the newest first.
@@ -191,6 +194,7 @@ impl BackendDocument {
             suspicion: observed.suspicion(),
             spared: record.spared.clone(),
             live: LiveStatus::of(&row),
+            detection: DetectionStatus::of(&observed.view.plan.health.checks),
             checks: health.checks.iter().map(CheckStatus::of).collect(),
             probes: probes(&record),
             changes: changes(&record),

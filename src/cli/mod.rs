@@ -53,7 +53,10 @@ fn answer(command: Command) -> Result<ExitCode, Trouble> {
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::check(&args),
         Command::Status(args) => status(&args),
-        Command::Why(args) => ask(&args.gateway, |gateway, out| why::why(gateway, &args.backend, form(args.json), out)),
+        Command::Why(args) => ask(&args.gateway, |gateway, out| match args.trial.is_empty() {
+            true => why::why(gateway, &args.backend, form(args.json), out),
+            false => why::backtest(gateway, &args.backend, &args.trial, form(args.json), out),
+        }),
         Command::Events(args) => {
             let query = EventsQuery { since: args.since.as_deref(), follow: args.follow, form: form(args.json) };
             ask(&args.gateway, |gateway, out| events::events(gateway, &query, out))

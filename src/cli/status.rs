@@ -3,14 +3,14 @@
 //! The exit codes are a contract: 0, or 1 where `--exit-code` was asked for and an upstream has no eligible backend, or 2 where no
 //! gateway answered ([`Unanswered`]).
 
-use std::{fmt::Write as _, io::Write, time::Duration};
+use std::{collections::BTreeMap, fmt::Write as _, io::Write, time::Duration};
 
 use super::{
     ask::{Gateway, JSON, Unanswered},
     print::aligned,
 };
 use crate::{
-    admin::{BackendStatus, DrainStatus, Recent, StatusDocument, UpstreamStatus},
+    admin::{BackendStatus, DetectionStatus, DrainStatus, Recent, StatusDocument, UpstreamStatus},
     base::duration::Elapsed,
     telemetry::Printable,
 };
@@ -73,6 +73,7 @@ pub(super) fn render(document: &StatusDocument) -> String {
     let mut out = headline(document) + "\n" + &aligned(&rows);
     out.push_str(&certificates(document));
     out.push_str(&refusal(document));
+    out.push_str(&detections(document));
     out.push_str(&suspicions(document));
     out.push_str(&summary(document));
     out
@@ -204,6 +205,25 @@ fn refusal(document: &StatusDocument) -> String {
 }
 
 /// Checks that may be wrong themselves.
+/// How long health checks take at worst: a line for all upstreams for which it is the same.
+fn detections(document: &StatusDocument) -> String {
+    const NAMED: usize = 4;
+    let mut alike: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    for upstream in &document.upstreams {
+        let Some(DetectionStatus { out_s, back_s }) = upstream.detection else { continue };
+        let times =
+            format!("a dead backend is out after {out_s:.1}s at most, one that is well again back after {back_s:.1}s");
+        alike.entry(times).or_default().push(&upstream.name);
+    }
+    let line = |(times, names): (&String, &Vec<&str>)| {
+        let more = names.len().saturating_sub(NAMED);
+        let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+        let named = names.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");
+        format!("{}{more}: {times}\n", Printable(&named))
+    };
+    alike.iter().map(line).collect()
+}
+
 fn suspicions(document: &StatusDocument) -> String {
     let told = document.upstreams.iter().filter_map(|upstream| upstream.suspicion.as_deref());
     told.map(|told| format!("SUSPECT check: {}\n", Printable(told))).collect()
@@ -311,6 +331,7 @@ mod tests {
                 {
                     "name": "orders", "status": "degraded", "checked": true, "tier": "primary",
                     "up": 2, "eligible": 2, "total": 3, "last_change": "2026-11-22T12:01:07.000000Z",
+                    "detection": { "out_s": 17.0, "back_s": 15.0 },
                     "backends": [
                         backend("10.0.1.11:9001", "up", days, "200 in 3 ms", &recent(212.3, 0.0, 18.2), 7),
                         backend("big", "down", 161, "connect refused ×9", &idle, 0),

@@ -3,13 +3,13 @@
 use std::{fmt::Write as _, io::Write};
 
 use super::{
-    ask::{Gateway, JSON, Unanswered},
+    ask::{Gateway, JSON, Unanswered, encoded},
     named::Named,
     print::aligned,
     status::{Form, clock, day, elapsed, millis},
 };
 use crate::{
-    admin::{BackendDocument, ChangeStatus, DrainStatus, ProbeStatus},
+    admin::{BackendDocument, BacktestDocument, ChangeStatus, DetectionStatus, DrainStatus, ProbeStatus},
     base::Timestamp,
     telemetry::Printable,
 };
@@ -27,6 +27,43 @@ pub(super) fn why(gateway: &Gateway, typed: &str, form: Form, out: &mut dyn Writ
         Form::Table => out.write_all(render(&document, Timestamp::now()).as_bytes()),
     };
     written.and_then(|()| out.flush()).map(|()| 0).map_err(Unanswered::Output)
+}
+
+/// Shows what other thresholds would have made of a backend's probes. Returns the exit code.
+///
+/// # Errors
+/// There is no such backend, a field cannot be tried, or no answer, or the output is gone.
+pub(super) fn backtest(
+    gateway: &Gateway,
+    typed: &str,
+    trial: &[String],
+    form: Form,
+    out: &mut dyn Write,
+) -> Result<u8, Unanswered> {
+    let named = Named::find(gateway, typed)?;
+    let fields: Vec<String> = trial.iter().map(|field| query(field)).collect::<Result<_, _>>()?;
+    let answer = gateway.get(&format!("{}/backtest?{}", named.path(), fields.join("&")), JSON)?;
+    let documents: Vec<BacktestDocument> = gateway.parse(&answer)?;
+    let line =
+        |document: &BacktestDocument| format!("{}: {}\n", Printable(&document.check), Printable(&document.words));
+    let written = match form {
+        Form::Json => out.write_all(&answer),
+        Form::Table => out.write_all(documents.iter().map(line).collect::<String>().as_bytes()),
+    };
+    written.and_then(|()| out.flush()).map(|()| 0).map_err(Unanswered::Output)
+}
+
+/// `FIELD=VALUE` as a part of a query.
+fn query(field: &str) -> Result<String, Unanswered> {
+    const FIELDS: [&str; 4] = ["check", "healthy_after", "timeout", "unhealthy_after"];
+    match field.split_once('=') {
+        Some((name, value)) if FIELDS.contains(&name) => Ok(format!("{name}={}", encoded(value))),
+        _ => Err(Unanswered::No(format!(
+            "`{}` cannot be tried; write one of {}, like unhealthy_after=5",
+            Printable(field),
+            FIELDS.join(", ")
+        ))),
+    }
 }
 
 /// For people, at a moment.
@@ -78,6 +115,9 @@ fn facts(document: &BackendDocument, today: &Today) -> Vec<(&'static str, String
         facts.push(("traffic", told));
     }
     facts.extend(document.checks.iter().map(|check| ("check", check.asks.clone())));
+    if let Some(DetectionStatus { out_s, back_s }) = document.detection {
+        facts.push(("detects", format!("out after {out_s:.1}s at most, back after {back_s:.1}s")));
+    }
     facts
 }
 

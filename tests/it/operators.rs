@@ -275,3 +275,53 @@ fn events_are_followed_past_a_restart_and_each_is_heard_once() {
     assert!(follower.err.lock().unwrap().contains("answers again"));
     assert_eq!(follower.has_heard(is_drained), 1);
 }
+
+#[test]
+fn other_thresholds_are_tried_on_the_probes_on_record() {
+    let backend = Backend::start();
+    let health = "health: { active: { path: /healthz, interval: 100ms, interval_changing: 20ms, timeout: 90ms, unhealthy_after: 1 } }";
+    let gateway = gateway(&[&backend], health);
+    gateway.await_backend(backend.address(), "up");
+    let seen = |state: &str| gateway.events(|event| event["to"] == state).len();
+    for outage in 1..=3 {
+        backend.feel(false);
+        eventually("it is out", || seen("down") == outage);
+        backend.feel(true);
+        eventually("it is back", || seen("up") == outage + 1);
+    }
+    let tried = ann(&gateway, &["why", &name(&backend), "--try", "unhealthy_after=1000"]);
+    assert_eq!(tried.code, Some(0));
+    assert!(tried.text().starts_with("http /healthz: over "), "{}", tried.text());
+    assert!(tried.text().contains("out never instead of 3 times"), "{}", tried.text());
+    let refused = ann(&gateway, &["why", &name(&backend), "--try", "interval=5s"]);
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.err.contains("cannot be tried"), "{}", refused.err);
+    let path = format!("/api/v1/upstreams/up/backends/{}/backtest?unhealthy_after=x", backend.address());
+    assert_eq!(gateway.ask_admin(&path).fault(), (400, "bad_request".to_owned()));
+}
+
+#[test]
+fn a_check_asks_every_backend_once_where_that_is_wanted() {
+    let (alive, (dead, _socket)) = (Backend::start(), refusing());
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tidegate.yaml");
+    let health = "health: { active: [{ path: /healthz }, { type: tcp }] }";
+    let check = |backends: &[SocketAddr], arguments: &[&str]| {
+        std::fs::write(&file, format!("listen: 8080\n{}", upstream(backends, health))).unwrap();
+        let program = Program::new(env!("CARGO_BIN_EXE_tidegate"));
+        program.args(["check", file.to_str().unwrap()]).args(arguments).run()
+    };
+    let quiet = check(&[alive.address()], &[]);
+    assert!(quiet.code == Some(0) && quiet.text().contains("nothing was contacted"), "{}", quiet.text());
+    assert_eq!(alive.connections(), 0);
+    let fit = check(&[alive.address()], &["--probe"]);
+    assert!(fit.code == Some(0) && fit.text().ends_with("1 of 1 backend is fit\n"), "{}", fit.text());
+    assert_eq!((alive.probes(), alive.connections()), (1, 2));
+    let half = check(&[alive.address(), dead], &["--probe"]);
+    assert!(half.code == Some(1) && half.text().ends_with("1 of 2 backends are fit\n"), "{}", half.text());
+    assert!(half.text().contains("connect refused"), "{}", half.text());
+    let json = check(&[dead], &["--probe", "--format", "json"]);
+    let lines: Vec<Value> = json.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 2);
+    assert_eq!((&lines[0]["verdict"], &lines[0]["reason"]), (&"down".into(), &"connect_refused".into()));
+}
