@@ -88,7 +88,7 @@ fn a_fenced_name_stays_in_its_place() {
         ("annotate_snippets", &["config/diagnostics"]),
         ("prometheus_client", &["telemetry"]),
         ("hyper::server", &["server", "admin", "cli/demo", "health/probe/tests.rs"]),
-        ("hyper::client", &["upstream", "health/probe", "control/webhook", "cli"]),
+        ("hyper::client", &["upstream", "health/probe", "control/webhook.rs", "cli"]),
         ("rustls", &["tls"]),
         ("x509_cert", &["tls"]),
         ("std::env::var", &["cli", "config/tests.rs"]),
