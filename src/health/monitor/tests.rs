@@ -7,16 +7,19 @@ use std::{
         atomic::{AtomicUsize, Ordering::SeqCst},
         mpsc::{Receiver, sync_channel},
     },
+    time::Duration,
 };
 
 use http::HeaderValue;
+use tokio::time::Instant;
 
 use super::*;
 use crate::{
     base::{Name, Percent, Timestamp},
     config::plan::{Balance, Health, HealthCheck, Host, HostHeader, ProbeKind},
     health::{BackendView, Kind},
-    upstream::{Backend, Lease, Tier},
+    telemetry::Event,
+    upstream::{Backend, Eligible, Lease, Slot, Tier, Verdict},
 };
 
 #[derive(Clone, Copy, PartialEq)]

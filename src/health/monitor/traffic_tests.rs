@@ -1,5 +1,9 @@
 //! Live traffic, operators and several checks beside the probes, in virtual time.
 
+use std::time::Duration;
+
+use tokio::time::Instant;
+
 use super::{
     super::{Detection, Thresholds, Trial},
     tests::{
@@ -9,10 +13,11 @@ use super::{
     *,
 };
 use crate::{
-    base::Timestamp,
-    config::plan::{FailureRatio, Health, HealthCheck},
+    base::{Percent, Timestamp},
+    config::plan::{FailureRatio, Health, HealthCheck, Passive, WhenOut},
+    health::Source,
     telemetry::WorkerId,
-    upstream::Tier,
+    upstream::{Evidence, Tier, Verdict},
 };
 
 const WORKER: WorkerId = WorkerId(0);
