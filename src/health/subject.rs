@@ -375,7 +375,9 @@ impl Subject {
         let sooner = self.inquiries.iter().enumerate().filter_map(|(index, inquiry)| {
             let check = inquiry.question().check();
             let soon = inquiry.began.map_or(now, |began| now.max(began + check.interval_changing));
-            (check.probe_on_doubt && inquiry.due > soon).then_some((index, soon))
+            // A probe that traffic has put off may be due for long. One that is under way is called off, which costs little.
+            let is_put_off = || check.interval_with_traffic.is_some() && inquiry.machine.verdict().is_fit();
+            (check.probe_on_doubt && (inquiry.due > soon || is_put_off())).then_some((index, soon))
         });
         if self.is_leaving() { Vec::new() } else { sooner.collect() }
     }

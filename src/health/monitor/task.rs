@@ -114,7 +114,8 @@ impl<A: Ask> Task<A> {
         shifts.extend(leaving.filter_map(|(_, subject)| subject.dismiss(generation)));
         if self.edit.plan.health.passive.is_none() {
             let detail = || "live traffic says nothing any more".to_owned();
-            shifts.extend(self.subjects.values_mut().filter_map(|subject| subject.readmit("time_over", detail())));
+            let ejected = self.subjects.values_mut().filter(|subject| subject.member().backend.condition().is_ejected);
+            shifts.extend(ejected.filter_map(|subject| subject.readmit("time_over", detail())));
         }
         self.publish(shifts);
         self.show();

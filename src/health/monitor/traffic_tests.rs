@@ -205,6 +205,17 @@ async fn a_failed_request_is_a_reason_to_probe_at_once() {
     assert!(probes[0] - doubted <= Duration::from_millis(1_100), "{probes:?}");
     assert_eq!(bench.backend("b1").verdict, Verdict::Down);
 
+    let lazy = HealthCheck { interval_with_traffic: Some(Duration::from_secs(600)), ..check() };
+    let bench = start(health(&[lazy], passive()), &both);
+    for _ in 0..30 {
+        succeed(&both[0], 1);
+        seconds(1.0).await;
+    }
+    let (before, doubted) = (bench.probes(1).len(), Instant::now());
+    fail(&bench, &both[0], 1).await;
+    seconds(1.0).await;
+    assert!(bench.probes(1)[before] - doubted <= Duration::from_millis(10), "traffic had put it off");
+
     let quiet = HealthCheck { probe_on_doubt: false, ..check() };
     let bench = start(health(&[quiet], passive()), &both);
     seconds(30.0).await;
