@@ -159,17 +159,17 @@ impl Exchange {
 
     /// When a tunnel to this backend shall end: never, at once where its backend is cut, or some time after its route or its backend
     /// has gone.
-    pub(super) fn ends_by(&self, member: &Member, doomed: Option<Instant>) -> Option<Instant> {
+    pub(super) fn ends_by(&self, member: &Member, doomed: Option<Instant>, now: Instant) -> Option<Instant> {
         let known = member.backend.condition();
         if known.is_cut {
-            return Some(Instant::now());
+            return Some(now);
         }
-        let now = self.gateway.pin();
-        let is_routed = self.route.get().is_some_and(|route| now.snapshot.routes.contains_key(&route.plan.name));
+        let pinned = self.gateway.pin();
+        let is_routed = self.route.get().is_some_and(|route| pinned.snapshot.routes.contains_key(&route.plan.name));
         if is_routed && !known.is_removed {
             return None;
         }
-        Some(doomed.unwrap_or_else(|| Instant::now() + now.snapshot.plan.shutdown.timeout))
+        Some(doomed.unwrap_or_else(|| now + pinned.snapshot.plan.shutdown.timeout))
     }
 
     pub(super) fn worker(&self) -> WorkerId {

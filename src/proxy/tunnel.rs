@@ -124,7 +124,7 @@ async fn due(exchange: &Exchange, lease: &Lease, moved: &Cell<Instant>) -> End {
         if !limit.is_zero() && now.saturating_duration_since(moved.get()) >= limit {
             return End::Silent;
         }
-        doomed = exchange.ends_by(lease.member(), doomed);
+        doomed = exchange.ends_by(lease.member(), doomed, now);
         if doomed.is_some_and(|deadline| deadline <= now) {
             return End::Cut;
         }

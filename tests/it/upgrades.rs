@@ -444,3 +444,52 @@ fn a_real_server_and_a_real_client_talk_through_it() {
     let said = crate::support::python("websocket_client.py", &[&url]);
     assert_eq!(said.trim(), "all echoed", "{said}");
 }
+
+#[test]
+fn a_drain_leaves_tunnels_until_its_deadline() {
+    let (leaves, stays) = (echo(), echo());
+    let config = |backends: &[SocketAddr]| {
+        format!("workers: 1\nadmin: {{ bind: \"127.0.0.1:0\" }}\n{}", crate::support::upstream(backends, ""))
+    };
+    let gateway = Gateway::start(config(&[leaves.address(), stays.address()]));
+    let mut tunnels = [open(gateway.address()), open(gateway.address())];
+    let order = |body: &str| {
+        let path = format!("/api/v1/upstreams/up/backends/{}/drain", leaves.address());
+        let (host, length) = (gateway.admin(), body.len());
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+        );
+        assert_eq!(Client::connect(host).send(request).response().status(), 200);
+    };
+    order("{}");
+    tunnels.iter_mut().for_each(|tunnel| says(tunnel, "still here"));
+    order(r#"{ "deadline": "200ms" }"#);
+    let open_at = |backend: &Backend| backend.open();
+    eventually("the tunnel is cut", || open_at(&leaves) == 0);
+    assert_eq!(stays.open(), 1);
+    let answers = tunnels.each_mut().map(|tunnel| tunnel.send("alive").try_read(&mut [0; 5]).is_some());
+    assert_eq!(answers.into_iter().filter(|answered| *answered).count(), 1);
+}
+
+#[test]
+fn a_tunnel_ends_with_the_fitness_of_its_backend_where_that_is_said() {
+    for (when_out, is_cut) in [("close", true), ("keep", false)] {
+        let backend = echo();
+        let health = format!(
+            "health: {{ active: {{ path: /healthz, interval: 100ms, interval_changing: 20ms, timeout: 90ms }}, when_out: {when_out} }}"
+        );
+        let gateway = Gateway::start(route(&[backend.address()], &health));
+        gateway.await_backend(backend.address(), "up");
+        let mut tunnel = open(gateway.address());
+        backend.feel(false);
+        gateway.await_backend(backend.address(), "down");
+        if is_cut {
+            eventually("the tunnel is cut", || tunnel.send("alive").try_read(&mut [0; 5]).is_none());
+        } else {
+            // For longer than it takes to look whether a tunnel should end.
+            let probes = backend.probes();
+            eventually("time has passed", || backend.probes() > probes + 20);
+            says(&mut tunnel, "still here");
+        }
+    }
+}
