@@ -207,3 +207,12 @@ fn no_verdict_is_lost_over_reloads() {
     assert_eq!(changes.len(), 3, "of {known}: {changes:?}");
     assert!(sick.requests().iter().all(|request| request.target() == "/probe"));
 }
+
+#[test]
+fn a_path_that_nobody_knows_is_told_at_once() {
+    let [a, b] = [(); 2].map(|()| sick(|peer| peer.respond("404 Not Found", "what?")));
+    let gateway = Gateway::start(route(&[a.address(), b.address()], HEALTH));
+    let told = gateway.await_event("doubt", |event| event["reason"] == "probe_path");
+    let words = "every backend of `/*` answers its first probe with 404: is the path right?";
+    assert_eq!(told["detail"], words);
+}

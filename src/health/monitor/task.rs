@@ -390,6 +390,20 @@ impl<A: Ask> Task<A> {
     fn close_first_round(&self) {
         if !*self.first_round.borrow() && self.subjects.values().all(Subject::is_answered) {
             self.first_round.send_replace(true);
+            self.doubt_path();
+        }
+    }
+
+    /// Says where everybody answers the first probe as one does who has never heard of it.
+    fn doubt_path(&self) {
+        let is_unknown = |subject: &Subject| {
+            let record = subject.timeline().read();
+            record.recent.back().is_some_and(|probe| !probe.outcome.kind.is_fit() && probe.outcome.status == Some(404))
+        };
+        if !self.subjects.is_empty() && self.subjects.values().all(is_unknown) {
+            let name = &self.edit.plan.name;
+            let detail = format!("every backend of `{name}` answers its first probe with 404: is the path right?");
+            self.prober.events.emit(Event::Warning { what: "probe_path", detail });
         }
     }
 }
