@@ -57,11 +57,22 @@ pub struct Replayed {
 
 /// Replays each health check of a backend, or the one that is asked about.
 pub(super) fn backtest(observed: &Observed, row: &Row<'_>, asked: &Asked) -> Result<Vec<BacktestDocument>, Problem> {
-    let timeout = asked.timeout.as_deref().map(shorter).transpose()?;
+    let timeout = asked.timeout.as_deref().map(time).transpose()?;
+    for (field, value) in [("healthy_after", asked.healthy_after), ("unhealthy_after", asked.unhealthy_after)] {
+        if value.is_some_and(|value| !(1..=1_000).contains(&value)) {
+            return Err(Problem::bad_request(format!("`{field}` is from 1 to 1000.")));
+        }
+    }
     let checks = &observed.view.plan.health.checks;
     let meant = |check: &&HealthCheck| asked.check.as_ref().is_none_or(|name| *check.name == **name);
     let view =
         row.view.ok_or_else(|| Problem::conflict("no_address", "Its name has no address: it was never asked."))?;
+    let is_longer = |check: &&HealthCheck| timeout.is_some_and(|timeout| timeout > check.timeout);
+    if let Some(check) = checks.iter().filter(meant).find(is_longer) {
+        let detail =
+            format!("`timeout` is longer than that of `{}`: what was not waited for is not known.", check.name);
+        return Err(Problem::bad_request(detail));
+    }
     let replay = |check: &HealthCheck| {
         let present = Thresholds::from(check);
         let thresholds = Thresholds {
@@ -78,7 +89,7 @@ pub(super) fn backtest(observed: &Observed, row: &Row<'_>, asked: &Asked) -> Res
     }
 }
 
-fn shorter(text: &str) -> Result<Duration, Problem> {
+fn time(text: &str) -> Result<Duration, Problem> {
     let wrong = |why| Problem::bad_request(format!("`timeout: {}` {why}; write 500ms or 2s.", text.escape_debug()));
     duration::parse(text).map_err(|why| wrong(why.to_string()))
 }

@@ -10,6 +10,7 @@ use axum::{
 use http::{StatusCode, header, request::Parts};
 use http_body_util::{BodyExt as _, Limited};
 use serde::{Deserialize, de::DeserializeOwned};
+use tokio::time::timeout;
 
 use super::{
     BackendDocument, Now, Observed, Problem, Row, UpstreamStatus,
@@ -234,6 +235,9 @@ impl Row<'_> {
     }
 }
 
+/// How long an order may take to come.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// The most that an order may take, in bytes.
 const LARGEST: usize = 4 * 1024;
 
@@ -260,7 +264,11 @@ fn is_json(head: &Parts) -> bool {
 }
 
 async fn whole(body: Body) -> Result<bytes::Bytes, Problem> {
-    match Limited::new(body, LARGEST).collect().await {
+    let Ok(read) = timeout(PATIENCE, Limited::new(body, LARGEST).collect()).await else {
+        let detail = "The body did not come in time.".to_owned();
+        return Err(Problem { status: StatusCode::REQUEST_TIMEOUT, reason: "too_slow", detail });
+    };
+    match read {
         Ok(body) => Ok(body.to_bytes()),
         Err(why) if why.is::<http_body_util::LengthLimitError>() => {
             let detail = format!("An order is no longer than {LARGEST} bytes.");

@@ -140,8 +140,8 @@ pub(super) struct WhyArgs {
     pub(super) backend: String,
     #[command(flatten)]
     pub(super) gateway: GatewayArgs,
-    /// Say what its probes on record would have come to with another value of a field of its health check: healthy_after, unhealthy_after, or a
-    /// shorter timeout; may be given several times
+    /// Say what its probes on record would have come to with another value of a field of its health check: healthy_after,
+    /// unhealthy_after, or a shorter timeout; check=NAME picks one of several; may be given several times
     #[arg(long = "try", value_name = "FIELD=VALUE")]
     pub(super) trial: Vec<String>,
     /// Print the document as the gateway sends it

@@ -40,8 +40,8 @@ use crate::{
 /// The exit code when connections had to be cut.
 const CUT: u8 = 4;
 
-/// Probes under way at once.
-const MAX_PROBES: usize = 256;
+/// Probes under way at once; of one upstream, a quarter of them.
+const MAX_PROBES: usize = 1_024;
 
 /// Passwords that may wait to be verified.
 const MAX_PASSWORDS: usize = 256;

@@ -55,7 +55,7 @@ pub struct Told {
     pub delivered: AtomicU64,
     /// Every attempt failed, or the receiver does not want it.
     pub failed: AtomicU64,
-    /// There was no time: 500 others came before it could be told.
+    /// There was no time: 500 others came before it could be looked at, wanted or not.
     pub lost: AtomicU64,
 }
 
@@ -120,7 +120,8 @@ impl Teller {
         let mut last = *newest.borrow_and_update();
         // Until the log is gone, and the process with it.
         while newest.changed().await.is_ok() {
-            for recorded in self.log.since(last) {
+            // One at a time: what waits meanwhile is the log's, which keeps the newest.
+            while let Some(recorded) = self.log.next(last) {
                 self.told.lost.fetch_add(recorded.sequence.saturating_sub(last + 1), Relaxed);
                 last = recorded.sequence;
                 if self.wants(&recorded.event) {

@@ -51,6 +51,8 @@ struct Inquiry {
     began: Option<Instant>,
     due: Instant,
     probe: Option<AbortHandle>,
+    // It came with the last edit of health checks.
+    is_edited: bool,
 }
 
 /// A change of what is known of a backend. Where it is shown, there is an event to be told once the slice agrees with it.
@@ -166,12 +168,22 @@ impl Subject {
         })
     }
 
+    /// The checks that it has are those of before an edit.
+    pub(super) fn expect_edit(&mut self) {
+        self.inquiries.iter_mut().for_each(|inquiry| inquiry.is_edited = false);
+    }
+
     /// Takes its removal in: no probes, no new requests.
     pub(super) fn dismiss(&mut self, generation: u64) -> Option<Shift> {
         self.generation = generation;
         self.inquiries.iter_mut().for_each(Inquiry::stop);
         let detail = "removed from the configuration";
         self.decree(Source::Reload, "removed", detail, |known| known.is_removed = true)
+    }
+
+    /// Whether a probe is of a check that came with the last edit of health checks.
+    pub(super) fn is_edited(&self, check: usize) -> bool {
+        self.inquiries.get(check).is_some_and(|inquiry| inquiry.is_edited)
     }
 
     /// Takes the outcome of a probe in. One that brings it down changes nothing while `is_held`.
@@ -191,20 +203,23 @@ impl Subject {
         let is_settled = outcome.kind != Kind::Inconclusive && !inquiry.machine.is_pending();
         let said = self.said();
         let decides = is_settled && verdict == said;
-        let probe = Probe { check, generation: self.generation, outcome: Arc::clone(&outcome) };
-        self.timeline.probed(now.into_std(), probe, self.streaks(), decides);
+        let probe = Probe { check: check.clone(), generation: self.generation, outcome: Arc::clone(&outcome) };
+        let shown = self.named(&check, &outcome.detail);
+        self.timeline.probed(now.into_std(), probe, self.streaks(), decides.then_some(shown));
+        // Whoever passes a check that is not suspect any more is not taken out for having failed it before.
+        let is_held = is_held || outcome.kind.is_fit() && self.timeline.read().is_held;
         let is_held = is_held && said == Verdict::Down && self.member.backend.verdict().is_fit();
         self.hold(is_held);
-        let shift = if is_held { None } else { self.follow(&outcome, transition) };
+        let shift = if is_held { None } else { self.follow(&check, &outcome, transition) };
         Some(Heard { shift, next: began + pause })
     }
 
     /// What was held back is in force: the check is not suspect, or traffic fails as well.
     pub(super) fn release(&mut self) -> Option<Shift> {
-        self.hold(false);
         let record = self.timeline.read();
-        let outcome = Arc::clone(&record.recent.back()?.outcome);
-        self.follow(&outcome, None)
+        let last = record.recent.back().filter(|probe| !probe.outcome.kind.is_fit())?;
+        self.hold(false);
+        self.follow(&last.check, &last.outcome, None)
     }
 
     fn hold(&self, is_held: bool) {
@@ -214,7 +229,7 @@ impl Subject {
     }
 
     /// Makes what the checks say the verdict.
-    fn follow(&mut self, outcome: &Outcome, transition: Option<Transition>) -> Option<Shift> {
+    fn follow(&mut self, check: &Name, outcome: &Outcome, transition: Option<Transition>) -> Option<Shift> {
         let said = self.said();
         let before = self.member.backend.verdict();
         if said == before {
@@ -224,7 +239,13 @@ impl Subject {
             Some(transition) => why(&transition, outcome),
             None => outcome.detail.clone(),
         };
+        let detail = self.named(check, &detail);
         self.shift(Source::Active, outcome.reason, detail, |known| known.verdict = said)
+    }
+
+    /// What one check says, and which it is, where there are several.
+    fn named(&self, check: &Name, detail: &str) -> String {
+        if self.inquiries.len() > 1 { format!("{check}: {detail}") } else { detail.to_owned() }
     }
 
     /// Takes it out on the word of live traffic.
@@ -262,14 +283,28 @@ impl Subject {
             (by, reason) => format!("drained by {by}: {reason}"),
         };
         self.timeline.note(|record| record.drain = Some(drain));
-        self.decree(source, "drained", &detail, |known| known.is_drained = true)
+        // Also where it was drained before: this is why it is now.
+        self.timeline.explain("drained", &detail);
+        self.shift(source, "drained", detail, |known| known.is_drained = true)
     }
 
     /// Ends a drain.
     pub(super) fn undrain(&mut self, source: Source, detail: String) -> Option<Shift> {
         (self.drain_ends, self.cut_due) = (None, None);
         self.timeline.note(|record| record.drain = None);
+        self.explain_by_last_probe();
         self.shift(source, "undrained", detail, |known| (known.is_drained, known.is_cut) = (false, false))
+    }
+
+    /// Without a drain it is what its checks say that it is.
+    fn explain_by_last_probe(&self) {
+        match self.timeline.read().recent.back() {
+            Some(probe) => {
+                self.timeline.explain(probe.outcome.reason, &self.named(&probe.check, &probe.outcome.detail))
+            }
+            None if self.inquiries.is_empty() => self.timeline.explain("unchecked", "no health check"),
+            None => {}
+        }
     }
 
     /// Ends what has ended by now: an ejection, a drain.
@@ -288,7 +323,9 @@ impl Subject {
             shifts.extend(self.shift(Source::Operator, "drained", detail, |known| known.is_cut = true));
         }
         if self.drain_ends.is_some_and(|ends| ends <= now) {
-            shifts.extend(self.undrain(Source::Operator, "the time of its drain is over".to_owned()));
+            let is_its_own = self.timeline.read().drain.as_ref().is_some_and(Drain::is_its_own);
+            let source = if is_its_own { Source::Backend } else { Source::Operator };
+            shifts.extend(self.undrain(source, "the time of its drain is over".to_owned()));
         }
         shifts
     }
@@ -471,7 +508,16 @@ impl Subject {
 impl Inquiry {
     fn new(line: Arc<Line>, verdict: Verdict) -> Self {
         let machine = Machine::new(Thresholds::from(line.question().check()), verdict);
-        Self { line, machine, answered: false, last: None, began: None, due: Instant::now(), probe: None }
+        Self {
+            line,
+            machine,
+            answered: false,
+            last: None,
+            began: None,
+            due: Instant::now(),
+            probe: None,
+            is_edited: true,
+        }
     }
 
     fn question(&self) -> &Question {

@@ -171,8 +171,8 @@ impl Timeline {
         history.get(check).map(|history| history.backtest(present, trial))
     }
 
-    /// Remembers a probe that a machine has taken in. It explains what is shown if it `decides`.
-    pub(super) fn probed(&self, now: Instant, probe: Probe, streaks: (u32, u32), decides: bool) {
+    /// Remembers a probe that a machine has taken in. `shown` are its words where it explains what is shown.
+    pub(super) fn probed(&self, now: Instant, probe: Probe, streaks: (u32, u32), shown: Option<String>) {
         let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
         let of_check = history.entry(probe.check.clone()).or_insert_with(|| History::new(now));
         of_check.record(now, probe.outcome.kind, probe.outcome.total);
@@ -180,11 +180,11 @@ impl Timeline {
         self.write(|record| {
             (record.good, record.bad) = streaks;
             let outcome = &probe.outcome;
-            if decides {
+            if let Some(shown) = shown {
                 record.reason = outcome.reason;
                 record.detail = match streaks.1 {
-                    0 | 1 => outcome.detail.clone(),
-                    bad => format!("{} ×{bad}", outcome.detail),
+                    0 | 1 => shown,
+                    bad => format!("{shown} ×{bad}"),
                 };
             }
             *record.probes.entry((outcome.kind, outcome.reason)).or_default() += 1;

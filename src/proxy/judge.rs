@@ -17,9 +17,13 @@ use crate::{
     upstream::{Evidence, Member},
 };
 
+/// What a backend may ask for: no drain is so short that it comes and goes with every response, none outlasts the day.
+const SHORTEST_DRAIN: Duration = Duration::from_secs(1);
+const LONGEST_DRAIN: Duration = Duration::from_secs(86_400);
+
 /// No response came. Faults that are not the backend's doing say nothing of it.
 pub(super) fn failed(worker: WorkerId, upstream: &Upstream, member: &Member, fault: Fault) {
-    if upstream.plan.health.passive.is_some() && fault.blame() == Blame::Backend {
+    if fault.blame() == Blame::Backend {
         tell(worker, upstream, member, Failure::new(fault.reason()));
     }
 }
@@ -37,8 +41,11 @@ pub(super) fn answered(
     if let Some(name) = &rules.drain_header
         && let Some(asked) = headers.remove(name)
     {
-        let lasts = asked.to_str().ok().and_then(|text| duration::parse(text).ok());
-        upstream.live.report(Evidence::AsksToDrain { slot: member.backend.slot(), lasts });
+        // What is not a time asks for nothing: it may be `false`.
+        if let Some(lasts) = asked.to_str().ok().and_then(|text| duration::parse(text).ok().or_else(|| seconds(text))) {
+            let (slot, lasts) = (member.backend.slot(), lasts.clamp(SHORTEST_DRAIN, LONGEST_DRAIN));
+            upstream.live.report(Evidence::AsksToDrain { slot, lasts });
+        }
     }
     let Some(reason) = what_is_wrong(rules, status, began) else { return false };
     let retry_after = values(headers, &RETRY_AFTER).next().and_then(|value| seconds(value.to_str().ok()?));
@@ -49,9 +56,7 @@ pub(super) fn answered(
 
 /// A response that was no failure so far was cut.
 pub(super) fn cut(worker: WorkerId, upstream: &Upstream, member: &Member) {
-    if upstream.plan.health.passive.is_some() {
-        tell(worker, upstream, member, Failure { is_answered: true, ..Failure::new(Fault::ResponseCut.reason()) });
-    }
+    tell(worker, upstream, member, Failure { is_answered: true, ..Failure::new(Fault::ResponseCut.reason()) });
 }
 
 fn what_is_wrong(rules: &Passive, status: StatusCode, began: Clock) -> Option<&'static str> {
@@ -61,7 +66,7 @@ fn what_is_wrong(rules: &Passive, status: StatusCode, began: Clock) -> Option<&'
     rules.slower_than.is_some_and(|limit| began.elapsed() > limit).then_some("slow")
 }
 
-/// `Retry-After` in seconds. As a date it is left alone: the backend's clock is not ours.
+/// Whole seconds, as `Retry-After` has them. As a date it is left alone: the backend's clock is not ours.
 fn seconds(text: &str) -> Option<Duration> {
     text.parse().ok().map(Duration::from_secs)
 }

@@ -56,7 +56,7 @@ pub enum Tier {
     Primary,
     /// Backups that are fit or unchecked, and what is left of the primaries, which cannot carry the traffic.
     Backup,
-    /// Those that live traffic speaks against, because no other is fit.
+    /// Those that live traffic speaks against as well, because without them there are too few, or none.
     Ejected,
     /// Those that no probe has answered for yet, because none is fit.
     Checking,
@@ -82,8 +82,8 @@ const LONGEST_ORDER: usize = 4_096;
 impl Eligible {
     /// Chooses the members that may get traffic.
     ///
-    /// The first of these sets that is not empty: fit members, tier by tier until they are `min_capacity` of the primaries; fit
-    /// ones that are ejected; those still `checking`; and, where `when_all_down` says so, everybody. A draining backend is in
+    /// The first of these sets that is not empty: fit members, tier by tier until they are `min_capacity` of the primaries; the same with
+    /// those that are ejected; those still `checking`; and, where `when_all_down` says so, everybody. A draining backend is in
     /// none of them. `ramp` is the part of its weight that a member has while it starts slowly.
     #[must_use]
     pub fn among(members: &[Member], health: &Health, ramp: impl Fn(&Member) -> Percent) -> Self {
@@ -125,10 +125,11 @@ fn choose<'a>(members: &'a [Member], health: &Health) -> (Tier, Vec<&'a Member>)
         known.iter().filter(|(_, condition)| belongs(condition)).map(|(member, _)| *member).collect()
     };
     let fit = those(&|known| known.is_free() && known.verdict.is_fit());
-    let decided = known.iter().filter(|(_, known)| !known.is_removed && known.verdict != Verdict::Checking);
+    // Whoever drains a backend wants to do without it.
+    let decided = known.iter().filter(|(_, known)| !known.is_draining() && known.verdict != Verdict::Checking);
     let primaries = decided.filter(|(member, _)| member.tier == 0).map(|(member, _)| u64::from(member.weight));
     let needed = primaries.sum::<u64>() * u64::from(health.min_capacity.basis_points());
-    let (carriers, capacity) = carriers(&fit, needed);
+    let (carriers, capacity) = carriers_of(&fit, needed);
     if !carriers.is_empty() && capacity >= needed {
         let has_backups = carriers.iter().any(|member| member.tier > 0);
         return (if has_backups { Tier::Backup } else { Tier::Primary }, carriers);
@@ -136,7 +137,11 @@ fn choose<'a>(members: &'a [Member], health: &Health) -> (Tier, Vec<&'a Member>)
     let ejected = those(&|known| known.is_ejected && !known.is_draining() && known.verdict.is_fit());
     let checking = those(&|known| known.is_free() && known.verdict == Verdict::Checking);
     let everybody = those(&|known| !known.is_draining());
+    // What live traffic says must not take what is needed: with those that it speaks against there may be enough.
+    let with_ejected = those(&|known| !known.is_draining() && known.verdict.is_fit());
+    let is_enough = carriers_of(&with_ejected, needed).1 >= needed;
     match (fit.is_empty(), health.when_all_down) {
+        (_, _) if !ejected.is_empty() && is_enough => (Tier::Ejected, with_ejected),
         (true, _) if !ejected.is_empty() => (Tier::Ejected, ejected),
         (true, _) if !checking.is_empty() => (Tier::Checking, checking),
         (_, WhenAllDown::TryAll) if !everybody.is_empty() => (Tier::TryAll, everybody),
@@ -146,7 +151,7 @@ fn choose<'a>(members: &'a [Member], health: &Health) -> (Tier, Vec<&'a Member>)
 }
 
 /// Fit members, tier by tier until they have what is needed, in the order of the file, and what they have: weight in basis points.
-fn carriers<'a>(fit: &[&'a Member], needed: u64) -> (Vec<&'a Member>, u64) {
+fn carriers_of<'a>(fit: &[&'a Member], needed: u64) -> (Vec<&'a Member>, u64) {
     let (mut last, mut capacity) = (None, 0);
     for tier in fit.iter().map(|member| member.tier).collect::<BTreeSet<u8>>() {
         let weights = fit.iter().filter(|member| member.tier == tier).map(|member| u64::from(member.weight));
@@ -328,6 +333,20 @@ mod tests {
         assert_eq!(seen([false, false, true, true], 51), (Tier::Backup, vec![2, 3]));
         assert_eq!(seen([false, false, true, true], 0), (Tier::Backup, vec![2]));
         assert_eq!(seen([true, false, false, false], 51), (Tier::TooFew, vec![]));
+
+        let health = Health { min_capacity: Percent::whole(60), ..Health::default() };
+        let both = verdicts([true, true, false, false]);
+        let known = Condition::new(Verdict::Up);
+        both[0].backend.set_condition(Condition { is_ejected: true, ..known });
+        let eligible = among(&both, &health);
+        assert_eq!(
+            (eligible.tier(), slots(&eligible)),
+            (Tier::Ejected, vec![0, 1]),
+            "traffic takes nothing that is needed"
+        );
+        both[0].backend.set_condition(Condition { is_drained: true, ..known });
+        let eligible = among(&both, &health);
+        assert_eq!((eligible.tier(), slots(&eligible)), (Tier::Primary, vec![1]), "an operator may");
     }
 
     proptest! {

@@ -16,8 +16,8 @@ pub enum Evidence {
     AsksToDrain {
         /// The backend.
         slot: Slot,
-        /// For how long, if it says so.
-        lasts: Option<Duration>,
+        /// For how long.
+        lasts: Duration,
     },
     /// A request has failed by its doing.
     Failed {

@@ -80,7 +80,7 @@ fn heads_that_take_too_long_eject() {
         peer.respond("200 OK", "slow")
     });
     let why = until_ejected(&bad, &gateway);
-    assert!(why.starts_with("failures: 3 failed requests in a row (200)"), "{why}");
+    assert!(why.starts_with("failures: 3 failed requests in a row (slow)"), "{why}");
 }
 
 #[test]

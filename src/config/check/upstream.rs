@@ -178,6 +178,7 @@ impl<'a> Check<'a> {
     /// Without those whose name is taken, which are reported.
     pub(super) fn distinct(&mut self, upstream: &Name, backends: Vec<(Backend, At<'a>)>) -> Vec<Backend> {
         let mut seen: HashMap<Name, At<'a>> = HashMap::new();
+        let mut addresses: HashMap<(Host, u16), (Name, At<'a>)> = HashMap::new();
         let mut distinct = vec![];
         for (backend, at) in backends {
             if let Some(first) = seen.get(&backend.name) {
@@ -188,6 +189,15 @@ impl<'a> Check<'a> {
                 continue;
             }
             seen.insert(backend.name.clone(), at);
+            let (name, address) = (backend.name.clone(), (backend.host.clone(), backend.port));
+            if let Some((first, first_at)) = addresses.get(&address) {
+                let message = format!("backends `{first}` and `{name}` are the same address");
+                let finding =
+                    self.finding(Code::SameName, at, message).label("delete one, or raise the other's weight");
+                self.report(finding.related(first_at.span(), "first here"));
+                continue;
+            }
+            addresses.insert(address, (name, at));
             self.backend_places.insert((upstream.clone(), backend.name.clone()), at);
             distinct.push(backend);
         }

@@ -16,7 +16,7 @@ pub(in crate::config) struct HealthSpec {
     pub(in crate::config) active: Option<Blocks<ActiveSpec>>,
     /// What live traffic says, or `none`. Default: five failures in a row take a backend out for a while.
     pub(in crate::config) passive: Option<ShortOr<PassiveShort, PassiveSpec>>,
-    /// While no backend is up: `fail` (503 at once) or `try_all`. Default `fail`.
+    /// While no backend is eligible, or too few for `min_capacity`: `fail` (503 at once) or `try_all`. Default `fail`.
     pub(in crate::config) when_all_down: Option<Written<WhenAllDown>>,
     /// The part of the primaries, by weight, that must be eligible for them to carry the traffic alone. Below it backups join, and
     /// where that is not enough, `when_all_down` says what happens. Default `0%`: the last one carries all.
@@ -57,7 +57,7 @@ pub(in crate::config) struct PassiveSpec {
     pub(in crate::config) max_ejected: Option<Written<Percent>>,
     /// Whether a backend that says `Retry-After` with a failure stays out for as long as it says, up to `max_eject_for`. Default `true`.
     pub(in crate::config) retry_after: Option<Written<Flag>>,
-    /// A field of responses by which a backend asks to be drained; its value is for how long, like `60s`. Clients do not see it.
+    /// A field of responses by which a backend asks to be drained; its value is for how long, like `60s`, from `1s` to `1d`. Clients do not see it.
     /// Default: none.
     pub(in crate::config) drain_header: Option<Written<Any>>,
 }

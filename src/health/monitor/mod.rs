@@ -45,17 +45,20 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Prober {
     permits: Arc<Semaphore>,
+    // Of one upstream.
+    share: usize,
     lines: Arc<Switchboard>,
     events: Events,
 }
 
 impl Prober {
-    /// At most `max_parallel` probes are under way at once, from 1; 256 is a good default. Waiting for a permit is not part of a
-    /// probe's deadline.
+    /// At most `max_parallel` probes are under way at once, from 1, and a quarter of them for one upstream: one whose backends all
+    /// hang leaves the others room. Waiting for a permit is not part of a probe's deadline.
     #[must_use]
     pub fn new(events: Events, max_parallel: usize) -> Self {
-        let permits = Arc::new(Semaphore::new(max_parallel.clamp(1, Semaphore::MAX_PERMITS)));
-        Self { permits, lines: Arc::default(), events }
+        let max_parallel = max_parallel.clamp(1, Semaphore::MAX_PERMITS);
+        let permits = Arc::new(Semaphore::new(max_parallel));
+        Self { permits, share: max_parallel.div_ceil(4), lines: Arc::default(), events }
     }
 
     /// Forgets lines that nobody uses any more. To be called now and then.
@@ -112,6 +115,7 @@ impl Monitor {
         let mut task = Task {
             ask: Arc::new(ask),
             prober: prober.clone(),
+            share: Arc::new(Semaphore::new(prober.share)),
             shared: Arc::clone(&shared),
             applied,
             first_round,

@@ -17,18 +17,20 @@ pub(super) struct Suspicion(Option<Raised>);
 #[derive(Debug)]
 struct Raised {
     told: Option<String>,
+    // Traffic went well while there was some.
+    went_well: bool,
     // When, and how many requests had gone well and how many had failed by then; the oldest is where the recent past starts.
     traffic: VecDeque<(Instant, u64, u64)>,
 }
 
 /// What counts as the recent past of traffic.
-const RECENT: Duration = Duration::from_secs(30);
+const RECENT: Duration = Duration::from_secs(10);
 
 impl Suspicion {
     /// The check was edited, and somebody was fit before.
     pub(super) fn raised(members: &[Member]) -> Self {
         let (good, bad) = count(members);
-        Self(Some(Raised { told: None, traffic: [(Instant::now(), good, bad)].into() }))
+        Self(Some(Raised { told: None, went_well: false, traffic: [(Instant::now(), good, bad)].into() }))
     }
 
     pub(super) const fn is_raised(&self) -> bool {
@@ -55,6 +57,7 @@ impl Suspicion {
     /// Keeps count of traffic. Returns what to say, once, when nobody is left who does not fail the check.
     pub(super) fn mind(&mut self, plan: &plan::Upstream, members: &[Member], do_all_fail: bool) -> Option<String> {
         let raised = self.0.as_mut()?;
+        raised.went_well = raised.traffic_goes_well(members);
         raised.count(members);
         if !do_all_fail || raised.told.is_some() {
             return None;
@@ -73,7 +76,8 @@ impl Raised {
         let (good, bad) = count(members);
         let (_, first_good, first_bad) = self.traffic.front().copied().unwrap_or((Instant::now(), good, bad));
         let (good, bad) = (good.saturating_sub(first_good), bad.saturating_sub(first_bad));
-        good > 0 && good > bad
+        // Where there is none now, nothing speaks against what it said before.
+        if good + bad == 0 { self.went_well } else { good > bad }
     }
 
     fn count(&mut self, members: &[Member]) {
@@ -93,8 +97,8 @@ impl Raised {
 fn count(members: &[Member]) -> (u64, u64) {
     let of = |member: &Member| {
         let metrics = member.backend.metrics();
-        let (requests, failures) = (metrics.requests(), metrics.failures());
-        (requests.saturating_sub(failures), failures)
+        let served: u64 = metrics.responses().iter().filter(|(code, _)| !code.is_server_error()).map(|(_, n)| n).sum();
+        (served, metrics.requests() - served)
     };
     members.iter().map(of).fold((0, 0), |(good, bad), (more_good, more_bad)| (good + more_good, bad + more_bad))
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Semaphore, mpsc, watch},
     task::{Id, JoinError, JoinSet},
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
@@ -38,6 +38,8 @@ pub(super) struct Inbox {
 pub(super) struct Task<A> {
     pub(super) ask: Arc<A>,
     pub(super) prober: Prober,
+    // Its part of the permits.
+    pub(super) share: Arc<Semaphore>,
     pub(super) shared: Arc<Shared>,
     pub(super) applied: watch::Sender<u64>,
     pub(super) first_round: watch::Sender<bool>,
@@ -91,6 +93,7 @@ impl<A: Ask> Task<A> {
         if self.edit.plan.health.checks != edit.plan.health.checks {
             let was_fit = self.edit.members.iter().any(|member| member.backend.verdict().is_fit());
             self.suspicion = if was_fit { Suspicion::raised(&self.edit.members) } else { Suspicion::default() };
+            self.subjects.values_mut().for_each(Subject::expect_edit);
         }
         self.edit = edit;
         let Edit { generation, .. } = self.edit;
@@ -145,7 +148,9 @@ impl<A: Ask> Task<A> {
         let subject = self.subjects.get_mut(&slot)?;
         let check = subject.expects(probe)?;
         self.shared.probe_durations.observe(answer.1.total);
-        self.suspicion.hear(answer.1.kind);
+        if subject.is_edited(check) {
+            self.suspicion.hear(answer.1.kind);
+        }
         let is_held = self.suspicion.holds(self.edit.plan.health.suspect_check, &self.edit.members);
         let Heard { shift, next } = subject.hear(now, probe, answer, is_held)?;
         self.schedule(slot, check, next);
@@ -167,9 +172,10 @@ impl<A: Ask> Task<A> {
         let Some(subject) = self.subjects.get_mut(&slot) else { return };
         let Some(line) = subject.line(check).cloned() else { return };
         let vouching = subject.vouching(check);
-        let (ask, permits) = (Arc::clone(&self.ask), Arc::clone(&self.prober.permits));
+        let (ask, share, permits) = (Arc::clone(&self.ask), Arc::clone(&self.share), Arc::clone(&self.prober.permits));
         let probe = self.probes.spawn(async move {
             let put = || async {
+                let _own = share.acquire().await.expect("the permits are never closed");
                 let _permit = permits.acquire().await.expect("the permits are never closed");
                 (Instant::now(), Arc::new(ask.ask(line.question()).await))
             };
@@ -189,11 +195,14 @@ impl<A: Ask> Task<A> {
         }
         let Some(rules) = self.edit.plan.health.passive.clone() else { return };
         match seen {
-            Evidence::AsksToDrain { lasts, .. } => self.drain_itself(slot, lasts.unwrap_or(rules.max_eject_for)),
+            Evidence::AsksToDrain { lasts, .. } => self.drain_itself(slot, lasts),
             Evidence::Failed { reason, status, retry_after, .. } => {
                 let failures = self.subjects.get(&slot).map_or(0, |subject| subject.member().backend.failures());
                 if failures >= rules.failures {
-                    let what = status.map_or_else(|| reason.replace('_', " "), |status| status.to_string());
+                    let what = match status.filter(|_| reason == "status") {
+                        Some(status) => status.to_string(),
+                        None => reason.replace('_', " "),
+                    };
                     let detail = format!("{failures} failed requests in a row ({what})");
                     self.eject(slot, &rules, retry_after.filter(|_| rules.retry_after), "failures", &detail);
                 }
@@ -368,6 +377,10 @@ impl<A: Ask> Task<A> {
             self.prober.events.emit(Event::Warning { what: "suspect_check", detail });
         }
         if self.shared.suspicion.load().as_deref() != self.suspicion.told() {
+            if self.suspicion.told().is_none() {
+                let detail = format!("the health check of `{}` is not suspect any more", plan.name);
+                self.prober.events.emit(Event::Process { stage: "check", detail });
+            }
             self.shared.suspicion.store(Arc::new(self.suspicion.told().map(str::to_owned)));
         }
         if !self.suspicion.holds(plan.health.suspect_check, members) {

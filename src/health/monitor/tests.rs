@@ -314,7 +314,7 @@ async fn probes_are_faster_while_a_verdict_is_pending() {
 #[tokio::test(start_paused = true)]
 async fn the_cap_holds_over_all_probes() {
     let ports: Vec<Member> = (1..=40).map(member).collect();
-    let bench = Bench::start_capped(8, Some(check()), &ports, &[]);
+    let bench = Bench::start_capped(32, Some(check()), &ports, &[]);
     for port in 1..=40 {
         bench.set(port, Hang);
     }

@@ -295,7 +295,7 @@ async fn a_backend_drains_itself_unless_it_is_the_last() {
     let bench = start(health(&[check()], passive()), &both);
     bench.monitor.first_round().await;
     let ask = |member: &Member| {
-        let (slot, lasts) = (member.backend.slot(), Some(Duration::from_secs(30)));
+        let (slot, lasts) = (member.backend.slot(), Duration::from_secs(30));
         bench.upstream.report(Evidence::AsksToDrain { slot, lasts });
     };
     ask(&both[0]);
@@ -351,7 +351,7 @@ async fn all_checks_must_pass() {
     assert_eq!(bench.upstream.eligible().tier(), Tier::Nobody);
     let b1 = bench.backend("b1");
     assert_eq!(b1.record.recent.back().map(|probe| probe.check.clone()).into_iter().count(), 1);
-    assert!(b1.record.detail.starts_with("connect refused"), "{}", b1.record.detail);
+    assert!(b1.record.detail.starts_with("second: connect refused"), "{}", b1.record.detail);
     // The check that fails is taken away: what is left says that both are fit.
     bench.update_plan(judged(health(&[check()], passive()), Duration::ZERO), &both).await;
     assert_eq!(bench.eligible(), [1, 2]);
@@ -422,8 +422,13 @@ async fn a_suspect_check_takes_nobody_out_while_traffic_goes_well() {
     // A reload that leaves the check alone does not end the hold.
     bench.update_plan(judged(health(std::slice::from_ref(&edited), passive()), Duration::ZERO), &both).await;
     assert_eq!(bench.eligible(), [1, 2]);
-    // Traffic has gone: nothing speaks against the check any more.
+    // Traffic has gone, and nothing has changed. When it comes back and fails, the check is right.
     seconds(40.0).await;
+    assert_eq!(bench.eligible(), [1, 2]);
+    for _ in 0..20 {
+        both.iter().for_each(|member| member.backend.metrics().record(WORKER, 500, Duration::from_millis(1)));
+        seconds(1.0).await;
+    }
     assert_eq!(bench.upstream.eligible().tier(), Tier::Nobody);
     bench.set(77, Pass);
     seconds(30.0).await;
@@ -446,9 +451,10 @@ async fn a_suspect_check_is_believed_once_somebody_passes_it() {
     }
     assert_eq!(bench.eligible(), [1, 2]);
     bench.set(2, Pass);
-    for _ in 0..20 {
+    for _ in 0..400 {
         both.iter().for_each(|member| succeed(member, 3));
-        seconds(1.0).await;
+        assert!(bench.eligible().contains(&2), "it is not taken out for having failed before");
+        seconds(0.05).await;
     }
     assert_eq!((bench.eligible(), bench.backend("b1").shown), (vec![2], "down"));
 }
@@ -543,4 +549,33 @@ async fn the_history_of_probes_is_there_for_a_backtest() {
     assert_eq!((found.present.times, found.trial.times), (1, 1));
     assert!(found.trial.lasted > found.present.lasted);
     assert_eq!(backend.timeline.backtest("other", present, hasty), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upstream_that_hangs_leaves_others_their_schedule() {
+    let hanging: Vec<Member> = (100..400).map(super::tests::member).collect();
+    let slow = HealthCheck { interval: Duration::from_secs(11), timeout: Duration::from_secs(10), ..check() };
+    let bench = Bench::start_plan(64, judged(health(&[slow], passive()), Duration::ZERO), &hanging, &[]);
+    (100..400).for_each(|port| bench.set(port, Hang));
+    let quick = HealthCheck { interval: Duration::from_millis(500), timeout: Duration::from_millis(200), ..check() };
+    let other = bench.another(judged(health(&[quick], passive()), Duration::ZERO), &members([1]));
+    seconds(60.0).await;
+    assert!(bench.probes(1).len() > 100, "{}", bench.probes(1).len());
+    drop(other);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_check_that_was_left_alone_says_nothing_of_the_one_that_was_edited() {
+    let both = members([1, 2]);
+    let second = |port| HealthCheck { name: Name::derived("second"), port: Some(port), ..check() };
+    let bench = start(health(&[check(), second(76)], passive()), &both);
+    seconds(30.0).await;
+    bench.set(77, REFUSED);
+    bench.update_plan(judged(health(&[check(), second(77)], passive()), Duration::ZERO), &both).await;
+    for _ in 0..20 {
+        both.iter().for_each(|member| succeed(member, 3));
+        seconds(1.0).await;
+    }
+    assert_eq!(bench.eligible(), [1, 2]);
+    assert!(bench.monitor.view().suspicion.is_some());
 }

@@ -80,7 +80,7 @@ const QUOTED: usize = 40;
 impl Document {
     pub(super) fn read(media: Media, body: &[u8]) -> Option<Self> {
         let value = match media {
-            Media::Json => serde_json::from_slice::<Value>(body).ok()?,
+            Media::Json => serde_json::from_slice::<Value>(without_mark(body)).ok()?,
             Media::Text => {
                 let word = [b"Healthy".as_slice(), b"Degraded", b"Unhealthy"].into_iter().find(|word| *word == body)?;
                 let word = String::from_utf8_lossy(word).into_owned();
@@ -292,4 +292,9 @@ mod tests {
             }
         }
     }
+}
+
+/// A body without the mark that some put before UTF-8, which JSON has not (RFC 8259, section 8.1: a reader may ignore it).
+pub(super) fn without_mark(body: &[u8]) -> &[u8] {
+    body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body)
 }

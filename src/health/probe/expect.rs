@@ -57,7 +57,7 @@ pub(super) fn json(expect: &Expect, body: &[u8]) -> Result<(), Failure> {
     if body.len() >= READ_LIMIT {
         return Err(Failure::new("json", "the body is longer than 64 KiB, and was not read as JSON"));
     }
-    let Ok(value) = serde_json::from_slice::<Value>(body) else {
+    let Ok(value) = serde_json::from_slice::<Value>(super::document::without_mark(body)) else {
         return Err(Failure::new("json", "the body is not JSON"));
     };
     for (path, wanted) in &expect.json {

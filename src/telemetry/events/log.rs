@@ -176,6 +176,14 @@ impl EventLog {
         recent.iter().filter(|recorded| recorded.sequence > sequence).cloned().collect()
     }
 
+    /// The oldest of the last 500 events that has a greater number than this.
+    #[must_use]
+    pub fn next(&self, sequence: u64) -> Option<Recorded> {
+        let recent = self.shared.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = recent.partition_point(|recorded| recorded.sequence <= sequence);
+        recent.get(first).cloned()
+    }
+
     /// The number of the newest event, and a way to wait for the next one. A reader who is slow holds up nobody: what it has not read
     /// by the time that 500 more have come is gone.
     #[must_use]

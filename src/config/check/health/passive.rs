@@ -62,6 +62,10 @@ impl<'a> Check<'a> {
         let plain = Passive::default();
         let failures = self.count(at, "failures", written.failures.as_ref(), 1..=1_000);
         let status = written.status.as_ref().map(|status| self.statuses(at.key("status"), status));
+        if status.as_ref().is_some_and(|status| status.iter().any(|range| range.first < 400)) {
+            let finding = self.finding(Code::Invalid, at.key("status"), "a status below 400 is no failure");
+            self.report(finding.label("write statuses from 400 to 599"));
+        }
         let moment = Duration::from_millis(1);
         let hour = moment..=Duration::from_secs(3_600);
         let slower_than = self.duration(at, "slower_than", written.slower_than.as_ref(), hour);
@@ -139,7 +143,23 @@ impl<'a> Check<'a> {
     }
 
     fn drain_header(&mut self, at: At<'a>, text: &str) -> Option<HeaderName> {
-        const KEPT: &[&str] = &["connection", "content-length", "content-type", "date", "transfer-encoding", "upgrade"];
+        const KEPT: &[&str] = &[
+            "cache-control",
+            "connection",
+            "content-encoding",
+            "content-length",
+            "content-type",
+            "date",
+            "etag",
+            "location",
+            "retry-after",
+            "server",
+            "set-cookie",
+            "transfer-encoding",
+            "upgrade",
+            "vary",
+            "www-authenticate",
+        ];
         let at = at.key("drain_header");
         match HeaderName::from_bytes(text.as_bytes()) {
             Ok(name) if !KEPT.contains(&name.as_str()) => Some(name),
