@@ -300,7 +300,8 @@ impl Subject {
     fn explain_by_last_probe(&self) {
         match self.timeline.read().recent.back() {
             Some(probe) => {
-                self.timeline.explain(probe.outcome.reason, &self.named(&probe.check, &probe.outcome.detail))
+                let shown = self.named(&probe.check, &probe.outcome.detail);
+                self.timeline.explain(probe.outcome.reason, &shown);
             }
             None if self.inquiries.is_empty() => self.timeline.explain("unchecked", "no health check"),
             None => {}

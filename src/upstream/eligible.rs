@@ -1,6 +1,10 @@
 //! Who may get a request, and in which order: the slice that an upstream's health task publishes and every worker walks.
 
-use std::{cmp::Reverse, collections::BTreeSet, sync::Arc};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeSet, BinaryHeap},
+    sync::Arc,
+};
 
 use http::HeaderValue;
 
@@ -183,18 +187,31 @@ fn turns(member: &Member, degraded: Percent, ramp: Percent) -> u32 {
 fn smooth_order(weights: &[u32]) -> Box<[u16]> {
     let mut shares = scaled(weights);
     let sum: usize = shares.iter().map(|share| share.weight).sum();
-    // Equal weights, the common case, take turns; a thousand backends are not worth a million steps.
+    // Equal weights, the common case, take turns.
     if sum == shares.len() {
         return (0..u16::try_from(sum).unwrap_or(u16::MAX)).collect();
     }
+    // Whose time has come, by how much it has to hurry; and the others, by when their time comes.
+    let mut open: BinaryHeap<Reverse<(usize, Reverse<usize>, usize)>> = BinaryHeap::new();
+    let mut closed: BinaryHeap<Reverse<(usize, usize)>> = (0..shares.len()).map(|index| Reverse((0, index))).collect();
     let mut last = None;
     let turns = (0..sum).filter_map(|turn| {
-        let open = shares.iter_mut().enumerate().filter(|(_, share)| share.opens(sum) <= turn);
-        let (next, share) = open.min_by_key(|(index, share)| {
-            let had_the_last = last == Some(*index) && 2 * share.weight <= sum;
-            (had_the_last, share.closes(sum), Reverse(share.weight))
-        })?;
+        while closed.peek().is_some_and(|Reverse((opens, _))| *opens <= turn) {
+            let Reverse((_, index)) = closed.pop()?;
+            let share = shares.get(index)?;
+            open.push(Reverse((share.closes(sum), Reverse(share.weight), index)));
+        }
+        let first = open.pop()?;
+        let Reverse((_, Reverse(weight), index)) = first;
+        let had_the_last = last == Some(index) && 2 * weight <= sum;
+        let second = if had_the_last { open.pop() } else { None };
+        let next = second.map_or(index, |Reverse((.., second))| {
+            open.push(first);
+            second
+        });
+        let share = shares.get_mut(next)?;
         share.taken += 1;
+        closed.push(Reverse((share.opens(sum), next)));
         last = Some(next);
         u16::try_from(next).ok()
     });
@@ -280,6 +297,24 @@ mod tests {
         prop::sample::select(all.to_vec())
     }
 
+    /// The same order, found by looking at everybody at every turn.
+    fn naive_order(weights: &[u32]) -> Vec<u16> {
+        let mut shares = scaled(weights);
+        let sum: usize = shares.iter().map(|share| share.weight).sum();
+        let mut last = None;
+        let turns = (0..sum).filter_map(|turn| {
+            let open = shares.iter_mut().enumerate().filter(|(_, share)| share.opens(sum) <= turn);
+            let (next, share) = open.min_by_key(|(index, share)| {
+                let had_the_last = last == Some(*index) && 2 * share.weight <= sum;
+                (had_the_last, share.closes(sum), Reverse(share.weight))
+            })?;
+            share.taken += 1;
+            last = Some(next);
+            u16::try_from(next).ok()
+        });
+        turns.collect()
+    }
+
     #[test]
     fn heavy_members_are_spread() {
         assert_eq!(round(&weighted(&[5, 1, 1])), [0, 0, 0, 1, 0, 0, 2]);
@@ -357,6 +392,14 @@ mod tests {
             let divisor = weights.iter().copied().map(u32::from).fold(0, gcd);
             for (slot, weight) in weights.iter().enumerate() {
                 prop_assert_eq!(shares[&slot], usize::from(*weight) / divisor as usize);
+            }
+        }
+
+        #[test]
+        fn the_order_is_that_of_looking_at_everybody(weights in prop::collection::vec(1_u32..60, 1..30)) {
+            let order = smooth_order(&weights);
+            if order.len() > weights.len() {
+                prop_assert_eq!(order.to_vec(), naive_order(&weights));
             }
         }
 

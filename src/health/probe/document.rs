@@ -167,6 +167,11 @@ fn unwell(name: String, word: &str) -> Option<Part> {
     Some(Part { name, mood, word: word.to_owned() })
 }
 
+/// A body without the mark that some put before UTF-8, which JSON has not (RFC 8259, section 8.1: a reader may ignore it).
+pub(super) fn without_mark(body: &[u8]) -> &[u8] {
+    body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body)
+}
+
 #[cfg(test)]
 mod tests {
     use http::HeaderValue;
@@ -292,9 +297,4 @@ mod tests {
             }
         }
     }
-}
-
-/// A body without the mark that some put before UTF-8, which JSON has not (RFC 8259, section 8.1: a reader may ignore it).
-pub(super) fn without_mark(body: &[u8]) -> &[u8] {
-    body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body)
 }
