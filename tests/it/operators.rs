@@ -74,14 +74,16 @@ fn a_request_under_way_is_waited_for() {
     let mut client = gateway.connect();
     client.send("GET / HTTP/1.1\r\nhost: gateway.test\r\n\r\n");
     eventually("the request is under way", || backend.hits() == 1);
-    let (admin, named) = (gateway.admin(), name(&backend));
-    let waiting = thread::spawn(move || at(admin, &["drain", &named, "--wait"]));
-    gateway.await_backend(backend.address(), "draining");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    command.args(["drain", &name(&backend), "--wait", "--admin", &gateway.admin().to_string()]);
+    let mut waiting = command.stdout(Stdio::piped()).spawn().unwrap();
+    let said = gather(waiting.stdout.take().expect("it is piped"));
+    // Not before: what it says first is how many requests there are.
+    eventually("it waits", || said.lock().unwrap().ends_with("; 1 open\n"));
     gate.open();
     assert_eq!(client.response().text(), "late");
-    let said = waiting.join().unwrap();
-    assert_eq!(said.code, Some(0), "{}{}", said.text(), said.err);
-    assert!(said.text().contains("; 1 open\n") && said.text().contains("(1 finished, 0 cut)"), "{}", said.text());
+    assert_eq!(waiting.wait().unwrap().code(), Some(0));
+    eventually("it says so", || said.lock().unwrap().contains("(1 finished, 0 cut)"));
 }
 
 #[test]
