@@ -39,6 +39,7 @@ pub(super) struct Subject {
     // Whether connections end when it is out.
     closes: bool,
     ramp: Option<Instant>,
+    is_held: bool,
 }
 
 // What is known through one health check. A changed check is a new inquiry.
@@ -53,6 +54,8 @@ struct Inquiry {
     probe: Option<AbortHandle>,
     // It came with the last edit of health checks.
     is_edited: bool,
+    // Its next probe was brought forward: once is enough.
+    is_hastened: bool,
 }
 
 /// A change of what is known of a backend. Where it is shown, there is an event to be told once the slice agrees with it.
@@ -126,6 +129,7 @@ impl Subject {
             cut_due: None,
             closes: false,
             ramp: None,
+            is_held: false,
         };
         if checks.is_empty() {
             subject.timeline.explain("unchecked", "no health check");
@@ -162,7 +166,7 @@ impl Subject {
             true => ("returned", "back in the configuration"),
             false => ("check_removed", "health check removed"),
         };
-        let verdict = if self.timeline.read().is_held { known.verdict } else { self.said() };
+        let verdict = if self.is_held { known.verdict } else { self.said() };
         self.decree(Source::Reload, reason, detail, |known| {
             (known.verdict, known.is_removed) = (verdict, false);
         })
@@ -196,7 +200,7 @@ impl Subject {
     ) -> Option<Heard> {
         let (began, outcome) = answer;
         let inquiry = self.inquiries.iter_mut().find(|inquiry| inquiry.expects(probe))?;
-        (inquiry.probe, inquiry.began) = (None, Some(began));
+        (inquiry.probe, inquiry.began, inquiry.is_hastened) = (None, Some(began), false);
         let transition = inquiry.machine.observe(now.into_std(), outcome.kind);
         let pause = inquiry.pause(outcome.kind);
         let (check, verdict) = (inquiry.question().check().name.clone(), inquiry.machine.verdict());
@@ -207,7 +211,7 @@ impl Subject {
         let shown = self.named(&check, &outcome.detail);
         self.timeline.probed(now.into_std(), probe, self.streaks(), decides.then_some(shown));
         // Whoever passes a check that is not suspect any more is not taken out for having failed it before.
-        let is_held = is_held || outcome.kind.is_fit() && self.timeline.read().is_held;
+        let is_held = is_held || outcome.kind.is_fit() && self.is_held;
         let is_held = is_held && said == Verdict::Down && self.member.backend.verdict().is_fit();
         self.hold(is_held);
         let shift = if is_held { None } else { self.follow(&check, &outcome, transition) };
@@ -222,10 +226,15 @@ impl Subject {
         self.follow(&last.check, &last.outcome, None)
     }
 
-    fn hold(&self, is_held: bool) {
-        if self.timeline.read().is_held != is_held {
+    fn hold(&mut self, is_held: bool) {
+        if std::mem::replace(&mut self.is_held, is_held) != is_held {
             self.timeline.note(|record| record.is_held = is_held);
         }
+    }
+
+    /// Whether it keeps its traffic although its checks say no.
+    pub(super) const fn is_held(&self) -> bool {
+        self.is_held
     }
 
     /// Makes what the checks say the verdict.
@@ -409,15 +418,20 @@ impl Subject {
     }
 
     /// The checks that had better be asked before their time, and when: a request has failed, and the check may know why.
-    pub(super) fn doubt(&self, now: Instant) -> Vec<(usize, Instant)> {
-        let sooner = self.inquiries.iter().enumerate().filter_map(|(index, inquiry)| {
+    pub(super) fn doubt(&mut self, now: Instant) -> Vec<(usize, Instant)> {
+        if self.is_leaving() {
+            return Vec::new();
+        }
+        let calm = self.inquiries.iter_mut().enumerate().filter(|(_, inquiry)| !inquiry.is_hastened);
+        let sooner = calm.filter_map(|(index, inquiry)| {
             let check = inquiry.question().check();
             let soon = inquiry.began.map_or(now, |began| now.max(began + check.interval_changing));
             // A probe that traffic has put off may be due for long. One that is under way is called off, which costs little.
             let is_put_off = || check.interval_with_traffic.is_some() && inquiry.machine.verdict().is_fit();
-            (check.probe_on_doubt && (inquiry.due > soon || is_put_off())).then_some((index, soon))
+            inquiry.is_hastened = check.probe_on_doubt && (inquiry.due > soon || is_put_off());
+            inquiry.is_hastened.then_some((index, soon))
         });
-        if self.is_leaving() { Vec::new() } else { sooner.collect() }
+        sooner.collect()
     }
 
     /// Whether it was removed and only finishes its requests.
@@ -518,6 +532,7 @@ impl Inquiry {
             due: Instant::now(),
             probe: None,
             is_edited: true,
+            is_hastened: false,
         }
     }
 

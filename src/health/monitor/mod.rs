@@ -126,6 +126,7 @@ impl Monitor {
             ends: BTreeSet::new(),
             is_watchful: false,
             suspicion: Suspicion::default(),
+            some_are_held: false,
         };
         task.apply(edit.clone());
         let (edits, edited) = watch::channel(edit);

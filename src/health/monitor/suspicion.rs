@@ -17,8 +17,9 @@ pub(super) struct Suspicion(Option<Raised>);
 #[derive(Debug)]
 struct Raised {
     told: Option<String>,
-    // Traffic went well while there was some.
+    // Traffic went well while there was some, as of then.
     went_well: bool,
+    looked: Instant,
     // When, and how many requests had gone well and how many had failed by then; the oldest is where the recent past starts.
     traffic: VecDeque<(Instant, u64, u64)>,
 }
@@ -26,11 +27,16 @@ struct Raised {
 /// What counts as the recent past of traffic.
 const RECENT: Duration = Duration::from_secs(10);
 
+/// Backends whose counts are summed whenever one is heard of; those of more, no oftener than every moment.
+const FEW: usize = 64;
+const MOMENT: Duration = Duration::from_millis(100);
+
 impl Suspicion {
     /// The check was edited, and somebody was fit before.
     pub(super) fn raised(members: &[Member]) -> Self {
         let (good, bad) = count(members);
-        Self(Some(Raised { told: None, went_well: false, traffic: [(Instant::now(), good, bad)].into() }))
+        let looked = Instant::now();
+        Self(Some(Raised { told: None, went_well: false, looked, traffic: [(looked, good, bad)].into() }))
     }
 
     pub(super) const fn is_raised(&self) -> bool {
@@ -50,19 +56,28 @@ impl Suspicion {
     }
 
     /// Whether what the check says is held back: traffic speaks against it.
-    pub(super) fn holds(&self, mode: SuspectCheck, members: &[Member]) -> bool {
-        mode == SuspectCheck::Hold && self.0.as_ref().is_some_and(|raised| raised.traffic_goes_well(members))
+    pub(super) fn holds(&self, mode: SuspectCheck) -> bool {
+        mode == SuspectCheck::Hold && self.0.as_ref().is_some_and(|raised| raised.went_well)
     }
 
-    /// Keeps count of traffic. Returns what to say, once, when nobody is left who does not fail the check.
-    pub(super) fn mind(&mut self, plan: &plan::Upstream, members: &[Member], do_all_fail: bool) -> Option<String> {
+    /// Looks at traffic, unless that would be too much: there may be thousands of backends, and a probe of each in a moment.
+    pub(super) fn look(&mut self, members: &[Member]) {
+        let Some(raised) = &mut self.0 else { return };
+        let now = Instant::now();
+        if members.len() <= FEW || now.duration_since(raised.looked) >= MOMENT {
+            raised.went_well = raised.traffic_goes_well(members);
+            raised.looked = now;
+            raised.count(members);
+        }
+    }
+
+    /// Returns what to say, once, when nobody is left who does not fail the check.
+    pub(super) fn mind(&mut self, plan: &plan::Upstream, do_all_fail: bool) -> Option<String> {
         let raised = self.0.as_mut()?;
-        raised.went_well = raised.traffic_goes_well(members);
-        raised.count(members);
         if !do_all_fail || raised.told.is_some() {
             return None;
         }
-        let is_held = plan.health.suspect_check == SuspectCheck::Hold && raised.traffic_goes_well(members);
+        let is_held = plan.health.suspect_check == SuspectCheck::Hold && raised.went_well;
         let consequence = if is_held { "; traffic goes well, so nobody is taken out" } else { "" };
         let name = &plan.name;
         let detail =

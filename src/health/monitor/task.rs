@@ -17,7 +17,8 @@ use crate::{
     base::Percent,
     config::plan::{Passive, WhenOut},
     health::{
-        Drain, DrainTimes, Outcome, Source, Spared, cadence,
+        Drain, DrainTimes, Outcome, Source, Spared,
+        cadence::{self, Vouching},
         line::Reply,
         may_eject,
         probe::Prepared,
@@ -52,6 +53,8 @@ pub(super) struct Task<A> {
     // Something has to be looked at every second.
     pub(super) is_watchful: bool,
     pub(super) suspicion: Suspicion,
+    // There may be backends that keep their traffic although their checks say no.
+    pub(super) some_are_held: bool,
 }
 
 type Ended = Result<(Id, Reply), JoinError>;
@@ -151,8 +154,10 @@ impl<A: Ask> Task<A> {
         if subject.is_edited(check) {
             self.suspicion.hear(answer.1.kind);
         }
-        let is_held = self.suspicion.holds(self.edit.plan.health.suspect_check, &self.edit.members);
+        self.suspicion.look(&self.edit.members);
+        let is_held = self.suspicion.holds(self.edit.plan.health.suspect_check);
         let Heard { shift, next } = subject.hear(now, probe, answer, is_held)?;
+        self.some_are_held |= subject.is_held();
         self.schedule(slot, check, next);
         shift
     }
@@ -169,9 +174,13 @@ impl<A: Ask> Task<A> {
     }
 
     fn schedule(&mut self, slot: Slot, check: usize, due: Instant) {
+        let vouching = self.subjects.get(&slot).and_then(|subject| subject.vouching(check));
+        self.schedule_at(slot, check, due, vouching);
+    }
+
+    fn schedule_at(&mut self, slot: Slot, check: usize, due: Instant, vouching: Option<Vouching>) {
         let Some(subject) = self.subjects.get_mut(&slot) else { return };
         let Some(line) = subject.line(check).cloned() else { return };
-        let vouching = subject.vouching(check);
         let (ask, share, permits) = (Arc::clone(&self.ask), Arc::clone(&self.share), Arc::clone(&self.prober.permits));
         let probe = self.probes.spawn(async move {
             let put = || async {
@@ -189,9 +198,9 @@ impl<A: Ask> Task<A> {
     fn weigh(&mut self, seen: Evidence) {
         let now = Instant::now();
         let slot = seen.slot();
-        let Some(subject) = self.subjects.get(&slot) else { return };
+        let Some(subject) = self.subjects.get_mut(&slot) else { return };
         for (check, soon) in subject.doubt(now) {
-            self.schedule(slot, check, soon);
+            self.schedule_at(slot, check, soon, None);
         }
         let Some(rules) = self.edit.plan.health.passive.clone() else { return };
         match seen {
@@ -369,11 +378,10 @@ impl<A: Ask> Task<A> {
     /// Says that the check may be at fault, or that it is not any more, and lets what was held back come into force then.
     fn mind_suspicion(&mut self) {
         let Edit { plan, members, .. } = &self.edit;
-        let fails = |subject: &Subject| {
-            subject.member().backend.verdict() == Verdict::Down || subject.timeline().read().is_held
-        };
+        let fails = |subject: &Subject| subject.member().backend.verdict() == Verdict::Down || subject.is_held();
+        self.suspicion.look(members);
         let do_all_fail = self.suspicion.is_raised() && self.subjects.values().all(fails);
-        if let Some(detail) = self.suspicion.mind(plan, members, do_all_fail) {
+        if let Some(detail) = self.suspicion.mind(plan, do_all_fail) {
             self.prober.events.emit(Event::Warning { what: "suspect_check", detail });
         }
         if self.shared.suspicion.load().as_deref() != self.suspicion.told() {
@@ -383,9 +391,10 @@ impl<A: Ask> Task<A> {
             }
             self.shared.suspicion.store(Arc::new(self.suspicion.told().map(str::to_owned)));
         }
-        if !self.suspicion.holds(plan.health.suspect_check, members) {
-            let held = self.subjects.values_mut().filter(|subject| subject.timeline().read().is_held);
+        if self.some_are_held && !self.suspicion.holds(plan.health.suspect_check) {
+            let held = self.subjects.values_mut().filter(|subject| subject.is_held());
             let shifts: Vec<Shift> = held.filter_map(Subject::release).collect();
+            self.some_are_held = self.subjects.values().any(Subject::is_held);
             self.publish_if_any(shifts);
         }
     }

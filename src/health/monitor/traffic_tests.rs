@@ -215,6 +215,16 @@ async fn a_failed_request_is_a_reason_to_probe_at_once() {
     fail(&bench, &both[0], 1).await;
     seconds(1.0).await;
     assert!(bench.probes(1)[before] - doubted <= Duration::from_millis(10), "traffic had put it off");
+    // Others go well meanwhile, and failures keep coming: the probe is neither put off nor called off again.
+    bench.set(1, Hang);
+    let before = bench.probes(1).len();
+    for _ in 0..120 {
+        succeed(&both[0], 3);
+        fail(&bench, &both[0], 1).await;
+        seconds(0.05).await;
+    }
+    assert!((2..=7).contains(&(bench.probes(1).len() - before)), "{:?}", bench.probes(1).len() - before);
+    assert!(bench.backend("b1").record.bad >= 2, "{}", bench.backend("b1").record.bad);
 
     let quiet = HealthCheck { probe_on_doubt: false, ..check() };
     let bench = start(health(&[quiet], passive()), &both);
