@@ -40,9 +40,6 @@ use crate::{
 /// The exit code when connections had to be cut.
 const CUT: u8 = 4;
 
-/// Probes under way at once; of one upstream, a quarter of them.
-const MAX_PROBES: usize = 1_024;
-
 /// Passwords that may wait to be verified.
 const MAX_PASSWORDS: usize = 256;
 
@@ -139,7 +136,7 @@ async fn serve(origin: Origin, loaded: Loaded, limited: io::Result<()>, began: I
     yield_to_workers();
     let is_watched = origin.watch && origin.text.is_none();
     let first = First { origin, loaded, names, registry: built.registry, upstreams: built.upstreams };
-    let prober = Prober::new(events.clone(), MAX_PROBES);
+    let prober = Prober::new(events.clone(), plan.max_probes);
     let reloader = Reloader::new(first, Arc::clone(&status), Arc::clone(&fleet), prober);
 
     let addresses = Addresses::of(&sockets, admin_socket.as_ref(), is_watched);

@@ -16,7 +16,7 @@ pub struct Changes {
     pub routes: Entities,
     /// Fields of the process that take effect at once: `dns`, `access_log`, `log`, `webhooks`, `shutdown`, `reload`.
     pub process: Vec<&'static str>,
-    /// Fields that need a restart: `workers`, `admin`.
+    /// Fields that need a restart: `workers`, `max_probes`, `admin`.
     pub restart: Vec<&'static str>,
 }
 
@@ -48,7 +48,11 @@ pub fn diff(old: &Plan, new: &Plan) -> Changes {
             ("shutdown", old.shutdown == new.shutdown),
             ("reload", old.reload == new.reload),
         ]),
-        restart: named(&[("workers", old.workers == new.workers), ("admin", old.admin == new.admin)]),
+        restart: named(&[
+            ("workers", old.workers == new.workers),
+            ("max_probes", old.max_probes == new.max_probes),
+            ("admin", old.admin == new.admin),
+        ]),
     }
 }
 

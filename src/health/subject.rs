@@ -149,15 +149,11 @@ impl Subject {
     ) -> Option<Shift> {
         (self.member, self.generation) = (member.clone(), generation);
         let known = self.member.backend.condition();
-        let (mut before, mut is_new) = (std::mem::take(&mut self.inquiries), false);
+        let mut before = std::mem::take(&mut self.inquiries);
         for question in checks.iter().map(|check| Question::new(member, check)) {
             let same = before.iter().position(|inquiry| *inquiry.question() == question);
             let inquiry = same.map(|index| before.swap_remove(index));
-            is_new |= inquiry.is_none();
             self.inquiries.push(inquiry.unwrap_or_else(|| Inquiry::new(lines.line(question), known.verdict)));
-        }
-        if is_new {
-            self.hold(false);
         }
         if !before.is_empty() {
             self.timeline.new_check(checks);
@@ -166,6 +162,8 @@ impl Subject {
             true => ("returned", "back in the configuration"),
             false => ("check_removed", "health check removed"),
         };
+        // What was held back stays so, unless the edit has taken away what said it.
+        self.hold(self.is_held && self.said() == Verdict::Down);
         let verdict = if self.is_held { known.verdict } else { self.said() };
         self.decree(Source::Reload, reason, detail, |known| {
             (known.verdict, known.is_removed) = (verdict, false);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::support::{Backend, Gateway, Peer, Received, eventually, route};
+use crate::support::{Backend, Gateway, Peer, Received, Server, eventually, route};
 
 const GET: &str = "GET / HTTP/1.1\r\nhost: gateway.test\r\n\r\n";
 
@@ -169,4 +169,24 @@ fn a_request_that_fails_has_the_backend_probed_at_once() {
     });
     let down = gateway.await_backend(bad.address(), "down");
     assert_eq!((&down["reason"], &down["source"]), (&"status".into(), &"active".into()));
+}
+
+/// Of connections that are kept, too: their other end is gone without a word.
+#[test]
+fn a_backend_that_vanishes_with_open_connections_is_out() {
+    let (nginx, good) = (Server::nginx("nginx"), Backend::named("good"));
+    let fields = format!("{}, timeouts: {{ response_header: 200ms }}, retries: {{ attempts: 0 }}", passive(""));
+    let gateway = Gateway::start(format!("workers: 1\n{}", route(&[nginx.address(), good.address()], &fields)));
+    for _ in 0..4 {
+        assert_eq!(gateway.get("/").status(), 200);
+    }
+    nginx.pause();
+    eventually("it is out", || {
+        drop(gateway.get("/"));
+        !gateway.events(|event| event["to"] == "ejected").is_empty()
+    });
+    let event = gateway.events(|event| event["to"] == "ejected").remove(0);
+    assert!(event["detail"].as_str().unwrap().contains("in a row (response timeout)"), "{event}");
+    nginx.go_on();
+    eventually("it gets traffic", || gateway.get("/").text() != "good");
 }

@@ -69,6 +69,7 @@ pub(super) fn check(spec: &Spec, at: At<'_>, folder: &Path, known: &[Diagnostic]
     check.unused(&routes, &auth, &limits);
     let plan = Plan {
         workers: check.workers(spec, at),
+        max_probes: check.max_probes(spec, at),
         listeners: by_name(listeners, |listener| &listener.name),
         upstreams: by_name(routes.upstreams, |upstream| &upstream.name),
         routes: by_name(routes.routes, |route| &route.name),

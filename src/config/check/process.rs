@@ -352,6 +352,11 @@ impl<'a> Check<'a> {
         networks
     }
 
+    pub(super) fn max_probes(&mut self, spec: &Spec, at: At<'a>) -> usize {
+        let most = self.count(at, "max_probes", spec.max_probes.as_ref(), 1..=100_000);
+        most.and_then(|most| usize::try_from(most).ok()).unwrap_or(1_024)
+    }
+
     pub(super) fn workers(&mut self, spec: &Spec, at: At<'a>) -> Workers {
         let Some(workers) = &spec.workers else { return Workers::Auto };
         if workers.text == "auto" {

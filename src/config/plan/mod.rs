@@ -34,6 +34,8 @@ use crate::base::Name;
 pub struct Plan {
     /// Threads that carry traffic. Needs a restart to change.
     pub workers: Workers,
+    /// Probes under way at once; of one upstream, a quarter of them. Default 1,024. Needs a restart to change.
+    pub max_probes: usize,
     /// Addresses that accept clients, by name; at least one.
     pub listeners: BTreeMap<Name, Arc<Listener>>,
     /// Groups of backends, by name, the anonymous ones of routes among them.

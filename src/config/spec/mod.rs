@@ -45,6 +45,8 @@ pub(super) struct Spec {
     pub(super) listeners: Option<Named<ListenerSpec>>,
     /// Threads that carry traffic: `auto` (one per core that the process may use) or 1 to 1024. Default `auto`. Needs a restart.
     pub(super) workers: Option<Written<Workers>>,
+    /// Probes under way at once, 1 to 100000; of one upstream, a quarter of them. Default `1024`. Needs a restart.
+    pub(super) max_probes: Option<Written<Count>>,
     /// What every route starts from.
     pub(super) defaults: Option<Defaults>,
     /// Named groups of interchangeable backends.
