@@ -284,7 +284,9 @@ impl<'a> Story<'a> {
                     self.so_far.ejections += 1;
                     let text = format!("{backend}  OUT: {detail}");
                     let tail = if backend == "flaky" { self.who_noticed(tally) } else { String::new() };
-                    self.line(&format!("{BAD}{text:<TAIL$}{BAD:#}{tail}"));
+                    // At least three spaces keep a long text and its tail apart.
+                    let width = TAIL.max(text.chars().count() + 3);
+                    self.line(&format!("{BAD}{text:<width$}{BAD:#}{tail}"));
                 }
                 ("down" | "ejected", "up" | "degraded") => {
                     self.so_far.recoveries += 1;
