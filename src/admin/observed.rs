@@ -125,18 +125,7 @@ pub(super) fn seconds_between(earlier: Timestamp, later: Timestamp) -> u64 {
 
 /// An upstream whose health task does not run yet: between the swap of a reload and its start.
 fn unwatched(upstream: &runtime::Upstream) -> UpstreamView {
-    let backends = upstream.members.iter().map(|member| BackendView {
-        backend: Arc::clone(&member.backend),
-        name: member.name.clone(),
-        address: member.backend.address().clone(),
-        weight: member.weight,
-        tier: member.tier,
-        verdict: member.backend.verdict(),
-        shown: member.backend.shown(),
-        since: member.backend.since(),
-        record: Arc::default(),
-        timeline: Arc::default(),
-    });
+    let backends = upstream.members.iter().map(|member| BackendView::of(member, &Arc::default()));
     UpstreamView {
         plan: Arc::clone(&upstream.plan),
         tier: upstream.live.eligible().tier(),
@@ -210,7 +199,7 @@ impl Observed {
 
     /// Backends that may get traffic.
     pub(super) fn eligible(&self) -> usize {
-        self.view.backends.iter().filter(|backend| is_eligible(backend)).count()
+        self.view.backends.iter().filter(|backend| backend.is_eligible).count()
     }
 
     /// All backends, those without an address too, draining ones left out.
@@ -247,10 +236,6 @@ impl Observed {
 
 fn is_draining(backend: &BackendView) -> bool {
     backend.shown == "draining"
-}
-
-fn is_eligible(backend: &BackendView) -> bool {
-    backend.shown != "ejected" && !is_draining(backend) && backend.verdict.is_fit()
 }
 
 /// Why it is in the state that is shown: what its probes say, or, of a state that they do not explain, what led to it.
@@ -307,7 +292,7 @@ impl<'a> Row<'a> {
             detail,
             weight: view.weight,
             tier: view.tier,
-            is_eligible: is_eligible(view),
+            is_eligible: view.is_eligible,
             view: Some(view),
         }
     }

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, fmt::Write as _, io, sync::Arc, time::Duration}
 use serde_json::json;
 use tokio::{sync::Semaphore, task::JoinSet};
 
-use super::Trouble;
+use super::{Trouble, print::aligned};
 use crate::{
     base::Name,
     config::{
@@ -109,15 +109,8 @@ pub(super) fn are_all_fit(found: &[Finding]) -> bool {
 pub(super) fn table(found: &[Finding]) -> String {
     const HEADINGS: [&str; 9] =
         ["UPSTREAM", "BACKEND", "VERDICT", "CHECK", "CONNECT", "TLS", "FIRST BYTE", "TOTAL", "WHY"];
-    let rows = std::iter::once(HEADINGS.map(str::to_owned)).chain(found.iter().map(row)).collect::<Vec<_>>();
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
-    let widths: [usize; HEADINGS.len()] = std::array::from_fn(width);
-    let mut out = String::new();
-    for row in &rows {
-        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}"));
-        let line = cells.collect::<Vec<_>>().join("  ");
-        let _ = writeln!(out, "{}", line.trim_end());
-    }
+    let rows: Vec<_> = std::iter::once(HEADINGS.map(str::to_owned)).chain(found.iter().map(row)).collect();
+    let mut out = aligned(&rows);
     let (all, fit) = backends(found);
     let _ = writeln!(out, "{fit} of {all} backend{} fit", if all == 1 { " is" } else { "s are" });
     out

@@ -496,7 +496,7 @@ impl Subject {
         let mut now = before;
         change(&mut now);
         now.is_cut |= self.closes && (now.is_ejected || now.verdict == Verdict::Down);
-        now.is_cut &= !(now.is_free() && now.verdict.is_fit());
+        now.is_cut &= !now.is_eligible();
         if now == before {
             return None;
         }
@@ -508,12 +508,11 @@ impl Subject {
         if let Some(change) = &change {
             self.timeline.changed(change.clone());
         }
-        let is_eligible = |known: Condition| known.is_free() && known.verdict.is_fit();
-        if !is_eligible(now) {
+        if !now.is_eligible() {
             self.ramp = None;
         }
         let lasted = (from != Verdict::Checking.as_str()).then(|| since.elapsed());
-        let comes_back = !is_eligible(before) && is_eligible(now);
+        let comes_back = !before.is_eligible() && now.is_eligible();
         Some(Shift { slot: backend.slot(), backend: self.member.name.clone(), change, lasted, comes_back })
     }
 }

@@ -43,6 +43,8 @@ pub struct BackendView {
     pub tier: u8,
     /// What the checks say.
     pub verdict: Verdict,
+    /// Whether it may get traffic.
+    pub is_eligible: bool,
     /// The one word to show: draining, else the verdict.
     pub shown: &'static str,
     /// When what is shown last changed.
@@ -54,16 +56,21 @@ pub struct BackendView {
 }
 
 impl BackendView {
-    pub(super) fn of(member: &Member, timeline: &Arc<Timeline>) -> Self {
+    /// A member now, with what is remembered of it.
+    #[must_use]
+    pub fn of(member: &Member, timeline: &Arc<Timeline>) -> Self {
         let backend = &member.backend;
+        // Once, so that the words agree.
+        let known = backend.condition();
         Self {
             backend: Arc::clone(backend),
             name: member.name.clone(),
             address: backend.address().clone(),
             weight: member.weight,
             tier: member.tier,
-            verdict: backend.verdict(),
-            shown: backend.shown(),
+            verdict: known.verdict,
+            is_eligible: known.is_eligible(),
+            shown: known.shown(),
             since: backend.since(),
             record: timeline.read(),
             timeline: Arc::clone(timeline),

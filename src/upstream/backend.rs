@@ -104,6 +104,12 @@ impl Condition {
         !self.is_draining() && !self.is_ejected
     }
 
+    /// Whether it may get traffic: its verdict allows that, and no fact speaks against it.
+    #[must_use]
+    pub const fn is_eligible(self) -> bool {
+        self.is_free() && self.verdict.is_fit()
+    }
+
     /// The one word to show: draining, else ejected, else the verdict.
     #[must_use]
     pub const fn shown(self) -> &'static str {

@@ -128,7 +128,7 @@ fn choose<'a>(members: &'a [Member], health: &Health) -> (Tier, Vec<&'a Member>)
     let those = |belongs: &dyn Fn(&Condition) -> bool| -> Vec<&Member> {
         known.iter().filter(|(_, condition)| belongs(condition)).map(|(member, _)| *member).collect()
     };
-    let fit = those(&|known| known.is_free() && known.verdict.is_fit());
+    let fit = those(&|known| known.is_eligible());
     // Whoever drains a backend wants to do without it.
     let decided = known.iter().filter(|(_, known)| !known.is_draining() && known.verdict != Verdict::Checking);
     let primaries = decided.filter(|(member, _)| member.tier == 0).map(|(member, _)| u64::from(member.weight));

@@ -431,6 +431,5 @@ impl<A: Ask> Task<A> {
 }
 
 fn is_eligible(member: &Member) -> bool {
-    let known = member.backend.condition();
-    known.is_free() && known.verdict.is_fit()
+    member.backend.condition().is_eligible()
 }
