@@ -309,6 +309,10 @@ impl<'a> Row<'a> {
         self.view.map(|view| Arc::clone(&view.record)).unwrap_or_default()
     }
 
+    pub(super) fn tunnels(&self) -> u32 {
+        self.view.map_or(0, |view| view.backend.tunnels())
+    }
+
     pub(super) fn in_flight(&self) -> u32 {
         self.view.map_or(0, |view| view.backend.in_flight())
     }

@@ -720,7 +720,8 @@ fn everything_that_is_known_of_a_backend() {
     backend.shown = "draining";
     let record = Arc::make_mut(&mut backend.record);
     let reason = "deploy".to_owned();
-    record.drain = Some(Drain { by: "ann".into(), reason, since: at, until: Some(until), deadline: None });
+    record.drain =
+        Some(Drain { by: "ann".into(), reason, since: at, lasts: Some(Duration::from_secs(20)), deadline: None });
     record.ejected = Some(Ejected { until, times: 2 });
     (record.is_held, record.spared) = (true, Some("5 failed requests in a row; it stays".into()));
     let drained = Change {

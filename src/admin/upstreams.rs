@@ -21,7 +21,7 @@ use super::{
 use crate::{
     base::{Timestamp, duration},
     config,
-    health::{Drain, DrainTimes},
+    health::Drain,
 };
 
 pub(super) async fn list(State(app): State<App>) -> Response {
@@ -127,7 +127,7 @@ fn find<'a>(now: &'a Now, (upstream, name): &(String, String)) -> Result<(&'a Ob
 
 /// What is asked of a health task.
 enum Wish {
-    Drain(Drain, DrainTimes),
+    Drain(Drain),
     Undrain(String),
 }
 
@@ -151,15 +151,13 @@ struct UndrainOrder {
 impl DrainOrder {
     fn wish(self) -> Result<Wish, Problem> {
         let (lasts, deadline) = (time("for", self.r#for)?, time("deadline", self.deadline)?);
-        let since = Timestamp::now();
-        let drain = Drain {
+        Ok(Wish::Drain(Drain {
             by: who(self.by)?,
             reason: words("reason", self.reason)?.unwrap_or_default(),
-            since,
-            until: lasts.map(|lasts| since + lasts),
-            deadline: deadline.map(|deadline| since + deadline),
-        };
-        Ok(Wish::Drain(drain, DrainTimes { lasts, deadline }))
+            since: Timestamp::now(),
+            lasts,
+            deadline,
+        }))
     }
 }
 
@@ -215,7 +213,7 @@ async fn order<O: Default + DeserializeOwned>(
     let monitor = app.status.monitors.load().get(names.0.as_str()).cloned();
     let monitor = monitor.ok_or_else(|| Problem::conflict("not_watched", "An edit is just going live: ask again."))?;
     let done = match wish {
-        Wish::Drain(drain, times) => monitor.drain(name, drain, times).await,
+        Wish::Drain(drain) => monitor.drain(name, drain).await,
         Wish::Undrain(by) => monitor.undrain(name, by).await,
     };
     done.map_err(|_gone| removed())

@@ -42,8 +42,10 @@ pub struct BackendDocument {
     pub tier: u8,
     /// Whether it may get traffic.
     pub eligible: bool,
-    /// Requests that use it now.
+    /// Requests that use it now, tunnels among them.
     pub in_flight: u32,
+    /// Tunnels that are open to it: WebSockets and other upgrades.
+    pub tunnels: u32,
     /// Open connections.
     pub connections: u32,
     /// Why it is drained; null where it is not, or where it was removed.
@@ -187,6 +189,7 @@ impl BackendDocument {
             tier: row.tier,
             eligible: row.is_eligible,
             in_flight: row.in_flight(),
+            tunnels: row.tunnels(),
             connections: row.connections(),
             drain: record.drain.as_ref().map(DrainStatus::of),
             ejected: EjectedStatus::of(&record, now.at),
@@ -222,8 +225,8 @@ impl DrainStatus {
             by: drain.by.clone(),
             reason: drain.reason.clone(),
             since: drain.since.to_string(),
-            until: text(drain.until),
-            deadline: text(drain.deadline),
+            until: text(drain.ends_at()),
+            deadline: text(drain.cuts_at()),
         }
     }
 }

@@ -174,7 +174,7 @@ pub(super) struct DrainArgs {
     /// Wait until it has no request any more; exit 1 if some are left after --timeout
     #[arg(long)]
     pub(super) wait: bool,
-    /// Cut tunnels (WebSockets and other upgrades) that it still has after this time [default: never]
+    /// Cut requests and tunnels (WebSockets and other upgrades) that it still has after this time [default: never]
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub(super) timeout: Option<Duration>,
     /// End the drain after this time [default: with `tidegate undrain`]

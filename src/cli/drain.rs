@@ -11,7 +11,7 @@ use serde_json::json;
 use super::{
     NO,
     ask::{Gateway, JSON, Unanswered},
-    named::Named,
+    named::{Named, tunnels_among},
 };
 use crate::{
     admin::BackendDocument,
@@ -24,7 +24,7 @@ use crate::{
 pub(super) struct DrainQuery<'a> {
     /// Whether to wait until it has no request any more.
     pub(super) wait: bool,
-    /// After this tunnels are cut, and it is not waited for longer; `None`: there is no such time.
+    /// After this whatever is left is cut; `None`: there is no such time.
     pub(super) timeout: Option<Duration>,
     /// When the drain ends by itself.
     pub(super) lasts: Option<Duration>,
@@ -37,7 +37,10 @@ pub(super) struct DrainQuery<'a> {
 /// Between two looks at how many requests are left.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Drains a backend, and waits if that is wanted. Returns the exit code: 1 where requests were left at the deadline.
+/// Every worker cuts what it has within about a second of the deadline.
+const CUTTING: Duration = Duration::from_secs(3);
+
+/// Drains a backend, and waits if that is wanted. Returns the exit code: 1 where requests were cut at the deadline.
 ///
 /// # Errors
 /// There is no such backend, or no answer, or the output is gone.
@@ -54,8 +57,9 @@ pub(super) fn drain(
     });
     let began = Instant::now();
     let answer = gateway.post(&format!("{}/drain", named.path()), &order)?;
-    let open = gateway.parse::<BackendDocument>(&answer)?.in_flight;
-    say(out, &format!("{} draining: no new requests; {open} open", named.shown()))?;
+    let BackendDocument { in_flight: open, tunnels, .. } = gateway.parse(&answer)?;
+    let among = tunnels_among(tunnels);
+    say(out, &format!("{} draining: no new requests; {open} open{among}", named.shown()))?;
     if !query.wait {
         return say(out, &format!("Undo: tidegate undrain {}", named.quoted())).map(|()| 0);
     }
@@ -63,7 +67,7 @@ pub(super) fn drain(
     say(out, &told).map(|()| code)
 }
 
-/// Waits until no request is left, or until the deadline. Returns the exit code, and what to say.
+/// Waits until no request is left, of themselves or because they were cut at the deadline. Returns the exit code, and what to say.
 fn wait(
     gateway: &Gateway,
     named: &Named,
@@ -72,11 +76,12 @@ fn wait(
     open: u32,
 ) -> Result<(u8, String), Unanswered> {
     let undo = format!("Undo: tidegate undrain {}", named.quoted());
-    let mut left = open;
+    let (mut left, mut cut) = (open, 0);
     while left > 0 {
-        if let Some(timeout) = query.timeout.filter(|timeout| began.elapsed() >= *timeout) {
+        let over = query.timeout.and_then(|timeout| began.elapsed().checked_sub(timeout));
+        if over.is_some_and(|over| over >= CUTTING) {
             let s = if left == 1 { "" } else { "s" };
-            return Ok((NO, format!("{left} request{s} left after {}. {undo}", Written(timeout))));
+            return Ok((NO, format!("{left} request{s} left after {}. {undo}", took(began.elapsed()))));
         }
         sleep(LOOK);
         let document: BackendDocument = match gateway.get(&named.path(), JSON) {
@@ -87,12 +92,15 @@ fn wait(
         if document.state != "draining" {
             return Ok((NO, format!("{} is drained no more: {}", named.shown(), Printable(&document.state))));
         }
-        // A tunnel that ends at the deadline was cut, and did not finish.
-        if query.timeout.is_none_or(|timeout| began.elapsed() < timeout) {
-            left = document.in_flight;
+        left = document.in_flight;
+        // What was there when the time was over, and is not asked for again, was cut.
+        if over.is_none() {
+            cut = left;
         }
     }
-    Ok((0, format!("drained in {} ({open} finished, 0 cut). {undo}", took(began.elapsed()))))
+    let cut = if query.timeout.is_some_and(|timeout| began.elapsed() >= timeout) { cut } else { 0 };
+    let (code, finished) = (if cut == 0 { 0 } else { NO }, open.saturating_sub(cut));
+    Ok((code, format!("drained in {} ({finished} finished, {cut} cut). {undo}", took(began.elapsed()))))
 }
 
 fn took(time: Duration) -> String {

@@ -84,6 +84,15 @@ fn unknown(typed: &str, known: &[(String, String)]) -> String {
     format!("there is no backend `{}`.{hint} `tidegate status` lists them", Printable(typed))
 }
 
+/// How many of some open requests are tunnels, to be put behind their number.
+pub(super) fn tunnels_among(tunnels: u32) -> String {
+    match tunnels {
+        0 => String::new(),
+        1 => " (1 of them a tunnel)".to_owned(),
+        _ => format!(" ({tunnels} of them tunnels)"),
+    }
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     use serde_json::json;

@@ -4,7 +4,7 @@ use std::{fmt::Write as _, io::Write};
 
 use super::{
     ask::{Gateway, JSON, Unanswered, encoded},
-    named::Named,
+    named::{Named, tunnels_among},
     print::aligned,
     status::{Form, clock, day, elapsed, millis},
 };
@@ -93,8 +93,8 @@ fn headline(document: &BackendDocument, today: &Today) -> String {
 fn facts(document: &BackendDocument, today: &Today) -> Vec<(&'static str, String)> {
     let role = if document.tier > 0 { format!(", backup of tier {}", document.tier) } else { String::new() };
     let mut facts = vec![("address", format!("{}, weight {}{role}", document.address, document.weight))];
-    let open = [(document.in_flight, "request"), (document.connections, "connection")].map(counted);
-    facts.push(("open", open.join(", ")));
+    let [requests, connections] = [(document.in_flight, "request"), (document.connections, "connection")].map(counted);
+    facts.push(("open", format!("{requests}{}, {connections}", tunnels_among(document.tunnels))));
     facts.extend(document.drain.as_ref().map(|drain| ("drained", drained(drain, today))));
     if let Some(ejected) = &document.ejected {
         let left = ejected.left_s.map(|left| format!(", in {}", elapsed(left))).unwrap_or_default();
@@ -210,7 +210,7 @@ mod tests {
             "upstream": "orders", "name": "big", "address": "10.0.1.12:9001", "state": "down",
             "since": "2026-11-22T12:01:07.000000Z", "for_s": 161, "reason": "status",
             "why": "status 503, expected 200-399 ×9", "source": "active", "generation": 7, "weight": 4, "tier": 0,
-            "eligible": false, "in_flight": 0, "connections": 1, "drain": null, "ejected": null, "held": false,
+            "eligible": false, "in_flight": 0, "tunnels": 0, "connections": 1, "drain": null, "ejected": null, "held": false,
             "suspicion": null, "spared": null, "live": { "failures_in_row": 2, "failures": 12, "requests": 340 },
             "checks": [{ "name": "http /healthz", "asks": "GET /healthz every 10s, within 2s; down after 3, up after 2" }],
             "probes": [

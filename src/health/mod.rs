@@ -28,6 +28,5 @@ pub use probe::ask_once;
 #[cfg(fuzzing)]
 pub use probe::fuzzing;
 pub use resolve::{Answer, LookUp, Looking, ResolveError, Resolver};
-pub use subject::DrainTimes;
 pub use timeline::{Change, Drain, Ejected, Probe, Record, Source, Timeline};
 pub use view::{BackendView, UpstreamView};

@@ -91,15 +91,6 @@ impl Shift {
     }
 }
 
-/// How long a drain lasts, and when it is over for those who are still there, both from its beginning.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct DrainTimes {
-    /// When it ends by itself; `None` is never.
-    pub lasts: Option<Duration>,
-    /// When tunnels that are still open are cut; `None` is never.
-    pub deadline: Option<Duration>,
-}
-
 /// What a probe has led to.
 pub(super) struct Heard {
     pub(super) shift: Option<Shift>,
@@ -282,9 +273,9 @@ impl Subject {
     }
 
     /// Drains it until it is told otherwise, or until the drain ends by itself.
-    pub(super) fn drain(&mut self, drain: Drain, times: DrainTimes, source: Source) -> Option<Shift> {
+    pub(super) fn drain(&mut self, drain: Drain, source: Source) -> Option<Shift> {
         let in_time = |time: Duration| Instant::now() + time;
-        (self.drain_ends, self.cut_due) = (times.lasts.map(in_time), times.deadline.map(in_time));
+        (self.drain_ends, self.cut_due) = (drain.lasts.map(in_time), drain.deadline.map(in_time));
         let detail = match (drain.by.as_str(), drain.reason.as_str()) {
             (by, "") => format!("drained by {by}"),
             (by, reason) => format!("drained by {by}: {reason}"),

@@ -85,10 +85,10 @@ pub struct Drain {
     pub reason: String,
     /// Since when.
     pub since: Timestamp,
-    /// When it ends by itself.
-    pub until: Option<Timestamp>,
-    /// When the requests that it still has are cut.
-    pub deadline: Option<Timestamp>,
+    /// When it ends by itself, from its beginning; `None` is never.
+    pub lasts: Option<Duration>,
+    /// When the requests and tunnels that it still has are cut, from its beginning; `None` is never.
+    pub deadline: Option<Duration>,
 }
 
 impl Drain {
@@ -96,14 +96,25 @@ impl Drain {
 
     /// What a backend asks for itself.
     pub(super) fn of_its_own(lasts: Duration) -> Self {
-        let since = Timestamp::now();
         Self {
             by: Self::ITS_OWN.to_owned(),
             reason: "it has asked for that in a response".to_owned(),
-            since,
-            until: Some(since + lasts),
+            since: Timestamp::now(),
+            lasts: Some(lasts),
             deadline: None,
         }
+    }
+
+    /// The moment at which it ends by itself.
+    #[must_use]
+    pub fn ends_at(&self) -> Option<Timestamp> {
+        self.lasts.map(|lasts| self.since + lasts)
+    }
+
+    /// The moment at which the requests and tunnels that it still has are cut.
+    #[must_use]
+    pub fn cuts_at(&self) -> Option<Timestamp> {
+        self.deadline.map(|deadline| self.since + deadline)
     }
 
     pub(super) fn is_its_own(&self) -> bool {

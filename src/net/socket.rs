@@ -1,5 +1,6 @@
 use std::{
     io,
+    net::Shutdown,
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
@@ -72,6 +73,15 @@ impl Socket {
             // Closing a socket that does not linger resets the connection. One that is gone already needs no reset.
             let _ = socket2::SockRef::from(socket).set_linger(Some(Duration::ZERO));
         }
+    }
+
+    /// Ends it in both directions, for whoever reads or writes it at this moment as well.
+    pub fn cut(&self) {
+        // One that has ended already needs no end.
+        let _ = match &self.stream {
+            Stream::Tcp(socket) => socket2::SockRef::from(socket).shutdown(Shutdown::Both),
+            Stream::Unix(socket) => socket2::SockRef::from(socket).shutdown(Shutdown::Both),
+        };
     }
 
     /// Reads and forgets what a client still sends after it was answered, for a bounded time and size, so that the answer

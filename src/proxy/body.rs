@@ -284,7 +284,7 @@ impl BackendBody {
                 }
                 Some(Ok(frame))
             }
-            Some(Err(_)) => Some(Err(Fault::ResponseCut)),
+            Some(Err(error)) => Some(Err(if error.is_cut() { Fault::Draining } else { Fault::ResponseCut })),
             None => {
                 self.ended();
                 None

@@ -157,13 +157,9 @@ impl Exchange {
         self.is_body_read.set(true);
     }
 
-    /// When a tunnel to this backend shall end: never, at once where its backend is cut, or some time after its route or its backend
-    /// has gone.
+    /// When a tunnel to this backend shall end: never, or some time after its route or its backend has gone.
     pub(super) fn ends_by(&self, member: &Member, doomed: Option<Instant>, now: Instant) -> Option<Instant> {
         let known = member.backend.condition();
-        if known.is_cut {
-            return Some(now);
-        }
         let pinned = self.gateway.pin();
         let is_routed = self.route.get().is_some_and(|route| pinned.snapshot.routes.contains_key(&route.plan.name));
         if is_routed && !known.is_removed {

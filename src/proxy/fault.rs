@@ -23,7 +23,7 @@ pub enum Fault {
     ConnectRefused,
     /// The backend does not answer to a connect, or no place among its connections came free in time.
     ConnectTimeout,
-    /// The process, or the listener, was told to stop, and the time to finish was over.
+    /// The process, the listener or the backend was told to stop, and the time to finish was over.
     Draining,
     /// The client expects something of the gateway that it does not do (`Expect`, RFC 9110, section 10.1.1).
     ExpectationFailed,
@@ -263,7 +263,7 @@ impl Fault {
             Self::ConnectFailed => "The service cannot be reached.",
             Self::ConnectRefused => "The service refuses connections.",
             Self::ConnectTimeout => "The service did not accept a connection in time.",
-            Self::Draining => "The gateway stops.",
+            Self::Draining => "The time to finish was over: what serves this request was told to stop.",
             Self::ExpectationFailed => "What the request expects cannot be done here.",
             Self::HeaderTooLarge => "The head of the request is larger than is accepted here.",
             Self::Internal => "The gateway failed.",

@@ -298,6 +298,7 @@ fn connect_says_all(error: &io::Error) -> bool {
 fn send_detail(error: &WireError) -> Option<Box<str>> {
     match error {
         WireError::Garbage(_) => Some(error.to_string().into()),
+        _ if error.is_cut() => Some("the backend was cut off while it drained, or when it went out".into()),
         WireError::Http2(error) => std::error::Error::source(error).map(|cause| cause.to_string().into()),
         WireError::Body | WireError::Ended | WireError::Io(_) => None,
     }
@@ -308,6 +309,7 @@ const OUT_OF_DESCRIPTORS: [i32; 2] = [rustix::io::Errno::MFILE.raw_os_error(), r
 
 fn send_fault(error: &WireError) -> Fault {
     match error {
+        _ if error.is_cut() => Fault::Draining,
         WireError::Garbage(_) => Fault::BadResponse,
         WireError::Http2(error) if error.is_parse() || io_kind(error) == Some(io::ErrorKind::InvalidData) => {
             Fault::BadResponse
@@ -354,13 +356,12 @@ impl<'a> Retries<'a> {
     fn allow(&mut self, fault: Fault) -> bool {
         let condition = match fault {
             Fault::ConnectFailed | Fault::ConnectRefused | Fault::ConnectTimeout | Fault::TlsError => RetryOn::Connect,
-            Fault::ResetBeforeHeaders => RetryOn::Reset,
+            Fault::Draining | Fault::ResetBeforeHeaders => RetryOn::Reset,
             Fault::BadRequest
             | Fault::BadResponse
             | Fault::BodyTooLarge
             | Fault::ClientGone
             | Fault::ClientTimeout
-            | Fault::Draining
             | Fault::ExpectationFailed
             | Fault::HeaderTooLarge
             | Fault::Internal

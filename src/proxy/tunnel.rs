@@ -73,6 +73,7 @@ impl Tunnel {
         cut: impl Future<Output = ()>,
     ) {
         let Self { exchange, lease, backend: Upgraded { stream: mut backend, ahead: answered }, is_websocket } = self;
+        let counted = lease.member().backend.open_tunnel();
         let moved = Cell::new(Instant::now());
         let mut up = Flow::new(ahead, is_websocket, |bytes| {
             exchange.received(bytes);
@@ -98,7 +99,7 @@ impl Tunnel {
             None => exchange.response_ended(),
         }
         // Here it is over for whoever counts. What follows is manners.
-        drop((exchange, lease));
+        drop((exchange, lease, counted));
         if matches!(end, End::Cut | End::Silent) {
             if tell_backend {
                 say(&mut backend, &going_away_masked());
@@ -119,8 +120,16 @@ async fn due(exchange: &Exchange, lease: &Lease, moved: &Cell<Instant>) -> End {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let limit = exchange.timeouts().tunnel;
     let mut doomed: Option<Instant> = None;
+    let backend = &lease.member().backend;
+    // To a backend that is out all the same, because nobody else was left, or because it was drained a moment ago.
+    let mut was_cut = backend.condition().is_cut;
     loop {
         let now = ticks.tick().await;
+        let known = backend.condition();
+        if known.is_cut && (!was_cut || known.is_draining()) {
+            return End::Cut;
+        }
+        was_cut = known.is_cut;
         if !limit.is_zero() && now.saturating_duration_since(moved.get()) >= limit {
             return End::Silent;
         }

@@ -2,9 +2,12 @@
 
 use std::{
     fmt,
-    sync::atomic::{
-        AtomicU8, AtomicU32, AtomicU64,
-        Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst},
+    sync::{
+        Arc,
+        atomic::{
+            AtomicU8, AtomicU32, AtomicU64,
+            Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst},
+        },
     },
 };
 
@@ -171,6 +174,7 @@ struct Load {
     in_flight: AtomicU32,
     connections: AtomicU32,
     waiting: AtomicU32,
+    tunnels: AtomicU32,
     failures: AtomicU32,
 }
 
@@ -265,6 +269,19 @@ impl Backend {
         self.load.waiting.load(SeqCst)
     }
 
+    /// Tunnels among them, over all workers.
+    #[must_use]
+    pub fn tunnels(&self) -> u32 {
+        self.load.tunnels.load(Relaxed)
+    }
+
+    /// One of its requests becomes a tunnel, until what is returned is dropped.
+    #[must_use]
+    pub fn open_tunnel(self: &Arc<Self>) -> OpenTunnel {
+        self.load.tunnels.fetch_add(1, Relaxed);
+        OpenTunnel(Arc::clone(self))
+    }
+
     /// Requests in a row that have failed by its doing, over all workers.
     #[must_use]
     pub fn failures(&self) -> u32 {
@@ -309,6 +326,16 @@ impl Backend {
 
     pub(super) fn end_waiting(&self) {
         self.load.waiting.fetch_sub(1, SeqCst);
+    }
+}
+
+/// A tunnel to a backend, counted.
+#[derive(Debug)]
+pub struct OpenTunnel(Arc<Backend>);
+
+impl Drop for OpenTunnel {
+    fn drop(&mut self) {
+        self.0.load.tunnels.fetch_sub(1, Relaxed);
     }
 }
 

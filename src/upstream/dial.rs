@@ -127,6 +127,16 @@ impl Transport {
     }
 }
 
+impl Transport {
+    /// Ends it, for whoever reads or writes it at this moment as well.
+    pub(super) fn cut(&self) {
+        match self {
+            Self::Plain(socket) => socket.cut(),
+            Self::Tls(stream) => stream.socket().cut(),
+        }
+    }
+}
+
 impl AsyncRead for Transport {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {

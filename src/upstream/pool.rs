@@ -27,6 +27,7 @@ use tokio::sync::Notify;
 use super::{
     Backend, DialError, Sendable,
     http1::Http1,
+    stream::OpenStreams,
     wire::{self, Http2, RequestHead, Upgraded, Wire, WireError},
 };
 use crate::config::plan;
@@ -105,6 +106,8 @@ struct Pool<B: Sendable> {
     waiting: Cell<u32>,
     freed: Notify,
     serve_others: Cell<bool>,
+    streams: OpenStreams,
+    was_cut: Cell<bool>,
 }
 
 struct Idle {
@@ -181,15 +184,14 @@ impl<B: Sendable> Pools<B> {
     }
 
     /// Closes idle connections that are too old, too long idle, or dead, and all to backends that are draining, as those do that an
-    /// edit has removed, or that are cut. Called about once a second.
+    /// edit has removed; ends those to backends that are cut, with the requests on them. Called about once a second.
     pub fn prune(&self, now: Instant) {
         for place in self.by_slot.borrow_mut().iter_mut() {
-            place.take_if(|pool| is_leaving(&pool.backend) && pool.waiting.get() == 0);
             if let Some(pool) = place {
-                pool.idle.borrow_mut().retain_mut(|idle| idle.is_kept(now));
-                // Those that are still in use end with their last request.
-                pool.shared.borrow_mut().retain(|shared| shared.is_reusable(now));
+                pool.cut_if_told();
+                pool.prune(now);
             }
+            place.take_if(|pool| is_leaving(&pool.backend) && pool.is_unused());
         }
     }
 
@@ -260,7 +262,7 @@ impl<B: Sendable> Pool<B> {
 
     async fn connect(self: &Rc<Self>, place: Place, limits: Limits) -> Result<Connection<B>, DialError> {
         let opening = Opening::new(self);
-        let wire = wire::open(self.backend.dial(), place).await?;
+        let wire = wire::open(self.backend.dial(), place, &self.streams).await?;
         let wire = match wire {
             Wire::Http1(wire) => {
                 self.speaks_http1.set(true);
@@ -293,7 +295,31 @@ impl<B: Sendable> Pool<B> {
             waiting: Cell::new(0),
             freed: Notify::new(),
             serve_others: Cell::new(false),
+            streams: OpenStreams::default(),
+            was_cut: Cell::new(false),
         }
+    }
+
+    fn prune(&self, now: Instant) {
+        let is_leaving = is_leaving(&self.backend);
+        self.idle.borrow_mut().retain_mut(|idle| !is_leaving && idle.is_kept(now));
+        // Those that are still in use end with their last request.
+        self.shared.borrow_mut().retain(|shared| !is_leaving && shared.is_reusable(now));
+    }
+
+    /// Ends all connections once when the backend is cut. One that is out may get requests all the same, where nobody else is
+    /// left: what comes after the cut stays, unless the backend is drained.
+    fn cut_if_told(&self) {
+        let known = self.backend.condition();
+        let was_cut = self.was_cut.replace(known.is_cut);
+        if known.is_cut && (!was_cut || known.is_draining()) {
+            self.streams.cut();
+        }
+    }
+
+    /// Whether nothing depends on it: no request waits, and no connection is open that may have to be cut.
+    fn is_unused(&self) -> bool {
+        self.waiting.get() == 0 && self.streams.is_empty()
     }
 
     // While requests of other workers wait, every second connection that comes free is theirs, and all of them when nobody

@@ -4,7 +4,7 @@ use std::{
     cell::{Cell, RefCell},
     io,
     pin::Pin,
-    rc::Rc,
+    rc::{Rc, Weak},
     task::{Context, Poll, Waker, ready},
 };
 
@@ -17,8 +17,41 @@ use super::{dial::Transport, pool::Place};
 pub struct BackendStream {
     transport: Transport,
     heard: Option<Heard>,
+    is_cut: bool,
     _place: Place,
 }
+
+/// The streams to one backend that are open, for whoever has to end them. The others are forgotten as room for new ones is wanted.
+#[derive(Debug, Default)]
+pub(super) struct OpenStreams(RefCell<Vec<Weak<RefCell<BackendStream>>>>);
+
+impl OpenStreams {
+    /// One more.
+    pub(super) fn add(&self, stream: &Rc<RefCell<BackendStream>>) {
+        let mut streams = self.0.borrow_mut();
+        if streams.len() == streams.capacity() {
+            streams.retain(|stream| stream.strong_count() > 0);
+            // As much again: what is looked through here costs each of those that were added since the same.
+            let open = streams.len();
+            streams.reserve(open.max(8));
+        }
+        streams.push(Rc::downgrade(stream));
+    }
+
+    /// Ends all of them, with whatever is on its way.
+    pub(super) fn cut(&self) {
+        let streams = self.0.take();
+        streams.iter().filter_map(Weak::upgrade).for_each(|stream| stream.borrow_mut().cut());
+    }
+
+    /// Whether none is left.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.borrow().iter().all(|stream| stream.strong_count() == 0)
+    }
+}
+
+/// What a stream says that was cut. No read of a connected socket says it of itself.
+pub(super) const CUT: io::ErrorKind = io::ErrorKind::ConnectionAborted;
 
 /// How often something came from the backend, for whoever wants to know whether it is silent, and how much more may come before
 /// something useful does.
@@ -61,13 +94,22 @@ impl Heard {
 
 impl BackendStream {
     pub(super) const fn new(transport: Transport, heard: Option<Heard>, place: Place) -> Self {
-        Self { transport, heard, _place: place }
+        Self { transport, heard, is_cut: false, _place: place }
+    }
+
+    fn cut(&mut self) {
+        self.is_cut = true;
+        self.transport.cut();
     }
 }
 
 impl AsyncRead for BackendStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Self { transport, heard, .. } = &mut *self;
+        let Self { transport, heard, is_cut, .. } = &mut *self;
+        // Not the end that it seems to be: a body may last until then.
+        if *is_cut {
+            return Poll::Ready(Err(CUT.into()));
+        }
         let Some(heard) = heard else { return Pin::new(transport).poll_read(cx, buf) };
         let before = buf.filled().len();
         ready!(Pin::new(transport).poll_read(cx, buf))?;
@@ -98,5 +140,41 @@ impl AsyncWrite for BackendStream {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.transport).poll_shutdown(cx)
+    }
+}
+
+/// A stream that a connection in HTTP/2 has for itself, but for its end.
+#[derive(Debug)]
+pub(super) struct SharedStream(pub(super) Rc<RefCell<BackendStream>>);
+
+impl AsyncRead for SharedStream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0.borrow_mut()).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for SharedStream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.0.borrow_mut()).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.0.borrow_mut()).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.borrow().is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0.borrow_mut()).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0.borrow_mut()).poll_shutdown(cx)
     }
 }

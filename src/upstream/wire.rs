@@ -21,10 +21,10 @@ use tokio::task::{AbortHandle, spawn_local};
 
 use super::{
     Dial, Garbage,
-    dial::{DialError, Transport},
+    dial::DialError,
     http1::Http1,
     pool::{Place, Stream, Unsent},
-    stream::{BackendStream, Heard},
+    stream::{BackendStream, CUT, Heard, OpenStreams, SharedStream},
 };
 use crate::tls::Protocol;
 
@@ -97,12 +97,16 @@ pub(super) enum Wire<B: Sendable> {
     Http2(Rc<Http2<B>>),
 }
 
-/// Opens a connection, which holds the place until its socket is closed.
-pub(super) async fn open<B: Sendable>(dial: &Dial, place: Place) -> Result<Wire<B>, DialError> {
+/// Opens a connection, which holds the place until its socket is closed, and is one of those that are open from then on.
+pub(super) async fn open<B: Sendable>(dial: &Dial, place: Place, streams: &OpenStreams) -> Result<Wire<B>, DialError> {
     let transport = dial.connect().await?;
-    match transport.protocol(dial) {
-        Protocol::Http1 => Ok(Wire::Http1(Http1::new(BackendStream::new(transport, None, place)))),
-        Protocol::Http2 => Box::pin(Http2::open(dial, transport, place)).await.map(|wire| Wire::Http2(Rc::new(wire))),
+    let protocol = transport.protocol(dial);
+    let heard = (protocol == Protocol::Http2).then(Heard::default);
+    let stream = Rc::new(RefCell::new(BackendStream::new(transport, heard.clone(), place)));
+    streams.add(&stream);
+    match heard {
+        None => Ok(Wire::Http1(Http1::new(stream))),
+        Some(heard) => Box::pin(Http2::open(dial, stream, heard)).await.map(|wire| Wire::Http2(Rc::new(wire))),
     }
 }
 
@@ -135,6 +139,22 @@ pub enum WireError {
     Io(#[from] io::Error),
 }
 
+impl WireError {
+    /// Whether it is our doing: the backend was to be left, with whatever was on its way.
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        let io = match self {
+            Self::Io(error) => Some(error),
+            // hyper unwraps what the system says for a request, and leaves it wrapped for a body.
+            Self::Http2(error) => std::error::Error::source(error).and_then(|cause| {
+                cause.downcast_ref::<io::Error>().or_else(|| cause.downcast_ref::<h2::Error>()?.get_io())
+            }),
+            Self::Body | Self::Ended | Self::Garbage(_) => None,
+        };
+        io.is_some_and(|error| error.kind() == CUT)
+    }
+}
+
 /// One to which nothing is added.
 impl From<Parts> for RequestHead {
     fn from(parts: Parts) -> Self {
@@ -142,7 +162,7 @@ impl From<Parts> for RequestHead {
     }
 }
 
-type Http2Connection<B> = http2::Connection<TokioIo<BackendStream>, Upload<B>, Tasks>;
+type Http2Connection<B> = http2::Connection<TokioIo<SharedStream>, Upload<B>, Tasks>;
 
 /// A request's body, and the stream that it belongs to, which is open until both body and response have ended: counted by the
 /// response alone, it would seem free while the connection has no room, and whatever is sent then would wait in hyper.
@@ -192,10 +212,9 @@ pub(super) struct Http2<B: Sendable> {
 }
 
 impl<B: Sendable> Http2<B> {
-    async fn open(dial: &Dial, transport: Transport, place: Place) -> Result<Self, DialError> {
-        let heard = Heard::default();
+    async fn open(dial: &Dial, stream: Rc<RefCell<BackendStream>>, heard: Heard) -> Result<Self, DialError> {
         heard.credit(CREDIT);
-        let stream = TokioIo::new(BackendStream::new(transport, Some(heard.clone()), place));
+        let stream = TokioIo::new(SharedStream(stream));
         let mut builder = http2::Builder::new(Tasks);
         builder
             .timer(TokioTimer::new())

@@ -86,16 +86,52 @@ fn a_request_under_way_is_waited_for() {
     eventually("it says so", || said.lock().unwrap().contains("(1 finished, 0 cut)"));
 }
 
-#[test]
-fn a_drain_that_takes_too_long_says_what_is_left() {
-    let backend = Backend::scripted(|peer, _| peer.wait_for_close());
-    let gateway = gateway(&[&backend], "");
+/// A backend that begins an answer to `/begun`, whose body ends when the connection does, and answers nothing else.
+fn never_done() -> Backend {
+    Backend::scripted(|peer, request| {
+        if request.target() == "/begun" {
+            peer.write("HTTP/1.1 200 OK\r\n\r\nhalf")?;
+        }
+        peer.wait_for_close()
+    })
+}
+
+/// Asks and does not wait for the answer.
+fn ask(gateway: &Gateway, method: &str, path: &str) -> Client {
     let mut client = gateway.connect();
-    client.send("GET / HTTP/1.1\r\nhost: gateway.test\r\n\r\n");
-    eventually("the request is under way", || backend.hits() == 1);
+    client.send(format!("{method} {path} HTTP/1.1\r\nhost: gateway.test\r\ncontent-length: 0\r\n\r\n"));
+    client
+}
+
+#[test]
+fn what_is_left_at_the_deadline_of_a_drain_is_cut() {
+    let backend = never_done();
+    let gateway = gateway(&[&backend], "");
+    let mut waits = ask(&gateway, "POST", "/");
+    let mut reads = ask(&gateway, "GET", "/begun");
+    assert_eq!(reads.head().status(), 200);
+    assert_eq!(reads.chunk(), b"half");
+    eventually("both are under way", || backend.hits() == 2);
     let said = ann(&gateway, &["drain", &name(&backend), "--wait", "--timeout", "300ms"]);
     assert_eq!(said.code, Some(1), "{}", said.err);
-    assert!(said.text().contains("1 request left after 300ms"), "{}", said.text());
+    assert!(said.text().contains("(0 finished, 2 cut)"), "{}", said.text());
+    assert_eq!(waits.response().fault(), (503, "draining".to_owned()));
+    assert_eq!(reads.rest(), "", "no last chunk: what was cut does not look whole");
+    eventually("no connection is left", || backend.open() == 0 && known(&gateway, &backend)["connections"] == 0);
+    assert_eq!(known(&gateway, &backend)["live"]["failures"], 0, "it is not the backend's doing");
+}
+
+#[test]
+fn a_request_that_is_cut_goes_to_another_backend_where_it_may() {
+    let (drained, stays) = (never_done(), Backend::start());
+    let backends = upstream(&[drained.address(), stays.address()], "");
+    let gateway = Gateway::start(format!("workers: 1\n{ADMIN}{backends}"));
+    let mut asked: Vec<Client> = (0..2).map(|_| ask(&gateway, "GET", "/")).collect();
+    eventually("one waits", || (drained.hits(), stays.hits()) == (1, 1));
+    let said = ann(&gateway, &["drain", &name(&drained), "--wait", "--timeout", "200ms"]);
+    assert!(said.text().contains("(0 finished, 1 cut)"), "{}", said.text());
+    asked.iter_mut().for_each(|client| assert_eq!(client.response().status(), 200));
+    assert_eq!(stays.hits(), 2);
 }
 
 #[test]

@@ -476,7 +476,7 @@ fn a_tunnel_ends_with_the_fitness_of_its_backend_where_that_is_said() {
     for (when_out, is_cut) in [("close", true), ("keep", false)] {
         let backend = echo();
         let health = format!(
-            "health: {{ active: {{ path: /healthz, interval: 100ms, interval_changing: 20ms, timeout: 90ms }}, when_out: {when_out} }}"
+            "health: {{ active: {{ path: /healthz, interval: 100ms, interval_changing: 20ms, timeout: 90ms }}, when_all_down: try_all, when_out: {when_out} }}"
         );
         let gateway = Gateway::start(route(&[backend.address()], &health));
         gateway.await_backend(backend.address(), "up");
@@ -485,11 +485,12 @@ fn a_tunnel_ends_with_the_fitness_of_its_backend_where_that_is_said() {
         gateway.await_backend(backend.address(), "down");
         if is_cut {
             eventually("the tunnel is cut", || tunnel.send("alive").try_read(&mut [0; 5]).is_none());
-        } else {
-            // For longer than it takes to look whether a tunnel should end.
-            let probes = backend.probes();
-            eventually("time has passed", || backend.probes() > probes + 20);
-            says(&mut tunnel, "still here");
+            // Nobody else is left, so it is used all the same: what is opened from now on stays.
+            tunnel = open(gateway.address());
         }
+        // For longer than it takes to look whether a tunnel should end.
+        let probes = backend.probes();
+        eventually("time has passed", || backend.probes() > probes + 20);
+        says(&mut tunnel, "still here");
     }
 }

@@ -49,6 +49,35 @@ fn to(backends: &[SocketAddr], fields: &str) -> String {
     )
 }
 
+#[test]
+fn what_an_operator_cuts_ends_for_all_that_share_the_connection() {
+    let backend =
+        Http2Backend::start(100, |seen| if seen.head.uri().path() == "/begun" { Act::Cut } else { Act::Hold });
+    let config = "admin: { bind: \"127.0.0.1:0\" }\n".to_owned() + &to(&[backend.address()], "");
+    let gateway = Gateway::start(config);
+    let mut clients: Vec<Client> = (0..2).map(|_| gateway.connect()).collect();
+    clients.iter_mut().for_each(|client| {
+        client.send(POST);
+    });
+    let mut reads = gateway.connect();
+    reads.send("GET /begun HTTP/1.1\r\nhost: a\r\n\r\n").head();
+    assert_eq!(reads.chunk(), b"half");
+    eventually("all are under way", || backend.under_way() == 3);
+    assert_eq!(backend.connections(), 1);
+    let (host, order) = (gateway.admin(), r#"{ "deadline": "200ms" }"#);
+    let path = format!("/api/v1/upstreams/up/backends/{}/drain", backend.address());
+    let length = order.len();
+    let request = format!(
+        "POST {path} HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{order}"
+    );
+    assert_eq!(Client::connect(host).send(request).response().status(), 200);
+    clients.iter_mut().for_each(|client| assert_eq!(client.response().fault(), (503, "draining".to_owned())));
+    assert_eq!(reads.rest(), "", "no last chunk: what was cut does not look whole");
+    let connections = |known: serde_json::Value| known["connections"].clone();
+    let path = format!("/api/v1/upstreams/up/backends/{}", backend.address());
+    eventually("the connection is closed", || connections(gateway.ask_admin(&path).json()) == 0);
+}
+
 /// A backend that does on each connection, by its number, what it likes.
 fn by_hand(serve: impl Fn(usize, &mut Client) + Send + Sync + 'static) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -26,7 +26,7 @@ pub(in crate::config) struct HealthSpec {
     /// While every backend fails an edited check that none has passed, although live traffic succeeds: `hold` (nobody is taken out)
     /// or `eject`. Default `hold`.
     pub(in crate::config) suspect_check: Option<Written<SuspectCheck>>,
-    /// What becomes of connections to a backend that is down or ejected: `keep`, or `close` (idle ones are closed, tunnels are cut).
+    /// What becomes of connections to a backend that is down or ejected: `keep`, or `close`: all are ended, with the requests and tunnels on them.
     /// Requests on their way are finished. Default `keep`.
     pub(in crate::config) when_out: Option<Written<WhenOut>>,
 }

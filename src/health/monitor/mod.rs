@@ -29,7 +29,6 @@ use super::{
     BackendView, Drain, Outcome, Timeline, UpstreamView,
     line::Switchboard,
     probe::{self, Question},
-    subject::DrainTimes,
 };
 use crate::{
     base::Name,
@@ -146,8 +145,8 @@ impl Monitor {
     ///
     /// # Errors
     /// There is no such backend.
-    pub async fn drain(&self, backend: Name, drain: Drain, times: DrainTimes) -> Result<(), NoSuchBackend> {
-        self.order(backend, Wish::Drain { drain, times }).await
+    pub async fn drain(&self, backend: Name, drain: Drain) -> Result<(), NoSuchBackend> {
+        self.order(backend, Wish::Drain(drain)).await
     }
 
     /// Ends a drain.
@@ -235,7 +234,7 @@ struct Order {
 
 #[derive(Debug)]
 enum Wish {
-    Drain { drain: Drain, times: DrainTimes },
+    Drain(Drain),
     Undrain { by: String },
 }
 

@@ -17,7 +17,7 @@ use crate::{
     base::Percent,
     config::plan::{Passive, WhenOut},
     health::{
-        Drain, DrainTimes, Outcome, Source, Spared,
+        Drain, Outcome, Source, Spared,
         cadence::{self, Vouching},
         line::Reply,
         may_eject,
@@ -254,8 +254,7 @@ impl<A: Ask> Task<A> {
         if subject.timeline().read().drain.as_ref().is_some_and(|drain| !drain.is_its_own()) {
             return;
         }
-        let times = DrainTimes { lasts: Some(lasts), deadline: None };
-        let shift = subject.drain(Drain::of_its_own(lasts), times, Source::Backend);
+        let shift = subject.drain(Drain::of_its_own(lasts), Source::Backend);
         self.note_end(slot);
         self.publish_if_any(shift.into_iter().collect());
     }
@@ -266,7 +265,7 @@ impl<A: Ask> Task<A> {
         let slot = self.edit.members.iter().find(|member| member.name == backend).map(|member| member.backend.slot());
         let subject = slot.and_then(|slot| self.subjects.get_mut(&slot));
         let shift = subject.map(|subject| match wish {
-            Wish::Drain { drain, times } => subject.drain(drain, times, Source::Operator),
+            Wish::Drain(drain) => subject.drain(drain, Source::Operator),
             Wish::Undrain { by } => subject.undrain(Source::Operator, format!("undrained by {by}")),
         });
         let is_known = shift.is_some();

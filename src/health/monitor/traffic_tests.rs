@@ -267,11 +267,11 @@ async fn an_operator_drains_and_undrains_over_reloads() {
         by: "ann".to_owned(),
         reason: "deploy 142".to_owned(),
         since: Timestamp::now(),
-        until: None,
+        lasts: None,
         deadline: None,
     };
     let b1 = Name::derived("b1");
-    bench.monitor.drain(b1.clone(), drain.clone(), DrainTimes::default()).await.unwrap();
+    bench.monitor.drain(b1.clone(), drain.clone()).await.unwrap();
     assert_eq!((bench.eligible(), bench.backend("b1").shown), (vec![2], "draining"));
     assert_eq!(bench.told(), ["b1: up > draining, drained, drained by ann: deploy 142, 1 of 2"]);
     let before = bench.probes(1).len();
@@ -283,8 +283,8 @@ async fn an_operator_drains_and_undrains_over_reloads() {
     bench.monitor.undrain(b1.clone(), "bob".to_owned()).await.unwrap();
     assert_eq!(bench.eligible(), [1, 2]);
     assert_eq!(bench.told(), ["b1: draining > up, undrained, undrained by bob, 2 of 2"]);
-    let times = DrainTimes { lasts: Some(Duration::from_secs(5)), deadline: Some(Duration::from_secs(2)) };
-    bench.monitor.drain(b1, drain.clone(), times).await.unwrap();
+    let (lasts, deadline) = (Some(Duration::from_secs(5)), Some(Duration::from_secs(2)));
+    bench.monitor.drain(b1, Drain { lasts, deadline, ..drain.clone() }).await.unwrap();
     seconds(1.9).await;
     assert!(!both[0].backend.condition().is_cut);
     seconds(0.2).await;
@@ -295,7 +295,7 @@ async fn an_operator_drains_and_undrains_over_reloads() {
     assert!(!both[0].backend.condition().is_cut);
     assert_eq!(bench.eligible(), [1, 2]);
     assert!(bench.backend("b1").record.drain.is_none());
-    let nobody = bench.monitor.drain(Name::derived("b9"), drain, DrainTimes::default()).await;
+    let nobody = bench.monitor.drain(Name::derived("b9"), drain).await;
     assert_eq!(nobody, Err(NoSuchBackend));
 }
 

@@ -77,9 +77,9 @@ pub(super) struct Http1 {
 }
 
 impl Http1 {
-    pub(super) fn new(stream: BackendStream) -> Self {
+    pub(super) fn new(stream: Rc<RefCell<BackendStream>>) -> Self {
         Self {
-            stream: Rc::new(RefCell::new(stream)),
+            stream,
             read: BytesMut::new(),
             room: READ,
             is_ended: false,
