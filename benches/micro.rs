@@ -18,6 +18,7 @@ use http::{Request, request::Parts};
 use tidegate::{
     config::{self, Source},
     layers::{Pass, PasswordPool},
+    route::Ask,
     runtime::{self, Edition, Registry, Resolved, Snapshot, Tokens},
     telemetry::WorkerId,
     upstream::Lease,
@@ -32,7 +33,7 @@ const BATCHES: usize = 101;
 const DECISIONS: u32 = 10_000;
 
 fn main() {
-    for routes in [10, 10_000] {
+    for routes in [3, 250, 5_000] {
         find(routes);
     }
     admit("no layers", "");
@@ -46,14 +47,20 @@ fn find(routes: usize) {
     let snapshot = snapshot(&(0..routes).fold(String::new(), |mut text, n| {
         let _ = writeln!(text, "  - {{ host: \"*.h{n}.example.com\", path: /a/b{n}/*, to: app }}");
         let _ = writeln!(text, "  - {{ path: /a/b{n}/c/*, to: app }}");
+        let _ = writeln!(text, "  - {{ host: \"*.h{n}.example.com\", path: \"/a/b{n}/t/{{id}}/*\", to: app }}");
+        let _ = writeln!(text, "  - {{ path: /a/b{n}, methods: [GET], headers: {{ x-env: prod }}, to: app }}");
         text
     }));
     let listener = snapshot.listeners.values().next().expect("a listener");
     let table = &snapshot.served(listener.id).expect("it is served").table;
-    report(&format!("find, {} routes", 2 * routes), || {
-        let route = table.find(black_box("x.h7.example.com"), black_box("/a/b7/some/longer/path"));
-        assert!(black_box(route).is_some());
-    });
+    let head = head();
+    let ask = |path| Ask { host: "x.h1.example.com", path, method: &head.method, headers: &head.headers, query: None };
+    for (what, path) in [("a prefix", "/a/b1/some/longer/path"), ("a template", "/a/b1/t/42/x"), ("nothing", "/b")] {
+        report(&format!("find {what}, {} routes", 4 * routes), || {
+            let route = table.find(&black_box(ask(path)));
+            assert_eq!(black_box(route).is_some(), what != "nothing");
+        });
+    }
 }
 
 fn admit(what: &str, layers: &str) {
@@ -87,7 +94,7 @@ fn pick(backends: usize) {
 }
 
 fn head() -> Parts {
-    let request = Request::get("/a/b7").header("host", "x.h7.example.com").header("x-api-key", KEY).body(());
+    let request = Request::get("/a/b7").header("host", "x.h1.example.com").header("x-api-key", KEY).body(());
     request.expect("a request").into_parts().0
 }
 

@@ -56,7 +56,7 @@ pub(super) fn is_certain(found: &Diagnostic, text: &str, gaps: &Gaps) -> bool {
         }
         Code::Missing | Code::Misplaced | Code::NobodyKnown | Code::FewEjected => own_entry_is_whole(),
         Code::NoHealth | Code::Contradiction => own_entry_is_whole() && !gaps.are_in_block("defaults"),
-        Code::SameRequests | Code::SameName => its_places_are_whole(),
+        Code::SameRequests | Code::SameName | Code::Shadowed => its_places_are_whole(),
         Code::SameBind => its_places_are_whole() && !gaps.are_in_block("admin"),
         Code::Uncovered => own_entry_is_whole() && !gaps.are_in_block("listeners"),
         Code::ProbeBudget | Code::Unused => false,

@@ -30,7 +30,7 @@ use super::{
 use crate::{
     base::Timestamp,
     layers::Pass,
-    route,
+    route::{self, Ask},
     runtime::{Live, Pinned, Pins, Route},
     telemetry::{AccessBuffer, AccessLog, AccessRecord, WorkerId, metrics::RouteMetrics},
     upstream::{Added, Bells, Pools, RequestHead},
@@ -248,7 +248,9 @@ fn begin_tunnel(
 fn find<'a>(exchange: &'a Exchange, head: &Parts) -> Result<Option<&'a Arc<Route>>, Refused> {
     let host = sanitise::host(head)?;
     let served = exchange.routed().snapshot.served(exchange.client().listener.id);
-    let lead_to = |path: &str| served.and_then(|served| served.table.find(&host, path));
+    let (method, headers, query) = (&head.method, &head.headers, head.uri.query());
+    let lead_to =
+        |path: &str| served.and_then(|served| served.table.find(&Ask { host: &host, path, method, headers, query }));
     let path = head.uri.path();
     let route = lead_to(path);
     if path.contains([';', '%']) {

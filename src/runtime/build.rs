@@ -17,7 +17,7 @@ use crate::{
     config::{Sha, plan},
     layers::{Authenticator, Pipeline, RateLimiter},
     net::Address,
-    route::Table,
+    route::{Pattern, Table},
     telemetry::metrics::{ListenerMetrics, RouteMetrics, UpstreamMetrics},
     tls,
     upstream::{self, Backend, Dial, Eligible, Limits, Member, Secured, Verdict},
@@ -117,7 +117,12 @@ fn by_id(listeners: &BTreeMap<Name, Arc<Listener>>, routes: &BTreeMap<Name, Arc<
             route.plan.listeners.as_ref().map_or(serves_all, |listeners| listeners.contains(&listener.plan.name))
         };
         let served = routes.values().filter(|route| serves(route));
-        let table = Table::new(served.map(|route| (route.plan.hosts.as_slice(), &route.plan.path, Arc::clone(route))));
+        let table = Table::new(served.map(|route| Pattern {
+            hosts: &route.plan.hosts,
+            path: &route.plan.path,
+            conditions: &route.plan.conditions,
+            to: Arc::clone(route),
+        }));
         if let Some(place) = by_id.get_mut(listener.id.0) {
             *place = Some(Served { listener: Arc::clone(listener), table });
         }

@@ -3,10 +3,11 @@
 use std::{net::IpAddr, sync::Arc};
 
 use allocation_counter::measure;
-use http::Request;
+use http::{HeaderMap, Method, Request};
 use tidegate::{
     config::{self, Source},
     layers::{Pass, PasswordPool},
+    route::Ask,
     runtime::{self, Edition, Registry, Resolved, Route, Snapshot, Tokens},
     telemetry::WorkerId,
     upstream::Lease,
@@ -18,7 +19,8 @@ fn snapshot(routes: usize) -> Snapshot {
     let mut text = String::from("listen: 8080\nroutes:\n");
     for n in 0..routes {
         text += &format!(
-            "  - {{ host: [\"h{n}.example.com\", \"*.w{n}.example.com\"], path: /a/b{n}/*, to: [127.0.0.1:9001, 127.0.0.1:9002], health: none }}\n"
+            "  - {{ host: [\"h{n}.example.com\", \"*.w{n}.example.com\"], path: /a/b{n}/*, to: [127.0.0.1:9001, 127.0.0.1:9002], health: none }}\n  \
+             - {{ path: \"/a/b{n}/{{id}}\", methods: [GET], query: {{ v: \"~ ^2\" }}, to: 127.0.0.1:9001, health: none }}\n"
         );
     }
     let source = Source { path: "t.yaml".into(), text };
@@ -30,7 +32,9 @@ fn snapshot(routes: usize) -> Snapshot {
 
 fn find<'a>(snapshot: &'a Snapshot, host: &str, path: &str) -> &'a Arc<Route> {
     let listener = snapshot.listeners.values().next().expect("a listener");
-    snapshot.served(listener.id).expect("it is served").table.find(host, path).expect("a route")
+    let (method, headers) = (&Method::GET, &HeaderMap::new());
+    let ask = Ask { host, path, method, headers, query: Some("v=2&w=1") };
+    snapshot.served(listener.id).expect("it is served").table.find(&ask).expect("a route")
 }
 
 #[test]
@@ -39,9 +43,12 @@ fn finding_a_route_and_picking_a_backend_allocates_nothing() {
         let snapshot = snapshot(routes);
         // A thread's first look at a swapped value makes its place in the list of readers.
         drop(find(&snapshot, "h7.example.com", "/a/b7").upstream.live.eligible());
+        // And its first use of an expression makes what that is worked out in.
+        find(&snapshot, "", "/a/b7/1");
         let cost = measure(|| {
-            for host in ["h7.example.com", "x.w7.example.com"] {
-                let route = find(&snapshot, host, "/a/b7/some/longer/path");
+            let asked = [("h7.example.com", "/a/b7/some/path"), ("x.w7.example.com", "/a/b7"), ("", "/a/b7/1")];
+            for (host, path) in asked {
+                let route = find(&snapshot, host, path);
                 let upstream = &route.upstream;
                 let eligible = upstream.live.eligible();
                 let member = eligible.pick(upstream.live.turn(WORKER), &[]).expect("somebody");

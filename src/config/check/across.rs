@@ -11,7 +11,7 @@ use crate::{
     base::Name,
     config::{
         diagnostics::{Code, Diagnostic, Severity},
-        plan::{Admin, Bind, Host, HostPattern, PathPattern, Route, Upstream},
+        plan::{Admin, Bind, Conditions, Host, HostPattern, PathPattern, Route, Upstream},
         yaml::At,
     },
 };
@@ -25,6 +25,7 @@ impl<'a> Check<'a> {
     ) -> Spans {
         self.same_bind(listeners, admin);
         self.same_requests(&routes.routes);
+        self.shadowed(&routes.routes);
         self.loops(listeners, routes);
         self.probe_budget(&routes.upstreams);
         let start = |at: &At<'_>| at.key_span().start;
@@ -98,18 +99,18 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// Routes of the same host and path on a common listener, and routes of the same name.
+    /// Routes that are as specific and may match the same request on a common listener, and routes of the same name.
     fn same_requests(&mut self, routes: &[Placed<'a, Arc<Route>>]) {
         let any = HostPattern::Wildcard(Name::derived(""));
-        let mut taken: HashMap<(&HostPattern, &PathPattern), Vec<usize>> = HashMap::new();
+        let mut taken: HashMap<(&HostPattern, String, [usize; 3]), Vec<usize>> = HashMap::new();
         let mut clashes: HashSet<(usize, usize)> = HashSet::new();
         for (i, placed) in routes.iter().enumerate() {
             let route = &placed.value;
             let hosts: Vec<&HostPattern> =
                 if route.hosts.is_empty() { vec![&any] } else { route.hosts.iter().collect() };
             for host in hosts {
-                let others = taken.entry((host, &route.path)).or_default();
-                let clash = others.iter().find(|other| share_listener(&routes[**other].value, route));
+                let others = taken.entry((host, route.path.shape(), asked(&route.conditions))).or_default();
+                let clash = others.iter().find(|other| may_have_the_same(&routes[**other].value, route));
                 if let Some(other) = clash.copied()
                     && clashes.insert((other, i))
                 {
@@ -133,6 +134,40 @@ impl<'a> Check<'a> {
         }
     }
 
+    /// Expressions below a prefix that takes every request.
+    fn shadowed(&mut self, routes: &[Placed<'a, Arc<Route>>]) {
+        let mut prefixes: HashMap<&str, Vec<&Placed<'a, Arc<Route>>>> = HashMap::new();
+        for placed in routes.iter().filter(|placed| placed.value.conditions.is_empty()) {
+            if let PathPattern::Prefix(prefix) = &placed.value.path {
+                prefixes.entry(prefix).or_default().push(placed);
+            }
+        }
+        for placed in routes {
+            let route = &placed.value;
+            let PathPattern::Regex(regex) = &route.path else { continue };
+            let start = regex.literal_start();
+            let above =
+                start.match_indices('/').filter(|(slash, _)| *slash > 0).map(|(slash, _)| start.split_at(slash).0);
+            let taker = above
+                .flat_map(|prefix| prefixes.get(prefix).into_iter().flatten())
+                .find(|other| other.value.hosts == route.hosts && serves_all_of(&other.value, route));
+            let Some(taker) = taker else { continue };
+            let message = format!("route `{}` can never match", route.name);
+            let finding = self.finding(Code::Shadowed, placed.at.key("path"), message);
+            let (other, path) = (&taker.value.name, &taker.value.path);
+            self.report(
+                finding
+                    .label(format!(
+                        "`{other}` takes every request under {path} before it: write a {{capture}}, or a longer prefix"
+                    ))
+                    .related(taker.at.key("path").span(), "this one is looked at first")
+                    .note(format!(
+                        "a path like {start}… is `{other}`'s; expressions come behind all other paths but /*"
+                    )),
+            );
+        }
+    }
+
     fn same_request(
         &mut self,
         first: &Placed<'a, Arc<Route>>,
@@ -141,6 +176,9 @@ impl<'a> Check<'a> {
     ) {
         let (a, b) = (&first.value, &second.value);
         let message = match a.hosts == b.hosts {
+            _ if a.conditions != b.conditions => {
+                format!("routes `{}` and `{}` may match the same request, and neither is more specific", a.name, b.name)
+            }
             true if a.name == b.name => format!("two routes match exactly the same requests: `{}`", a.name),
             true => format!("routes `{}` and `{}` match exactly the same requests", a.name, b.name),
             false => {
@@ -151,9 +189,11 @@ impl<'a> Check<'a> {
         let place = |at: At<'a>| if at.has("path") { at.key("path").span() } else { at.span() };
         let mut finding = self.finding(Code::SameRequests, second.at, message);
         finding.span = place(second.at);
-        self.report(
-            finding.label("give one another host or path, or delete it").related(place(first.at), "first here"),
-        );
+        let fix = match a.conditions != b.conditions {
+            true => "ask for one thing more in one of them, or for another value of the same field",
+            false => "give one another host, path, method or header, or delete it",
+        };
+        self.report(finding.label(fix).related(place(first.at), "first here"));
     }
 
     /// Backends that are one of our own listeners.
@@ -214,6 +254,24 @@ fn reaches(ip: IpAddr, bind: IpAddr) -> bool {
     ip == bind
         || (bind.is_unspecified() && (ip.is_loopback() || ip.is_unspecified()) && (ip.is_ipv4() || bind.is_ipv6()))
         || (ip.is_unspecified() && bind.is_loopback())
+}
+
+/// How much is asked besides, in the order in which it counts.
+fn asked(conditions: &Conditions) -> [usize; 3] {
+    [usize::from(!conditions.methods.is_empty()), conditions.headers.len(), conditions.query.len()]
+}
+
+fn may_have_the_same(a: &Route, b: &Route) -> bool {
+    share_listener(a, b) && a.conditions.overlaps(&b.conditions)
+}
+
+/// Whether a route is on every listener that another is on.
+fn serves_all_of(one: &Route, other: &Route) -> bool {
+    match (&one.listeners, &other.listeners) {
+        (None, _) => true,
+        (Some(_), None) => false,
+        (Some(one), Some(other)) => one.is_superset(other),
+    }
 }
 
 fn share_listener(a: &Route, b: &Route) -> bool {

@@ -1,4 +1,4 @@
-//! The host and path patterns of a route, to their normal forms.
+//! Patterns: the hosts and paths of a route, to their normal forms, and what a value is to be.
 
 use std::net::Ipv6Addr;
 
@@ -7,7 +7,7 @@ use crate::{
     base::Name,
     config::{
         diagnostics::Code,
-        plan::{HostPattern, PathPattern},
+        plan::{HostPattern, PathPattern, PathRegex, Pattern, Segment, Template, Wanted},
         yaml::At,
     },
 };
@@ -45,15 +45,28 @@ impl<'a> Check<'a> {
         None
     }
 
-    /// `/a` or `/a/*`.
+    /// A text, or a regular expression behind a `~`.
+    pub(super) fn wanted(&mut self, at: At<'a>, text: &str) -> Option<Wanted> {
+        let Some(pattern) = text.strip_prefix('~') else { return Some(Wanted::Text(text.to_owned())) };
+        let pattern = pattern.trim_start();
+        let label = match Pattern::parse(pattern) {
+            _ if pattern.is_empty() => "after the ~ comes a regular expression".to_owned(),
+            Ok(pattern) => return Some(Wanted::Pattern(pattern)),
+            Err(_) if at.is_expanded() => "after the ~ comes a regular expression".to_owned(),
+            Err(why) => why,
+        };
+        let finding = self.finding(Code::Invalid, at, format!("`{}` is not a regular expression", at.shown()));
+        self.report(finding.label(label));
+        None
+    }
+
+    /// `/a`, `/a/*`, `/u/{id}` or `~ ^/v[0-9]+/`.
     pub(super) fn path_pattern(&mut self, at: At<'a>, text: &str) -> Option<PathPattern> {
-        if text.starts_with('~') || (text.starts_with('/') && text.contains(['{', '}'])) {
-            let what = if text.starts_with('~') { "regex paths" } else { "path templates" };
-            let finding = self.finding(Code::Unsupported, at, format!("{what}: not available yet in this version"));
-            self.report(finding.label("write /a for one path, /a/* for all below it"));
-            return None;
-        }
-        let label = match parse_path(text) {
+        let parsed = match text.strip_prefix('~') {
+            Some(regex) => parse_regex(regex.trim_start()),
+            None => parse_path(text),
+        };
+        let label = match parsed {
             Ok(pattern) => return Some(pattern),
             Err(_) if at.is_expanded() => "write /a for one path, /a/* for all below it".to_owned(),
             Err(label) => label,
@@ -61,6 +74,21 @@ impl<'a> Check<'a> {
         let finding = self.finding(Code::Invalid, at, format!("`{}` is not a path to match", at.shown()));
         self.report(finding.label(label));
         None
+    }
+}
+
+/// More segments than any path has.
+const MOST_SEGMENTS: usize = 256;
+
+fn parse_regex(text: &str) -> Result<PathPattern, String> {
+    if text.is_empty() {
+        return Err("after the ~ comes a regular expression".to_owned());
+    }
+    let regex = PathRegex::parse(text).map_err(|why| format!("not a regular expression: {why}"))?;
+    // What it matches are paths, and they begin with a slash.
+    match regex.regex.is_match("") {
+        true => Err("it matches every path: write /* for that".to_owned()),
+        false => Ok(PathPattern::Regex(regex)),
     }
 }
 
@@ -73,14 +101,56 @@ fn parse_path(text: &str) -> Result<PathPattern, String> {
             Err(_) => "a path starts with /".to_owned(),
         });
     }
+    if text.split('/').count() > MOST_SEGMENTS {
+        return Err(format!("it has more than {MOST_SEGMENTS} segments"));
+    }
+    if text.contains(['{', '}']) {
+        return parse_template(text).map(PathPattern::Template);
+    }
     match text.strip_suffix("/*") {
-        Some("") => Ok(PathPattern::Prefix(String::new())),
+        Some("") => Ok(PathPattern::ALL),
         Some(parent) => match normalise(parent)? {
             normal if normal.ends_with('/') => Err("write one / before the *".to_owned()),
             normal => Ok(PathPattern::Prefix(normal)),
         },
         None => normalise(text).map(PathPattern::Exact),
     }
+}
+
+/// `/u/{id}/files/*`: some of its segments are captures.
+fn parse_template(text: &str) -> Result<Template, String> {
+    let (path, is_prefix) = text.strip_suffix("/*").map_or((text, false), |path| (path, true));
+    let mut segments = vec![];
+    for segment in path.split('/').skip(1) {
+        let capture = segment.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
+        segments.push(match capture {
+            Some(name) if !is_capture_name(name) => {
+                return Err(format!(
+                    "`{segment}` is no capture: a name is made of a-z, 0-9 and _, and starts with a letter"
+                ));
+            }
+            Some(name) => Segment::Capture(name.to_owned()),
+            None if segment.contains(['{', '}']) => {
+                return Err(
+                    "a capture is a whole segment, like {id}; for parts of one write a regular expression".to_owned()
+                );
+            }
+            None => Segment::Literal(normalise(&format!("/{segment}"))?.split_off(1)),
+        });
+    }
+    let template = Template { segments, is_prefix };
+    let captures = PathPattern::Template(template.clone());
+    let mut names = captures.captures();
+    names.sort_unstable();
+    match names.windows(2).find(|pair| pair.first() == pair.last()) {
+        Some(pair) => Err(format!("{{{}}} is there twice", pair.concat().split_at(pair.concat().len() / 2).0)),
+        None => Ok(template),
+    }
+}
+
+fn is_capture_name(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_lowercase())
+        && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
 }
 
 /// The path as the gateway sees one after it has sanitised a request: no empty or dot segments, unreserved characters bare, other

@@ -105,8 +105,7 @@ impl<'a> Check<'a> {
                 None
             }
         };
-        let derived =
-            || Name::derived(format!("{first_host}{}", path.clone().unwrap_or(PathPattern::Prefix(String::new()))));
+        let derived = || Name::derived(format!("{first_host}{}", path.clone().unwrap_or(PathPattern::ALL)));
         let name = written_name.flatten().unwrap_or_else(derived);
         let auth = self.route_auth(at.key("auth"), written, known.auth);
         let limits = self.route_limits(at.key("limit"), written, &name, known.limits, !auth.is_empty());
@@ -115,15 +114,17 @@ impl<'a> Check<'a> {
         let max_body = self.size(at, "max_body", written.max_body.as_ref()).unwrap_or(base.max_body);
         let critical = self.flag(at, "critical", written.critical.as_ref()).unwrap_or(false);
         let listeners = self.route_listeners(at.key("listeners"), written, known);
+        let conditions = self.conditions(at, written);
         let to = name.clone();
         let has_patterns = path.is_some() && (!hosts.is_empty() || !at.has("host"));
-        let path = path.unwrap_or(PathPattern::Prefix(String::new()));
+        let path = path.unwrap_or(PathPattern::ALL);
         let compress = self.compress(at.key("compress"), written.compress.as_ref());
         let upgrades = self.upgrades(at.key("upgrades"), written.upgrades.as_ref());
         let route = Route {
             name,
             hosts,
             path,
+            conditions,
             listeners,
             to,
             auth,
@@ -331,7 +332,7 @@ impl<'a> Check<'a> {
         }
     }
 
-    fn items<'w, F>(&mut self, at: At<'a>, list: &'w List<Written<F>>) -> Vec<(At<'a>, &'w str)> {
+    pub(super) fn items<'w, F>(&mut self, at: At<'a>, list: &'w List<Written<F>>) -> Vec<(At<'a>, &'w str)> {
         let mut items = vec![];
         for (i, item) in list.0.iter().enumerate() {
             match item {

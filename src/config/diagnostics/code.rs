@@ -450,7 +450,7 @@ bad: "listen: 8080
 routes:
   - path: /*
     to: 127.0.0.1:9001
-    methods: [GET]
+    cors: { origins: [\"https://app.example.com\"] }
     health: /healthz
 ",
 good: "listen: 8080
@@ -478,7 +478,7 @@ routes:
 }
 SameRequests "E0401" "Two routes match the same requests." {
 why: "The most specific route wins, whatever the order in the file. Two that are equally specific would be a matter of chance: give \
-one another host or path, or delete it.",
+one another host or path, let it ask for one thing more (a method, a header field, a parameter), or delete it.",
 bad: "listen: 8080
 routes:
   - { name: a, path: /x, to: 127.0.0.1:9001, health: /healthz }
@@ -488,6 +488,20 @@ good: "listen: 8080
 routes:
   - { name: a, path: /x, to: 127.0.0.1:9001, health: /healthz }
   - { name: b, path: /y, to: 127.0.0.1:9002, health: /healthz }
+",
+}
+Shadowed "E0402" "A route can never match." {
+why: "Every request that it matches is another route's, which is looked at before it. Regular expressions come behind all other paths \
+but /*: below a prefix that takes everything there is nothing left for one.",
+bad: "listen: 8080
+routes:
+  - { name: api, path: /api/*, to: 127.0.0.1:9001, health: /healthz }
+  - { name: versions, path: \"~ ^/api/v[0-9]+/\", to: 127.0.0.1:9002, health: /healthz }
+",
+good: "listen: 8080
+routes:
+  - { name: api, path: /api/*, to: 127.0.0.1:9001, health: /healthz }
+  - { name: versions, path: \"/api/{version}/*\", to: 127.0.0.1:9002, health: /healthz }
 ",
 }
 Contradiction "E0403" "Two values contradict each other." {

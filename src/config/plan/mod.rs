@@ -7,6 +7,7 @@
 mod health;
 mod layer;
 mod listener;
+mod matching;
 mod process;
 mod route;
 mod upstream;
@@ -21,8 +22,9 @@ pub use health::{
 };
 pub use layer::{ApiKeys, Auth, AuthMethod, BasicUser, BasicUsers, Consumer, KeySource, Limit, LimitKey};
 pub use listener::{Bind, ClientLimits, Listener, ProxyProtocol, Tls};
+pub use matching::{Conditions, HostPattern, PathPattern, PathRegex, Segment, Template};
 pub use process::{AccessLog, Admin, Destination, Dns, Family, Log, LogFormat, LogLevel, Reload, Shutdown, Workers};
-pub use route::{Coding, Compression, HostPattern, PathPattern, Retries, RetryOn, Route, Timeouts};
+pub use route::{Coding, Compression, Retries, RetryOn, Route, Timeouts};
 pub use upstream::{Backend, Balance, Host, HostHeader, Protocol, Upstream, UpstreamTls};
 pub use wanted::{JsonPath, Pattern, Wanted};
 pub use webhook::{EventKind, Webhook};

@@ -1,8 +1,8 @@
-use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use http::Method;
 
-use super::{Auth, Limit};
+use super::{Auth, Conditions, HostPattern, Limit, PathPattern};
 use crate::base::{Name, Size};
 
 /// Which requests, and what happens to them.
@@ -14,6 +14,8 @@ pub struct Route {
     pub hosts: Vec<HostPattern>,
     /// Paths that match.
     pub path: PathPattern,
+    /// What requests must be besides.
+    pub conditions: Conditions,
     /// Listeners that it serves; `None` is all.
     pub listeners: Option<BTreeSet<Name>>,
     /// The name of its upstream, which the plan has.
@@ -112,24 +114,6 @@ impl Compression {
     }
 }
 
-/// A host that a route matches. Lower case, no port, no trailing dot.
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub enum HostPattern {
-    /// This host only.
-    Exact(Name),
-    /// `*.example.com`, held as `example.com`: one or more labels in front of it.
-    Wildcard(Name),
-}
-
-/// A path that a route matches, in its normalised form.
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub enum PathPattern {
-    /// This path only.
-    Exact(String),
-    /// `/a/*`, held as `/a`: this path and everything below it by whole segments. `/*` is held as the empty string.
-    Prefix(String),
-}
-
 /// A route's deadlines. Zero switches one off.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Timeouts {
@@ -165,22 +149,4 @@ pub enum RetryOn {
     Connect,
     /// The connection ended before the head of a response.
     Reset,
-}
-
-impl fmt::Display for HostPattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Exact(host) => f.write_str(host),
-            Self::Wildcard(parent) => write!(f, "*.{parent}"),
-        }
-    }
-}
-
-impl fmt::Display for PathPattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Exact(path) => f.write_str(path),
-            Self::Prefix(prefix) => write!(f, "{prefix}/*"),
-        }
-    }
 }

@@ -49,24 +49,12 @@ impl fmt::Display for Wanted {
 pub struct Pattern(Regex);
 
 impl Pattern {
-    /// What one may take when compiled, in bytes.
-    const LARGEST: usize = 1 << 20;
-
     /// Compiles a regular expression.
     ///
     /// # Errors
     /// What is wrong with it, in words that do not repeat it.
     pub fn parse(text: &str) -> Result<Self, String> {
-        match RegexBuilder::new(text).size_limit(Self::LARGEST).build() {
-            Ok(regex) => Ok(Self(regex)),
-            Err(regex::Error::CompiledTooBig(_)) => Err("it is too large when compiled".to_owned()),
-            // The report repeats the text, and its last line says what is wrong.
-            Err(error) => {
-                let report = error.to_string();
-                let last = report.lines().last().unwrap_or_default();
-                Err(last.strip_prefix("error: ").unwrap_or("it is not a regular expression").to_owned())
-            }
-        }
+        RegexBuilder::new(text).size_limit(LARGEST).build().map(Self).map_err(|error| why(&error))
     }
 
     /// Whether it matches somewhere.
@@ -74,6 +62,25 @@ impl Pattern {
     pub fn matches(&self, bytes: &[u8]) -> bool {
         self.0.is_match(bytes)
     }
+}
+
+/// What one may take when compiled, in bytes.
+const LARGEST: usize = 1 << 20;
+
+/// Compiles a regular expression over text.
+pub(super) fn compile(text: &str) -> Result<regex::Regex, String> {
+    regex::RegexBuilder::new(text).size_limit(LARGEST).build().map_err(|error| why(&error))
+}
+
+/// What is wrong with a regular expression.
+fn why(error: &regex::Error) -> String {
+    if let regex::Error::CompiledTooBig(_) = error {
+        return "it is too large when compiled".to_owned();
+    }
+    // The report repeats the text, and its last line says what is wrong.
+    let report = error.to_string();
+    let last = report.lines().last().unwrap_or_default();
+    last.strip_prefix("error: ").unwrap_or("it is not a regular expression").to_owned()
 }
 
 impl PartialEq for Pattern {

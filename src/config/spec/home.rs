@@ -86,12 +86,9 @@ const HOMES: &[(&str, &[&str], &str)] = &[
 const PLANNED: &[&str] =
     &["cluster", "cors", "include", "redirect", "request_headers", "respond", "response_headers", "rewrite", "tracing"];
 
-/// The same for the conditions of a route; elsewhere these words mean something else.
-const PLANNED_IN_ROUTES: &[&str] = &["headers", "methods"];
-
-/// Whether a later version will have a field. `parents` are the keys above it.
-pub(in crate::config) fn is_planned(parents: &[&str], field: &str) -> bool {
-    PLANNED.contains(&field) || (parents == ["routes"] && PLANNED_IN_ROUTES.contains(&field))
+/// Whether a later version will have a field.
+pub(in crate::config) fn is_planned(field: &str) -> bool {
+    PLANNED.contains(&field)
 }
 
 /// Where a field goes that its block does not have. `parents` are the keys above it.

@@ -3,7 +3,7 @@ use serde::Deserialize;
 
 use super::{
     Address, Any, Balance, Coding, Count, Duration, Flag, HealthShort, HealthSpec, HostPattern, LimitRef, List, Method,
-    Name, OneOrMany, PathPattern, RetryOn, ShortOr, SizeOrNone, Upgrade, Written,
+    Name, Named, OneOrMany, PathPattern, RetryOn, ShortOr, SizeOrNone, Upgrade, Wanted, Written,
 };
 
 /// Which requests, and what happens to them.
@@ -15,8 +15,17 @@ pub(in crate::config) struct RouteSpec {
     pub(in crate::config) name: Option<Written<Name>>,
     /// Hosts: `api.example.com`, `"*.example.com"`, or a list. Default: any.
     pub(in crate::config) host: Option<OneOrMany<HostPattern>>,
-    /// Required. `/a` matches exactly, `/a/*` matches `/a` and everything below it, `/*` everything.
+    /// Required. `/a` matches exactly, `/a/*` matches `/a` and everything below it, `/*` everything; in `/u/{id}` and `/u/{id}/*` a
+    /// segment is captured; `"~ ^/v[0-9]+/"` is a regular expression, matched from the start. The most specific route has a
+    /// request, whatever the order: an exact path, then the longest text, then captures, then expressions, then `/*`.
     pub(in crate::config) path: Option<Written<PathPattern>>,
+    /// Methods that match: `[GET, POST]`. Default: any.
+    pub(in crate::config) methods: Option<List<Written<Method>>>,
+    /// Header fields that must be there, with this as their first value: a text, or a regular expression like `"~ ^v[12]$"`. Of routes
+    /// with the same path those that ask for more are looked at first.
+    pub(in crate::config) headers: Option<Named<Written<Wanted>>>,
+    /// Parameters of the query that must be there, decoded, with this as their first value: a text or an expression.
+    pub(in crate::config) query: Option<Named<Written<Wanted>>>,
     /// The listeners that it serves. Default: all.
     pub(in crate::config) listeners: Option<List<Written<Name>>>,
     /// Required. Where requests go: the name of an upstream, an address, or a list of addresses.

@@ -118,7 +118,7 @@ forms! {
     /// A hashed password.
     PasswordHash: "a hash like `$argon2id$…`", { "type": "string" };
     /// A path pattern.
-    PathPattern: "a path like `/orders/*`", { "type": "string", "pattern": r"^/|\$\{" };
+    PathPattern: "a path like `/orders/*`", { "type": "string", "pattern": r"^[/~]|\$\{" };
     /// A share.
     Percent: "a percentage like `10%`", { "type": "string", "pattern": r"^[0-9]+(\.[0-9]{1,2})?%$|\$\{" };
     /// `none`, or versions of the PROXY protocol.

@@ -325,7 +325,7 @@ fn unknown_field(at: At<'_>, keys: &[&str], allowed: &[&str]) -> Diagnostic {
             _ => finding,
         };
     }
-    if super::spec::is_planned(parents, field) {
+    if super::spec::is_planned(field) {
         return Diagnostic::new(Code::Unsupported, at.key_span(), format!("`{field}` is not in this version yet"))
             .label("delete it")
             .note(format!("fields here: {}", suggest::list(allowed.iter().copied())));

@@ -7,7 +7,7 @@ use http::{HeaderName, Method};
 use super::{super::upstream::DAY, Check};
 use crate::config::{
     diagnostics::Code,
-    plan::{Document, Expect, JsonPath, Pattern, StatusRange, TlsProbe, Wanted},
+    plan::{Document, Expect, JsonPath, StatusRange, TlsProbe, Wanted},
     spec::{self, ExpectSpec, Named, OneOrMany, Status, Written},
     yaml::At,
 };
@@ -98,21 +98,6 @@ impl<'a> Check<'a> {
             }
         }
         expected
-    }
-
-    /// A text, or a regular expression behind a `~`.
-    fn wanted(&mut self, at: At<'a>, text: &str) -> Option<Wanted> {
-        let Some(pattern) = text.strip_prefix('~') else { return Some(Wanted::Text(text.to_owned())) };
-        let pattern = pattern.trim_start();
-        let label = match Pattern::parse(pattern) {
-            _ if pattern.is_empty() => "after the ~ comes a regular expression".to_owned(),
-            Ok(pattern) => return Some(Wanted::Pattern(pattern)),
-            Err(_) if at.is_expanded() => "after the ~ comes a regular expression".to_owned(),
-            Err(why) => why,
-        };
-        let finding = self.finding(Code::Invalid, at, format!("`{}` is no pattern to expect", at.shown()));
-        self.report(finding.label(label));
-        None
     }
 
     pub(super) fn tls_probe(&mut self, at: At<'a>, written: &ExpectSpec) -> TlsProbe {
