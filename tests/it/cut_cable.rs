@@ -245,3 +245,31 @@ fn a_machine_that_the_network_does_not_know_is_unreachable() {
     assert!(back <= span(&known, "back_s") + SLACK, "back after {back:?}");
     eventually("it gets traffic", || gateway.get("/").text() == "far");
 }
+
+/// Nobody says anything on these, so nobody would find out: the system asks. It takes a minute, which only the long form waits for.
+#[test]
+fn what_waits_for_a_machine_that_vanished_ends() {
+    let Some(cable) = Cable::of(what_waits_for_a_machine_that_vanished_ends) else { return };
+    let (far, near) = (Far::behind(cable), Backend::named("near"));
+    let gateway = Gateway::start(config(far.address(), near.address()));
+    await_state(&gateway, "lone", far.address(), "up");
+    let mut silent = tunnel(&gateway, "/tunnel/lasting");
+    let mut talks = tunnel(&gateway, "/tunnel/lasting");
+    let mut endless = gateway.connect();
+    assert_eq!(endless.send("GET /endless HTTP/1.1\r\nhost: a\r\n\r\n").head().status(), 200);
+    let watched = || far.cable.connections().lines().filter(|line| line.contains("timer:(keepalive")).count();
+    eventually("all three are watched", || watched() == 3);
+    if !crate::drills::is_long() {
+        return;
+    }
+    far.cable.cut();
+    let cut = Instant::now();
+    talks.send("are you there?");
+    for (what, client) in [("talks", &mut talks), ("silent", &mut silent), ("endless", &mut endless)] {
+        client.stream().set_read_timeout(Some(Duration::from_secs(90))).unwrap();
+        client.rest();
+        eprintln!("{what}: ended {:.1} s after the cut", cut.elapsed().as_secs_f64());
+        assert!(cut.elapsed() < Duration::from_secs(80));
+    }
+    eventually("none is left", || known(&gateway, "lone", far.address())["connections"] == 0);
+}
