@@ -7,6 +7,7 @@ use std::{
 };
 
 use bytes::{Buf as _, BytesMut};
+use socket2::TcpKeepalive;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, Interest, ReadBuf},
     net::{TcpStream, UnixStream},
@@ -38,6 +39,14 @@ impl From<UnixStream> for Socket {
     }
 }
 
+/// How long a machine may give no sign of life while it is [watched](Socket::watch). nginx gives it as long to take something
+/// (`proxy_send_timeout`), Linkerd 30 s, gRPC 20 s: longer than networks take to find another way, shorter than people wait.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long nothing may be heard of it before it is asked, and how long until it is asked again.
+const QUIET: Duration = Duration::from_secs(30);
+const AGAIN: Duration = Duration::from_secs(10);
+
 /// Room for the head of an ordinary request: it is read at once, and one system call is all that it takes.
 const READ_AHEAD: usize = 4096;
 
@@ -65,6 +74,20 @@ impl Socket {
     /// Drops so many of those bytes.
     pub fn skip(&mut self, bytes: usize) {
         self.ahead.advance(bytes);
+    }
+
+    /// From now on the system asks the other end's machine whether it is still there, when nothing was heard of it for a while, and
+    /// ends the connection with [`TimedOut`](io::ErrorKind::TimedOut) when there was no sign of life of it for [`PATIENCE`]. One that
+    /// takes nothing of what it is sent for so long is taken for dead, too. (A Unix socket's other end is on this machine.)
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn watch(&self) -> io::Result<()> {
+        let Stream::Tcp(stream) = &self.stream else { return Ok(()) };
+        let socket = socket2::SockRef::from(stream);
+        socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(QUIET).with_interval(AGAIN))?;
+        // For what was sent, about which keepalive does not ask; without it that takes the system a quarter of an hour.
+        socket.set_tcp_user_timeout(Some(PATIENCE))
     }
 
     /// Makes the close to come a reset. (A Unix socket has none: its other end sees an early end.)

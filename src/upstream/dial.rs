@@ -52,12 +52,15 @@ pub enum DialError {
 }
 
 impl Dial {
-    /// Connects and, where that is said, shakes hands. The caller sets the deadline.
+    /// Connects and, where that is said, shakes hands. The caller sets the deadline. The connection ends when the other machine
+    /// has vanished: whoever waits for an answer may have set none for that.
     ///
     /// # Errors
     /// The backend cannot be reached, or is not who it should be.
     pub async fn connect(&self) -> Result<Transport, DialError> {
-        self.secure(self.address.connect().await?).await
+        let socket = self.address.connect().await?;
+        socket.watch()?;
+        self.secure(socket).await
     }
 
     /// Shakes hands on a connection, where that is said.

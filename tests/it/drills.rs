@@ -207,7 +207,7 @@ routes:
     assert_eq!(lines.iter().map(id).collect::<BTreeSet<_>>().len(), lines.len(), "whole, and each once");
 }
 
-fn is_long() -> bool {
+pub fn is_long() -> bool {
     env::var_os("TIDEGATE_SOAK").is_some()
 }
 

@@ -12,6 +12,7 @@ mod balance;
 mod bodies;
 mod checks;
 mod compression;
+mod cut_cable;
 mod dns;
 mod downgrade;
 mod drills;

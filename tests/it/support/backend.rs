@@ -52,15 +52,16 @@ impl Backend {
 
     /// Runs the script for each request, once its head was read. A script that returns an error ends the connection.
     pub fn scripted(script: impl Fn(&mut Peer, &Received) -> io::Result<()> + Send + Sync + 'static) -> Self {
-        Self::listening(TcpListener::bind("127.0.0.1:0").unwrap(), script)
+        Self::on(TcpListener::bind("127.0.0.1:0").unwrap(), script)
     }
 
     /// Reads each request whole and answers 200 with its name, at this address.
     pub fn at(address: SocketAddr, name: &'static str) -> Self {
-        Self::listening(TcpListener::bind(address).unwrap(), move |peer, _| peer.respond("200 OK", name))
+        Self::on(TcpListener::bind(address).unwrap(), move |peer, _| peer.respond("200 OK", name))
     }
 
-    fn listening(
+    /// Runs the script for each request that comes to the listener.
+    pub fn on(
         listener: TcpListener,
         script: impl Fn(&mut Peer, &Received) -> io::Result<()> + Send + Sync + 'static,
     ) -> Self {

@@ -4,6 +4,7 @@
 //! hear bytes. Nothing sleeps to be in step: whoever waits, waits for a condition ([`eventually`]) or for a byte.
 
 mod backend;
+mod cable;
 mod client;
 mod config;
 mod eventually;
@@ -18,6 +19,7 @@ mod server;
 mod tls;
 
 pub use backend::{Backend, Peer, full_backlog, refusing};
+pub use cable::Cable;
 pub use client::{Client, Response};
 pub use config::{own_address, route, upstream};
 pub use eventually::{PATIENCE, at_rest, eventually};
