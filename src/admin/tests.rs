@@ -837,6 +837,9 @@ async fn a_backend_is_drained_and_undrained() {
     assert_eq!((code, &backend["state"], &backend["drain"]), (200, &"unchecked".into(), &serde_json::Value::Null));
     assert_eq!(backend["changes"][0]["detail"], "undrained by the admin API");
 
+    let (_, backend) = post("drain", "{\"by\":\"a\u{200b}nn\",\"reason\":\"\u{202e}deploy\"}").await;
+    assert_eq!(backend["why"], "drained by a\\u{200b}nn: \\u{202e}deploy");
+
     // Removed, and not yet gone: it finishes requests.
     let member = &status.live.load().upstreams["web"].members[0];
     member.backend.set_condition(Condition { is_removed: true, ..Condition::new(Up) });
