@@ -46,6 +46,9 @@ pub struct BackendDocument {
     pub in_flight: u32,
     /// Open connections.
     pub connections: u32,
+    /// Names that lead to its address, too: they are this backend.
+    #[serde(default)]
+    pub aliases: Vec<String>,
     /// Why it is drained; null where it is not, or where it was removed.
     pub drain: Option<DrainStatus>,
     /// Its ejection by live traffic.
@@ -188,6 +191,7 @@ impl BackendDocument {
             eligible: row.is_eligible,
             in_flight: row.in_flight(),
             connections: row.connections(),
+            aliases: observed.aliases_of(row.name).map(ToString::to_string).collect(),
             drain: record.drain.as_ref().map(DrainStatus::of),
             ejected: EjectedStatus::of(&record, now.at),
             held: record.is_held,
