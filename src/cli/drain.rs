@@ -12,10 +12,11 @@ use super::{
     NO,
     ask::{Gateway, JSON, Unanswered},
     named::Named,
+    why::Today,
 };
 use crate::{
     admin::BackendDocument,
-    base::duration::{Elapsed, Written},
+    base::duration::{Took, Written},
     telemetry::Printable,
 };
 
@@ -54,8 +55,12 @@ pub(super) fn drain(
     });
     let began = Instant::now();
     let answer = gateway.post(&format!("{}/drain", named.path()), &order)?;
-    let open = gateway.parse::<BackendDocument>(&answer)?.in_flight;
+    let document: BackendDocument = gateway.parse(&answer)?;
+    let open = document.in_flight;
     say(out, &format!("{} draining: no new requests; {open} open", named.shown()))?;
+    if let Some(ends) = ends(&document, query.lasts) {
+        say(out, &ends)?;
+    }
     if !query.wait {
         return say(out, &format!("Undo: tidegate undrain {}", named.quoted())).map(|()| 0);
     }
@@ -92,14 +97,15 @@ fn wait(
             left = document.in_flight;
         }
     }
-    Ok((0, format!("drained in {} ({open} finished, 0 cut). {undo}", took(began.elapsed()))))
+    Ok((0, format!("drained in {} ({open} finished, 0 cut). {undo}", Took(began.elapsed()))))
 }
 
-fn took(time: Duration) -> String {
-    match time.as_secs() {
-        0..60 => format!("{:.1}s", time.as_secs_f64()),
-        _ => Elapsed(time).to_string(),
-    }
+/// When a drain ends by itself, if it does.
+fn ends(document: &BackendDocument, lasts: Option<Duration>) -> Option<String> {
+    let drain = document.drain.as_ref()?;
+    let at = Today(drain.since.clone()).moment(drain.until.as_ref()?);
+    let lasts = lasts.map(|lasts| format!(", in {}", Written(lasts))).unwrap_or_default();
+    Some(format!("It ends by itself at {} UTC{lasts}.", Printable(&at)))
 }
 
 /// Ends a drain. Returns the exit code.
