@@ -16,6 +16,7 @@ use crate::{
     layers::PasswordPool,
     runtime::{self, Edition, Registry, Tokens},
     telemetry::{Events, Printable},
+    tls,
 };
 
 /// What was found of one backend by one check, or why it could not be asked.
@@ -46,6 +47,8 @@ async fn ask(plan: &Arc<Plan>, passwords: PasswordPool) -> Vec<Finding> {
     let names = Names::start(Arc::new(Resolver::new(plan.dns.clone())), plan, Events::new(queue)).await;
     let registry = Registry::new(1, Tokens { faults: &[], closes: &[] }, passwords);
     let built = runtime::build(&registry, plan, Edition::new(1, Sha::of("")), &names.resolved(plan));
+    // Not within the time of the first probe.
+    tls::warm_up();
     let permits = Arc::new(Semaphore::new(PARALLEL));
     let mut probes = JoinSet::new();
     let mut found: BTreeMap<usize, Finding> = BTreeMap::new();
