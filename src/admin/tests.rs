@@ -284,6 +284,12 @@ fn a_draining_backend_counts_for_nothing() {
     status.live.load().upstreams["web"].members[1].backend.set_condition(drained);
     let observed = &Now::look(&status).upstreams[0];
     assert_eq!((observed.standing(), observed.up(), observed.total(), observed.eligible()), (Standing::Up, 1, 1, 1));
+    let upstream = Arc::clone(&status.live.load().upstreams["web"]);
+    upstream.members[0].backend.set_condition(drained);
+    upstream.live.publish(Eligible::among(&upstream.members, &upstream.plan.health, |_| Percent::whole(100)));
+    let now = Now::look(&status);
+    let draft = serde_json::to_value(DraftHealth::of(&now)).unwrap();
+    assert_eq!(draft["checks"]["web"][0]["output"], "all of its backends are drained");
 }
 
 #[test]

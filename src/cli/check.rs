@@ -132,6 +132,16 @@ routes:
     }
 
     #[test]
+    fn long_times_read_like_the_others() {
+        let text = "listen: 8080
+upstreams: { web: { backends: [127.0.0.1:9001], health: { active: { interval: 2h } } } }
+routes: [{ path: /*, to: web }]
+";
+        let said = detection(&load(&source(text), &|_| None).unwrap().plan);
+        assert_eq!(said, "  web  a dead backend is out after 2h12m at most, one that is well again back after 2h12m\n");
+    }
+
+    #[test]
     fn findings_are_written_in_the_form_that_was_asked_for() {
         let report = load(&source("listen: 8080\nroutes:\n  - { path: /*, to: order }\n"), &|_| None).unwrap_err();
         let written = |format| {
