@@ -249,7 +249,10 @@ fn draft_checks<'a>(observed: &'a Observed, now: &Now) -> Vec<DraftCheck<'a>> {
     let status = draft_status(observed.standing());
     let all_down = if observed.view.tier == Tier::TryAll { ", all are tried" } else { "" };
     let suspicion = observed.suspicion().map(|told| format!("; {told}")).unwrap_or_default();
-    let output = format!("{} of {} backends up{all_down}{suspicion}", observed.up(), observed.total());
+    let output = match observed.total() {
+        0 => "all of its backends are drained".to_owned(),
+        total => format!("{} of {total} backends up{all_down}{suspicion}", observed.up()),
+    };
     let whole = DraftCheck {
         component_id: None,
         component_type: "system",

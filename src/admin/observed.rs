@@ -207,6 +207,11 @@ impl Observed {
         self.staying().count() + self.upstream.unresolved.len()
     }
 
+    /// Names that lead to the address of a backend of another name.
+    pub(super) fn aliases_of(&self, backend: &Name) -> impl Iterator<Item = &Name> {
+        self.upstream.aliases.iter().filter(move |(_, of)| of == backend).map(|(alias, _)| alias)
+    }
+
     fn staying(&self) -> impl Iterator<Item = &BackendView> {
         self.view.backends.iter().filter(|backend| !is_draining(backend))
     }

@@ -11,7 +11,7 @@ use super::{
     observed::{Shown, seconds_between, tier},
     rates::Totals,
 };
-use crate::{config::plan::HealthCheck, control::Status, health::Detection, upstream::Tier};
+use crate::{base::Name, config::plan::HealthCheck, control::Status, health::Detection, upstream::Tier};
 
 /// The gateway, as its operator wants to see it.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -103,8 +103,20 @@ pub struct UpstreamStatus {
     /// How long its health checks take at worst; null without checks.
     #[serde(default)]
     pub detection: Option<DetectionStatus>,
+    /// Names that lead to the address of another backend: both are that one.
+    #[serde(default)]
+    pub aliases: Vec<AliasStatus>,
     /// Its backends in the order of the file, then those that were removed and finish their requests.
     pub backends: Vec<BackendStatus>,
+}
+
+/// A name that leads to the address of a backend which comes before it in the file.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct AliasStatus {
+    /// The name.
+    pub name: String,
+    /// The backend, whose weight and role count.
+    pub backend: String,
 }
 
 /// How long health checks take at worst.
@@ -290,6 +302,7 @@ impl UpstreamStatus {
             last_change: changes.map(|change| change.at).max().map(|at| at.to_string()),
             suspicion: observed.suspicion(),
             detection: DetectionStatus::of(&observed.view.plan.health.checks),
+            aliases: observed.upstream.aliases.iter().map(AliasStatus::of).collect(),
             backends: observed.rows().map(|row| BackendStatus::of(row, now, instant, rates)).collect(),
         }
     }
@@ -298,6 +311,12 @@ impl UpstreamStatus {
     #[must_use]
     pub fn is_down(&self) -> bool {
         [Tier::Nobody, Tier::TooFew, Tier::TryAll].into_iter().any(|down| self.tier == tier(down))
+    }
+}
+
+impl AliasStatus {
+    fn of((name, backend): &(Name, Name)) -> Self {
+        Self { name: name.to_string(), backend: backend.to_string() }
     }
 }
 

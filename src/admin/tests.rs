@@ -284,6 +284,12 @@ fn a_draining_backend_counts_for_nothing() {
     status.live.load().upstreams["web"].members[1].backend.set_condition(drained);
     let observed = &Now::look(&status).upstreams[0];
     assert_eq!((observed.standing(), observed.up(), observed.total(), observed.eligible()), (Standing::Up, 1, 1, 1));
+    let upstream = Arc::clone(&status.live.load().upstreams["web"]);
+    upstream.members[0].backend.set_condition(drained);
+    upstream.live.publish(Eligible::among(&upstream.members, &upstream.plan.health, |_| Percent::whole(100)));
+    let now = Now::look(&status);
+    let draft = serde_json::to_value(DraftHealth::of(&now)).unwrap();
+    assert_eq!(draft["checks"]["web"][0]["output"], "all of its backends are drained");
 }
 
 #[test]
@@ -837,6 +843,9 @@ async fn a_backend_is_drained_and_undrained() {
     let (code, backend) = post("undrain", "").await;
     assert_eq!((code, &backend["state"], &backend["drain"]), (200, &"unchecked".into(), &serde_json::Value::Null));
     assert_eq!(backend["changes"][0]["detail"], "undrained by the admin API");
+
+    let (_, backend) = post("drain", "{\"by\":\"a\u{200b}nn\",\"reason\":\"\u{202e}deploy\"}").await;
+    assert_eq!(backend["why"], "drained by a\\u{200b}nn: \\u{202e}deploy");
 
     // Removed, and not yet gone: it finishes requests.
     let member = &status.live.load().upstreams["web"].members[0];

@@ -22,6 +22,7 @@ use crate::{
     base::{Timestamp, duration},
     config,
     health::Drain,
+    telemetry::Printable,
 };
 
 pub(super) async fn list(State(app): State<App>) -> Response {
@@ -182,7 +183,8 @@ fn words(field: &str, text: Option<String>) -> Result<Option<String>, Problem> {
         Some(text) if text.contains(char::is_control) => {
             Err(Problem::bad_request(format!("`{field}` has control characters.")))
         }
-        _ => Ok(text),
+        // What turns text around, or nobody sees, is shown for what it is wherever the text is, in documents and on pages too.
+        _ => Ok(text.map(|text| Printable(&text).to_string())),
     }
 }
 

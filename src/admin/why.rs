@@ -48,6 +48,9 @@ pub struct BackendDocument {
     pub tunnels: u32,
     /// Open connections.
     pub connections: u32,
+    /// Names that lead to its address, too: they are this backend.
+    #[serde(default)]
+    pub aliases: Vec<String>,
     /// Why it is drained; null where it is not, or where it was removed.
     pub drain: Option<DrainStatus>,
     /// Its ejection by live traffic.
@@ -191,6 +194,7 @@ impl BackendDocument {
             in_flight: row.in_flight(),
             tunnels: row.tunnels(),
             connections: row.connections(),
+            aliases: observed.aliases_of(row.name).map(ToString::to_string).collect(),
             drain: record.drain.as_ref().map(DrainStatus::of),
             ejected: EjectedStatus::of(&record, now.at),
             held: record.is_held,

@@ -94,3 +94,17 @@ impl fmt::Display for Elapsed {
         }
     }
 }
+
+/// Prints how long something takes, for people: tenths of a second below a minute (`8.4s`), from then on as [`Elapsed`].
+#[derive(Clone, Copy, Debug)]
+pub struct Took(pub Duration);
+
+impl fmt::Display for Took {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let tenths = (self.0.as_millis() + 50) / 100;
+        match tenths {
+            0..600 => write!(f, "{}.{}s", tenths / 10, tenths % 10),
+            _ => Elapsed(self.0.max(Duration::from_secs(60))).fmt(f),
+        }
+    }
+}

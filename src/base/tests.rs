@@ -44,6 +44,13 @@ fn durations_say_why_they_are_not() {
 }
 
 #[test]
+fn what_something_takes_shows_tenths_below_a_minute() {
+    let shown = [0, 49, 1_250, 59_949, 59_960, 61_000, 7_384_000, 273_600_000];
+    let shown = shown.map(|millis| duration::Took(Duration::from_millis(millis)).to_string());
+    assert_eq!(shown, ["0.0s", "0.0s", "1.3s", "59.9s", "1m00s", "1m01s", "2h03m", "3d4h"]);
+}
+
+#[test]
 fn elapsed_shows_two_units() {
     let cases =
         [(0, "0ms"), (999, "999ms"), (1_000, "1s"), (161_000, "2m41s"), (3_660_000, "1h01m"), (273_600_000, "3d4h")];

@@ -12,7 +12,7 @@ use super::{
     NO, Trouble,
     args::{CheckArgs, Format},
     env, find, preflight,
-    print::{print_with, reason},
+    print::{self, print_with, reason},
 };
 use crate::{
     config::{
@@ -98,7 +98,7 @@ fn detection(plan: &Plan) -> String {
     let known: Vec<_> = plan.upstreams.values().filter_map(found).collect();
     let width = known.iter().take(SHOWN).map(|(name, ..)| name.chars().count()).max().unwrap_or_default();
     let mut lines: String = known.iter().take(SHOWN).fold(String::new(), |lines, (name, out, back)| {
-        lines + &format!("  {name:<width$}  a dead backend is out after {out:.1}s at most, one that is well again back after {back:.1}s\n")
+        lines + &format!("  {name:<width$}  {}\n", print::detection(*out, *back))
     });
     if known.len() > SHOWN {
         lines.push_str(&format!("  {} more\n", known.len() - SHOWN));
@@ -129,6 +129,16 @@ routes:
             summary(Path::new("tidegate.yaml"), &loaded.plan, Duration::from_micros(4_200), "nothing was contacted"),
             "tidegate.yaml ok: 2 routes, 1 upstream, 3 backends (check 4 ms; nothing was contacted)"
         );
+    }
+
+    #[test]
+    fn long_times_read_like_the_others() {
+        let text = "listen: 8080
+upstreams: { web: { backends: [127.0.0.1:9001], health: { active: { interval: 2h } } } }
+routes: [{ path: /*, to: web }]
+";
+        let said = detection(&load(&source(text), &|_| None).unwrap().plan);
+        assert_eq!(said, "  web  a dead backend is out after 2h12m at most, one that is well again back after 2h12m\n");
     }
 
     #[test]

@@ -12,10 +12,11 @@ use super::{
     NO,
     ask::{Gateway, JSON, Unanswered},
     named::{Named, tunnels_among},
+    why::Today,
 };
 use crate::{
     admin::BackendDocument,
-    base::duration::{Elapsed, Written},
+    base::duration::{Took, Written},
     telemetry::Printable,
 };
 
@@ -57,9 +58,12 @@ pub(super) fn drain(
     });
     let began = Instant::now();
     let answer = gateway.post(&format!("{}/drain", named.path()), &order)?;
-    let BackendDocument { in_flight: open, tunnels, .. } = gateway.parse(&answer)?;
-    let among = tunnels_among(tunnels);
+    let document: BackendDocument = gateway.parse(&answer)?;
+    let (open, among) = (document.in_flight, tunnels_among(document.tunnels));
     say(out, &format!("{} draining: no new requests; {open} open{among}", named.shown()))?;
+    if let Some(ends) = ends(&document, query.lasts) {
+        say(out, &ends)?;
+    }
     if !query.wait {
         return say(out, &format!("Undo: tidegate undrain {}", named.quoted())).map(|()| 0);
     }
@@ -81,7 +85,7 @@ fn wait(
         let over = query.timeout.and_then(|timeout| began.elapsed().checked_sub(timeout));
         if over.is_some_and(|over| over >= CUTTING) {
             let s = if left == 1 { "" } else { "s" };
-            return Ok((NO, format!("{left} request{s} left after {}. {undo}", took(began.elapsed()))));
+            return Ok((NO, format!("{left} request{s} left after {}. {undo}", Took(began.elapsed()))));
         }
         sleep(LOOK);
         let document: BackendDocument = match gateway.get(&named.path(), JSON) {
@@ -100,14 +104,15 @@ fn wait(
     }
     let cut = if query.timeout.is_some_and(|timeout| began.elapsed() >= timeout) { cut } else { 0 };
     let (code, finished) = (if cut == 0 { 0 } else { NO }, open.saturating_sub(cut));
-    Ok((code, format!("drained in {} ({finished} finished, {cut} cut). {undo}", took(began.elapsed()))))
+    Ok((code, format!("drained in {} ({finished} finished, {cut} cut). {undo}", Took(began.elapsed()))))
 }
 
-fn took(time: Duration) -> String {
-    match time.as_secs() {
-        0..60 => format!("{:.1}s", time.as_secs_f64()),
-        _ => Elapsed(time).to_string(),
-    }
+/// When a drain ends by itself, if it does.
+fn ends(document: &BackendDocument, lasts: Option<Duration>) -> Option<String> {
+    let drain = document.drain.as_ref()?;
+    let at = Today(drain.since.clone()).moment(drain.until.as_ref()?);
+    let lasts = lasts.map(|lasts| format!(", in {}", Written(lasts))).unwrap_or_default();
+    Some(format!("It ends by itself at {} UTC{lasts}.", Printable(&at)))
 }
 
 /// Ends a drain. Returns the exit code.

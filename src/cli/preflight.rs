@@ -10,16 +10,13 @@ use tokio::{sync::Semaphore, task::JoinSet};
 use super::{Trouble, print::aligned};
 use crate::{
     base::Name,
-    config::{
-        Sha,
-        plan::{HealthCheck, Plan},
-    },
+    config::{Sha, plan::Plan},
     control::Names,
-    health::{Kind, Outcome, Resolver, ask_once},
+    health::{Kind, Outcome, Resolver, ask_once, questions},
     layers::PasswordPool,
     runtime::{self, Edition, Registry, Tokens},
     telemetry::{Events, Printable},
-    upstream::Member,
+    tls,
 };
 
 /// What was found of one backend by one check, or why it could not be asked.
@@ -50,6 +47,8 @@ async fn ask(plan: &Arc<Plan>, passwords: PasswordPool) -> Vec<Finding> {
     let names = Names::start(Arc::new(Resolver::new(plan.dns.clone())), plan, Events::new(queue)).await;
     let registry = Registry::new(1, Tokens { faults: &[], closes: &[] }, passwords);
     let built = runtime::build(&registry, plan, Edition::new(1, Sha::of("")), &names.resolved(plan));
+    // Not within the time of the first probe.
+    tls::warm_up();
     let permits = Arc::new(Semaphore::new(PARALLEL));
     let mut probes = JoinSet::new();
     let mut found: BTreeMap<usize, Finding> = BTreeMap::new();
@@ -60,13 +59,13 @@ async fn ask(plan: &Arc<Plan>, passwords: PasswordPool) -> Vec<Finding> {
             found.insert(place, Finding { upstream, backend, check: None, said: Err(unresolved.why.clone()) });
             place += 1;
         }
-        for (member, check) in questions(&live.members, &live.plan.health.checks) {
-            let (upstream, backend, permits) = (upstream.clone(), member.name.clone(), Arc::clone(&permits));
-            let at = place;
+        // All of them are made ready before the first is asked, which happens when this waits.
+        for (backend, check, question) in questions(&live.members, &live.plan.health.checks) {
+            let (upstream, permits, at) = (upstream.clone(), Arc::clone(&permits), place);
             probes.spawn(async move {
                 let _permit = permits.acquire().await;
-                let said = Ok(ask_once(&member, &check).await);
-                (at, Finding { upstream, backend, check: Some(check.name), said })
+                let said = Ok(ask_once(&question).await);
+                (at, Finding { upstream, backend, check: Some(check), said })
             });
             place += 1;
         }
@@ -75,10 +74,6 @@ async fn ask(plan: &Arc<Plan>, passwords: PasswordPool) -> Vec<Finding> {
         found.extend(asked.ok());
     }
     found.into_values().collect()
-}
-
-fn questions(members: &[Member], checks: &[HealthCheck]) -> Vec<(Member, HealthCheck)> {
-    members.iter().flat_map(|member| checks.iter().map(|check| (member.clone(), check.clone()))).collect()
 }
 
 impl Finding {

@@ -5,9 +5,11 @@ use std::{
     io::{self, ErrorKind, Write},
     path::Path,
     process::ExitCode,
+    time::Duration,
 };
 
 use super::Trouble;
+use crate::base::duration::Took;
 
 /// Writes a command's result to standard output. Styles stay if colours are wanted there.
 pub(super) fn print(text: &str) -> Result<ExitCode, Trouble> {
@@ -53,6 +55,17 @@ pub(super) fn aligned<const N: usize>(rows: &[[String; N]]) -> String {
         out.push('\n');
     }
     out
+}
+
+/// How long something takes, of so many seconds.
+pub(super) fn took(seconds: f64) -> Took {
+    Took(Duration::try_from_secs_f64(seconds).unwrap_or_default())
+}
+
+/// How long health checks take at worst, in seconds.
+pub(super) fn detection(out: f64, back: f64) -> String {
+    let (out, back) = (took(out), took(back));
+    format!("a dead backend is out after {out} at most, one that is well again back after {back}")
 }
 
 /// What the system says, in words.

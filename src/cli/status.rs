@@ -7,10 +7,10 @@ use std::{collections::BTreeMap, fmt::Write as _, io::Write, time::Duration};
 
 use super::{
     ask::{Gateway, JSON, Unanswered},
-    print::aligned,
+    print::{aligned, detection},
 };
 use crate::{
-    admin::{BackendStatus, DetectionStatus, DrainStatus, Recent, StatusDocument, UpstreamStatus},
+    admin::{AliasStatus, BackendStatus, DetectionStatus, DrainStatus, Recent, StatusDocument, UpstreamStatus},
     base::duration::Elapsed,
     telemetry::Printable,
 };
@@ -71,11 +71,11 @@ pub(super) fn render(document: &StatusDocument) -> String {
     let rows: Vec<[String; HEADINGS.len()]> =
         std::iter::once(HEADINGS.map(str::to_owned)).chain(document.upstreams.iter().flat_map(upstream_rows)).collect();
     let mut out = headline(document) + "\n" + &aligned(&rows);
-    out.push_str(&certificates(document));
-    out.push_str(&refusal(document));
+    let complaints = certificates(document) + &refusal(document) + &suspicions(document);
+    out.push_str(&complaints);
+    out.push_str(&aliases(document));
     out.push_str(&detections(document));
-    out.push_str(&suspicions(document));
-    out.push_str(&summary(document));
+    out.push_str(&summary(document, complaints.is_empty()));
     out
 }
 
@@ -116,7 +116,7 @@ fn backend_row(name: &str, upstream: &UpstreamStatus, backend: &BackendStatus) -
     let role = if backend.backup { " backup" } else { "" };
     let (state, why) = match backend.state.as_str() {
         "down" => ("DOWN", backend.why.as_str()),
-        "unchecked" if !upstream.checked => ("no check", "no `health:` configured"),
+        "unchecked" if !upstream.checked => ("no check", "no `health.active` configured"),
         state => (state, backend.why.as_str()),
     };
     let held = if backend.held { " held" } else { "" };
@@ -204,16 +204,24 @@ fn refusal(document: &StatusDocument) -> String {
     out
 }
 
-/// Checks that may be wrong themselves.
+/// Names that lead to the address of another backend: a line for each upstream that has some.
+fn aliases(document: &StatusDocument) -> String {
+    let line = |upstream: &UpstreamStatus| {
+        let (AliasStatus { name, backend }, more) = upstream.aliases.split_first()?;
+        let more = if more.is_empty() { String::new() } else { format!(", and {} more like it", more.len()) };
+        let told = format!("{}: {name} has the address of {backend}: they are one backend{more}", upstream.name);
+        Some(format!("{}\n", Printable(&told)))
+    };
+    document.upstreams.iter().filter_map(line).collect()
+}
+
 /// How long health checks take at worst: a line for all upstreams for which it is the same.
 fn detections(document: &StatusDocument) -> String {
     const NAMED: usize = 4;
     let mut alike: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     for upstream in &document.upstreams {
         let Some(DetectionStatus { out_s, back_s }) = upstream.detection else { continue };
-        let times =
-            format!("a dead backend is out after {out_s:.1}s at most, one that is well again back after {back_s:.1}s");
-        alike.entry(times).or_default().push(&upstream.name);
+        alike.entry(detection(out_s, back_s)).or_default().push(&upstream.name);
     }
     let line = |(times, names): (&String, &Vec<&str>)| {
         let more = names.len().saturating_sub(NAMED);
@@ -224,40 +232,50 @@ fn detections(document: &StatusDocument) -> String {
     alike.iter().map(line).collect()
 }
 
+/// Checks that may be wrong themselves.
 fn suspicions(document: &StatusDocument) -> String {
     let told = document.upstreams.iter().filter_map(|upstream| upstream.suspicion.as_deref());
     told.map(|told| format!("SUSPECT check: {}\n", Printable(told))).collect()
 }
 
 /// What is wrong, a line per upstream, and what users notice of it.
-fn summary(document: &StatusDocument) -> String {
+fn summary(document: &StatusDocument, is_sound: bool) -> String {
     let mut lines: Vec<String> =
         document.upstreams.iter().filter(|u| u.up < u.total || u.is_down()).map(trouble).collect();
     if lines.is_empty() {
-        lines.push(no_trouble(document));
+        lines.push(no_trouble(document, is_sound));
     }
     lines.join("\n") + &users(document.gateway.recent.as_ref()) + "\n"
 }
 
-/// No backend is known to be bad. That is good only if all are asked, and users say so too.
-fn no_trouble(document: &StatusDocument) -> String {
+/// No backend is known to be bad. That is good only if all are asked and used, users say so too, and nothing else is wrong.
+fn no_trouble(document: &StatusDocument, is_sound: bool) -> String {
     let total = |checked: bool| -> usize {
         document.upstreams.iter().filter(|upstream| upstream.checked == checked).map(|upstream| upstream.total).sum()
     };
     let errors = document.gateway.recent.and_then(|recent| recent.error_percent).unwrap_or_default();
+    let drained: usize = document.upstreams.iter().map(drained).sum();
+    let is_good = is_sound && errors <= 0.0 && drained == 0;
+    let drained = if drained == 0 { String::new() } else { format!(", {drained} drained") };
     match (total(true), total(false)) {
         (0, 0) => "No backends.".to_owned(),
-        (0, 1) => "1 backend, not checked.".to_owned(),
-        (0, unchecked) => format!("{unchecked} backends, none checked."),
-        (up, 0) if errors > 0.0 => format!("All up: {up} of {up} backends."),
-        (up, 0) => format!("All good: {up} of {up} backends up."),
-        (up, unchecked) => format!("All up: {up} of {up} checked backends, {unchecked} not checked."),
+        (0, 1) => format!("1 backend, not checked{drained}."),
+        (0, unchecked) => format!("{unchecked} backends, none checked{drained}."),
+        (up, 0) if is_good => format!("All good: {up} of {up} backends up."),
+        (up, 0) => format!("All up: {up} of {up} backends{drained}."),
+        (up, unchecked) => format!("All up: {up} of {up} checked backends, {unchecked} not checked{drained}."),
     }
+}
+
+/// Backends that somebody drains. Those that were removed are not among them.
+fn drained(upstream: &UpstreamStatus) -> usize {
+    upstream.backends.iter().filter(|backend| backend.state == "draining" && backend.draining.is_some()).count()
 }
 
 fn trouble(upstream: &UpstreamStatus) -> String {
     let UpstreamStatus { total, up, .. } = upstream;
     let what = match upstream.tier.as_str() {
+        "nobody" if *total == 0 => nobody_but_drained(drained(upstream)),
         "nobody" => format!("no backend of {total} is eligible: requests are refused"),
         "try_all" => format!("{} of {total} not up: all are tried (when_all_down: try_all)", total - up),
         "too_few" => format!("{up} of {total} up, which is less than min_capacity: requests are refused"),
@@ -269,10 +287,19 @@ fn trouble(upstream: &UpstreamStatus) -> String {
     Printable(&format!("{}: {what}.{}", upstream.name, change.unwrap_or_default())).to_string()
 }
 
-/// `1 of 3 down`, `1 of 3 down, 1 checking`.
+fn nobody_but_drained(drained: usize) -> String {
+    match drained {
+        0 => "it has no backend: requests are refused".to_owned(),
+        1 => "its only backend is drained: requests are refused".to_owned(),
+        all => format!("all {all} backends are drained: requests are refused"),
+    }
+}
+
+/// `1 of 3 down`, `1 of 3 down, 1 checking, 1 drained`.
 fn count_states(upstream: &UpstreamStatus) -> String {
     let count = |state: &str| upstream.backends.iter().filter(|backend| backend.state == state).count();
     let states = ["down", "ejected", "degraded", "checking"].into_iter().map(|state| (state, count(state)));
+    let states = states.chain([("drained", drained(upstream))]);
     let mut said = states.filter(|(_, count)| *count > 0).map(|(state, count)| (count, state));
     let Some((first, state)) = said.next() else { return format!("{} of {} up", upstream.up, upstream.total) };
     let first = format!("{first} of {} {state}", upstream.total);
@@ -424,6 +451,76 @@ mod tests {
         for (checked, error_percent, line) in lines {
             assert_eq!(last_line(checked, error_percent), line);
         }
+    }
+
+    /// A backend that somebody drains counts for nothing.
+    fn drained_document() -> Value {
+        let mut document = document();
+        document["upstreams"][1]["checked"] = json!(true);
+        document["upstreams"][0]["up"] = json!(2);
+        document["upstreams"][0]["total"] = json!(2);
+        drain_one(&mut document["upstreams"][0]["backends"][1]);
+        document
+    }
+
+    fn drain_one(backend: &mut Value) {
+        backend["state"] = json!("draining");
+        backend["draining"] = json!({
+            "by": "ann", "reason": "", "since": "2026-11-22T12:01:07.000000Z", "until": null, "deadline": null,
+        });
+    }
+
+    fn last_line(document: Value) -> String {
+        shown(document).lines().last().unwrap().to_owned()
+    }
+
+    const SEEN: &str = "Users see: 0.0% gateway errors in the last minute.";
+
+    #[test]
+    fn not_all_is_good_while_a_backend_is_drained_or_ejected_or_a_check_is_suspect() {
+        let mut document = drained_document();
+        document["gateway"]["recent"]["error_percent"] = json!(0.0);
+        assert_eq!(last_line(document.clone()), format!("All up: 3 of 3 backends, 1 drained. {SEEN}"));
+
+        document["upstreams"][0]["backends"][0]["state"] = json!("ejected");
+        document["upstreams"][0]["up"] = json!(1);
+        document["upstreams"][0]["last_change"] = json!(null);
+        assert_eq!(last_line(document), format!("orders: 1 of 2 ejected, 1 drained. {SEEN}"));
+
+        let mut document = self::document();
+        document["upstreams"][0]["up"] = json!(3);
+        document["upstreams"][1]["checked"] = json!(true);
+        document["upstreams"][0]["suspicion"] = json!("every backend of `orders` fails its check");
+        assert_eq!(last_line(document), format!("All up: 4 of 4 backends. {SEEN}"));
+    }
+
+    #[test]
+    fn who_has_drained_everybody_is_told_so() {
+        let mut document = drained_document();
+        document["gateway"]["recent"] = json!(null);
+        let upstream = &mut document["upstreams"][0];
+        (upstream["up"], upstream["total"], upstream["tier"]) = (json!(0), json!(0), json!("nobody"));
+        upstream["last_change"] = json!(null);
+        upstream["backends"].as_array_mut().unwrap().iter_mut().for_each(drain_one);
+        assert_eq!(last_line(document.clone()), "orders: all 3 backends are drained: requests are refused.");
+        let backends = document["upstreams"][0]["backends"].as_array_mut().unwrap();
+        backends.truncate(1);
+        assert_eq!(last_line(document), "orders: its only backend is drained: requests are refused.");
+    }
+
+    #[test]
+    fn a_name_that_leads_to_another_backend_is_told() {
+        let mut document = document();
+        let alias = |name: &str| json!({ "name": name, "backend": "big" });
+        document["upstreams"][0]["aliases"] = json!([alias("api.test:9001@10.0.1.12"), alias("b.test:9001@10.0.1.12")]);
+        let said = "orders: api.test:9001@10.0.1.12 has the address of big: they are one backend, and 1 more like it\n";
+        assert!(shown(document.clone()).contains(said), "{}", shown(document));
+    }
+
+    #[test]
+    fn where_nobody_probes_it_says_which_block_is_missing() {
+        let shown = shown(document());
+        assert!(shown.contains("no check  3d4h   no `health.active` configured"), "{shown}");
     }
 
     #[test]

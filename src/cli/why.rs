@@ -5,7 +5,7 @@ use std::{fmt::Write as _, io::Write};
 use super::{
     ask::{Gateway, JSON, Unanswered, encoded},
     named::{Named, tunnels_among},
-    print::aligned,
+    print::{aligned, took},
     status::{Form, clock, day, elapsed, millis},
 };
 use crate::{
@@ -95,6 +95,9 @@ fn facts(document: &BackendDocument, today: &Today) -> Vec<(&'static str, String
     let mut facts = vec![("address", format!("{}, weight {}{role}", document.address, document.weight))];
     let [requests, connections] = [(document.in_flight, "request"), (document.connections, "connection")].map(counted);
     facts.push(("open", format!("{requests}{}, {connections}", tunnels_among(document.tunnels))));
+    if !document.aliases.is_empty() {
+        facts.push(("also", document.aliases.join(", ")));
+    }
     facts.extend(document.drain.as_ref().map(|drain| ("drained", drained(drain, today))));
     if let Some(ejected) = &document.ejected {
         let left = ejected.left_s.map(|left| format!(", in {}", elapsed(left))).unwrap_or_default();
@@ -116,7 +119,7 @@ fn facts(document: &BackendDocument, today: &Today) -> Vec<(&'static str, String
     }
     facts.extend(document.checks.iter().map(|check| ("check", check.asks.clone())));
     if let Some(DetectionStatus { out_s, back_s }) = document.detection {
-        facts.push(("detects", format!("out after {out_s:.1}s at most, back after {back_s:.1}s")));
+        facts.push(("detects", format!("out after {} at most, back after {}", took(out_s), took(back_s))));
     }
     facts
 }
@@ -182,10 +185,10 @@ fn changes(changes: &[ChangeStatus], today: &Today) -> String {
 }
 
 /// The present, in RFC 3339: moments of another day are shown with it.
-struct Today(String);
+pub(super) struct Today(pub(super) String);
 
 impl Today {
-    fn moment(&self, moment: &str) -> String {
+    pub(super) fn moment(&self, moment: &str) -> String {
         let time = clock(moment, "HH:MM:SS");
         if day(moment) == day(&self.0) { time.to_owned() } else { format!("{} {time}", day(moment)) }
     }

@@ -54,7 +54,9 @@ pub(super) fn is_certain(found: &Diagnostic, text: &str, gaps: &Gaps) -> bool {
         Code::Missing if found.path.is_empty() => {
             !["routes", "listen", "listeners"].iter().any(|name| gaps.are_in_block(name))
         }
-        Code::Missing | Code::Misplaced | Code::NobodyKnown | Code::FewEjected => own_entry_is_whole(),
+        Code::Missing | Code::Misplaced | Code::NobodyKnown | Code::FewEjected | Code::TurnedAway | Code::NoBackups => {
+            own_entry_is_whole()
+        }
         Code::NoHealth | Code::Contradiction => own_entry_is_whole() && !gaps.are_in_block("defaults"),
         Code::SameRequests | Code::SameName | Code::Shadowed => its_places_are_whole(),
         Code::SameBind => its_places_are_whole() && !gaps.are_in_block("admin"),

@@ -301,6 +301,14 @@ fn a_byte_order_mark_moves_no_place() {
 }
 
 #[test]
+fn a_config_that_begins_with_a_byte_order_mark_is_the_same_config() {
+    let marked = loaded(&format!("\u{feff}{MINIMAL}"));
+    assert!(marked.warnings.is_empty());
+    assert_eq!(*marked.plan, plan(MINIMAL));
+    assert_eq!(marked.places.routes, loaded(MINIMAL).places.routes);
+}
+
+#[test]
 fn diff_is_by_entity() {
     let old = plan(&format!(
         "{LIMITS}{}",

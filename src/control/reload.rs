@@ -121,6 +121,7 @@ impl Reloader {
         let (webhooks, monitors) = (Webhooks::default(), BTreeMap::default());
         let mut reloader = Self { origin, status, fleet, prober, registry, names, resolved, watch, webhooks, monitors };
         reloader.tell_webhooks(&loaded.plan);
+        reloader.names.tell_aliases(&reloader.status.live.load());
         reloader.probe(&upstreams);
         reloader
     }
@@ -240,6 +241,7 @@ impl Reloader {
     fn swap(&mut self, built: Built) {
         self.status.live.replace(built.snapshot);
         self.registry = built.registry;
+        self.names.tell_aliases(&self.status.live.load());
         self.probe(&built.upstreams);
     }
 

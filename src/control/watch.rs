@@ -9,7 +9,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+use notify::{
+    Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _,
+    event::{AccessKind, AccessMode},
+};
 use tokio::{
     sync::mpsc,
     time::{sleep, timeout},
@@ -64,8 +67,10 @@ impl Watch {
         // One notice is as good as many.
         let (notify, notices) = mpsc::channel(1);
         let sender = notify.clone();
-        let watcher = notify::recommended_watcher(move |_| {
-            let _ = sender.try_send(());
+        let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
+            if !event.is_ok_and(|event| is_of_reading(event.kind)) {
+                let _ = sender.try_send(());
+            }
         });
         let mut watch = Self {
             is_allowed: origin.watch && origin.text.is_none(),
@@ -125,17 +130,32 @@ impl Watch {
                 self.is_due = noticed || self.is_stamped_anew();
                 continue;
             }
-            for _ in 0..LONGEST_DEBOUNCE {
-                sleep(self.debounce).await;
-                if self.notices.try_recv().is_err() {
-                    break;
-                }
-            }
+            self.come_to_rest().await;
             self.is_due = false;
+            // Whatever it was about is looked at now.
+            let _ = self.notices.try_recv();
             if self.has_other_content() {
                 return;
             }
         }
+    }
+
+    /// Waits until the files have stayed as they are for the quiet time. Notices say nothing of that: most may be of other files in their
+    /// folders, a log for example, and never end.
+    async fn come_to_rest(&self) {
+        let mut before = self.stamps();
+        for _ in 0..LONGEST_DEBOUNCE {
+            sleep(self.debounce).await;
+            let now = self.stamps();
+            if now == before {
+                return;
+            }
+            before = now;
+        }
+    }
+
+    fn stamps(&self) -> Vec<Option<Stamp>> {
+        self.files.keys().map(|path| stamp(path)).collect()
     }
 
     fn is_stamped_anew(&self) -> bool {
@@ -162,6 +182,11 @@ impl Watch {
     }
 }
 
+/// To open or read a file changes nothing. Whoever took that for a notice would hear itself look, and look again, for ever.
+fn is_of_reading(kind: EventKind) -> bool {
+    matches!(kind, EventKind::Access(access) if access != AccessKind::Close(AccessMode::Write))
+}
+
 /// As much of a file as any of its readers takes.
 fn read_start(path: &Path) -> io::Result<Vec<u8>> {
     let mut start = Vec::new();
@@ -173,4 +198,59 @@ fn read_start(path: &Path) -> io::Result<Vec<u8>> {
 fn stamp(path: &Path) -> Option<Stamp> {
     let metadata = std::fs::metadata(path).ok()?;
     Some((metadata.modified().ok()?, metadata.len(), metadata.ino()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::config::load;
+
+    const QUIET: Duration = Duration::from_millis(20);
+
+    fn watch(folder: &Path) -> Watch {
+        let path = folder.join("tidegate.yaml");
+        let text =
+            "listen: 8080\nreload: { debounce: 20ms }\nroutes: [{ path: /*, to: \"127.0.0.1:1\", health: none }]\n";
+        fs::write(&path, text).unwrap();
+        let loaded = load(&Source { path: path.clone(), text: text.to_owned() }, &|_| None).unwrap();
+        Watch::new(&Origin { path, text: None, watch: true, log_format: None, env: |_| None }, &loaded)
+    }
+
+    #[tokio::test]
+    async fn it_does_not_hear_itself_look() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut watch = watch(folder.path());
+        fs::write(folder.path().join("other.log"), "x").unwrap();
+        assert!(timeout(QUIET * 20, watch.changed()).await.is_err());
+        assert!(!watch.is_due && watch.notices.is_empty());
+        // Nor anybody else who reads.
+        fs::read(folder.path().join("tidegate.yaml")).unwrap();
+        assert!(timeout(QUIET * 10, watch.notices.recv()).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn what_is_written_beside_the_config_delays_no_edit() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut watch = watch(folder.path());
+        watch.debounce = QUIET * 5;
+        let (config, log) = (folder.path().join("tidegate.yaml"), folder.path().join("other.log"));
+        let noise = async {
+            loop {
+                fs::write(&log, "x").unwrap();
+                sleep(QUIET / 4).await;
+            }
+        };
+        let edited = async {
+            assert!(timeout(QUIET * 3, watch.changed()).await.is_err(), "nothing was edited yet");
+            fs::write(&config, "listen: 8081\n").unwrap();
+            // A round of quiet that the noise began, one that the edit began, and time for a slow machine.
+            timeout(QUIET * 25, watch.changed()).await
+        };
+        tokio::select! {
+            () = noise => unreachable!("it does not end"),
+            edited = edited => assert!(edited.is_ok(), "the edit was not seen in time"),
+        }
+    }
 }

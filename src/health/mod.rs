@@ -24,9 +24,9 @@ pub use ejection::{Ejector, Spared, Window, may_eject};
 pub use machine::{Machine, Thresholds, Transition};
 pub use monitor::{Monitor, NoSuchBackend, Prober};
 pub use outcome::{Kind, Outcome};
-pub use probe::ask_once;
 #[cfg(fuzzing)]
 pub use probe::fuzzing;
+pub use probe::{Question, ask_once, questions};
 pub use resolve::{Answer, LookUp, Looking, ResolveError, Resolver};
 pub use timeline::{Change, Drain, Ejected, Probe, Record, Source, Timeline};
 pub use view::{BackendView, UpstreamView};

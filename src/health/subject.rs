@@ -18,7 +18,7 @@ use super::{
     timeline::Probe,
 };
 use crate::{
-    base::{Name, Percent, Timestamp, duration::Elapsed},
+    base::{Name, Percent, Timestamp, duration::Took},
     config::plan::Passive,
     telemetry::Event,
     upstream::{Condition, Member, Slot, Verdict},
@@ -261,7 +261,7 @@ impl Subject {
             record.spared = None;
             record.ejected = Some(Ejected { until, times });
         });
-        let detail = format!("{why}, for {}", seconds(lasts));
+        let detail = format!("{why}, for {}", Took(lasts));
         self.shift(Source::LiveTraffic, reason, detail, |known| known.is_ejected = true)
     }
 
@@ -576,16 +576,9 @@ fn why(transition: &Transition, outcome: &Outcome) -> String {
         }
         (Verdict::Checking | Verdict::Unchecked, _) => outcome.detail.clone(),
         (_, Verdict::Down) if streak == 1 => outcome.detail.clone(),
-        (_, Verdict::Down) => format!("{streak} bad probes in {} ({brief})", seconds(over)),
+        (_, Verdict::Down) => format!("{streak} bad probes in {} ({brief})", Took(over)),
         (_, Verdict::Degraded) => format!("{streak} degraded probe{} ({brief})", plural(streak)),
         (_, _) => format!("{streak} good probe{}", plural(streak)),
-    }
-}
-
-fn seconds(over: Duration) -> String {
-    match over.as_secs() {
-        0..60 => format!("{:.1}s", over.as_secs_f64()),
-        _ => Elapsed(over).to_string(),
     }
 }
 

@@ -9,6 +9,7 @@ use super::{Exchange, Fault, ResponseBody, forward, grpc, headers::X_REQUEST_ID,
 use crate::{
     layers::{Pass, Refusal},
     net::values,
+    upstream::Tier,
 };
 
 /// The methods of RFC 9110 and RFC 5789 that pass. Others pass, too, but nobody asks for a list of those.
@@ -168,21 +169,32 @@ fn bare(exchange: &Rc<Exchange>, status: StatusCode) -> Response<ResponseBody> {
     response
 }
 
-/// Which backends are out, for a client on the same machine only: whoever else asks learns nothing of them.
+/// Why nobody is eligible. Which backends are out is for a client on the same machine only: whoever else asks learns nothing of them.
 fn backends_detail(exchange: &Exchange, fault: Fault) -> Option<Cow<'static, str>> {
     let route = exchange.route()?;
-    let is_local = exchange.client().peer().ip().is_loopback() && exchange.client_ip().is_loopback();
-    if fault != Fault::NoHealthyBackend || !is_local || !forward::is_everybody_out(route) {
+    if fault != Fault::NoHealthyBackend || !forward::is_everybody_out(route) {
         return None;
     }
     let upstream = &route.upstream;
+    let are_too_few = upstream.live.eligible().tier() == Tier::TooFew;
+    if !(exchange.client().peer().ip().is_loopback() && exchange.client_ip().is_loopback()) {
+        return are_too_few.then(|| "Too few backends of the service are healthy.".into());
+    }
     let states: Vec<String> = upstream
         .members
         .iter()
         .map(|member| format!("{} {}", member.name, member.backend.shown()))
         .chain(upstream.unresolved.iter().map(|(name, unresolved)| format!("{name} ({})", unresolved.why)))
         .collect();
-    Some(format!("No backend of `{}` is eligible: {}.", upstream.plan.name, states.join(", ")).into())
+    let (name, states) = (&upstream.plan.name, states.join(", "));
+    let detail = match are_too_few {
+        true => {
+            let needed = upstream.plan.health.min_capacity;
+            format!("The healthy backends of `{name}` are less than its min_capacity of {needed}: {states}.")
+        }
+        false => format!("No backend of `{name}` is eligible: {states}."),
+    };
+    Some(detail.into())
 }
 
 fn html(problem: &Problem<'_>) -> String {

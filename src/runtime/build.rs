@@ -1,7 +1,7 @@
 //! From a plan to a snapshot and the registry that goes with it. Pure: dropped, it is as if it had never been.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap},
     net::SocketAddr,
     sync::Arc,
 };
@@ -177,9 +177,9 @@ impl Building<'_> {
         let connector = self.connector(plan, kept);
         // By hash: ten thousand backends are no hundred million comparisons.
         let known = kept.map(KeptUpstream::by_address).unwrap_or_default();
-        let mut reached = HashSet::new();
+        let mut reached: HashMap<Address, Name> = HashMap::new();
         let mut members: Vec<Member> = Vec::new();
-        let mut unresolved = Vec::new();
+        let (mut unresolved, mut aliases) = (Vec::new(), Vec::new());
         for backend in &plan.backends {
             let addresses = match addresses(backend, resolved) {
                 Ok(addresses) => addresses,
@@ -190,13 +190,16 @@ impl Building<'_> {
             };
             for (address, name) in addresses {
                 // Two names may lead to one address: it is one backend, under the first of them.
-                if reached.insert(address.clone()) {
-                    let there = known.get(&address);
-                    let dial = dial(plan, backend, address, connector.as_ref());
-                    let known = there.into_iter().flatten().find(|backend| *backend.dial() == dial);
-                    let shared = known.map_or_else(|| self.backend(plan, dial), Arc::clone);
-                    members.push(member(backend, name, shared));
+                if let Some(first) = reached.get(&address) {
+                    aliases.push((name, first.clone()));
+                    continue;
                 }
+                reached.insert(address.clone(), name.clone());
+                let there = known.get(&address);
+                let dial = dial(plan, backend, address, connector.as_ref());
+                let known = there.into_iter().flatten().find(|backend| *backend.dial() == dial);
+                let shared = known.map_or_else(|| self.backend(plan, dial), Arc::clone);
+                members.push(member(backend, name, shared));
             }
         }
         let workers = self.next.workers;
@@ -215,6 +218,7 @@ impl Building<'_> {
             live: Arc::clone(&kept.live),
             members: kept.members.clone(),
             unresolved,
+            aliases,
             limits: Limits::from(&**plan),
             metrics: Arc::clone(&kept.metrics),
         };

@@ -100,6 +100,8 @@ pub struct Upstream {
     pub members: Vec<Member>,
     /// Backends whose name does not resolve, with the reason.
     pub unresolved: Vec<(Name, Unresolved)>,
+    /// Names that lead to an address which a backend before them has, each with the name of that backend: it is one backend.
+    pub aliases: Vec<(Name, Name)>,
     /// What bounds its connections.
     pub limits: Limits,
     /// What it counts.

@@ -1,14 +1,27 @@
 //! Text from outside, made safe to print: neither a terminal nor a reader of lines may take it for something else.
 //!
-//! Escaped are control characters (C0, DEL, C1: escape sequences, forged line ends) and the characters that reorder text
-//! or end a line in Unicode's eyes. Everything else passes as it is.
+//! Escaped are control characters (C0, DEL, C1: escape sequences, forged line ends), the characters that reorder text or end a line
+//! in Unicode's eyes, and those that nobody sees. Everything else passes as it is.
 
-use std::fmt::{self, Write as _};
+use std::{
+    fmt::{self, Write as _},
+    ops::RangeInclusive,
+};
 
 /// Whether a character does something else than stand there.
 pub(super) fn is_active(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{61C}' | '\u{200E}' | '\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
+    const ORDER: [RangeInclusive<char>; 3] = ['\u{61C}'..='\u{61C}', '\u{200E}'..='\u{200F}', '\u{2028}'..='\u{202E}'];
+    // Soft hyphen, the separator of Mongolian vowels, zero width, isolates and invisible operators, byte order mark, annotations, tags.
+    const UNSEEN: [RangeInclusive<char>; 7] = [
+        '\u{AD}'..='\u{AD}',
+        '\u{180E}'..='\u{180E}',
+        '\u{200B}'..='\u{200D}',
+        '\u{2060}'..='\u{2069}',
+        '\u{FEFF}'..='\u{FEFF}',
+        '\u{FFF9}'..='\u{FFFB}',
+        '\u{E0000}'..='\u{E007F}',
+    ];
+    c.is_control() || !c.is_ascii() && ORDER.iter().chain(&UNSEEN).any(|range| range.contains(&c))
 }
 
 /// Prints a text for a line of a terminal, active characters as `\n` or `\u{1b}`.
@@ -40,9 +53,10 @@ pub(super) fn finish_json(json: String) -> String {
     out
 }
 
-// All active characters are in the basic plane: four digits are enough.
 fn push_unicode_escape(out: &mut String, c: char) {
-    write!(out, "\\u{:04x}", u32::from(c)).expect("writing to a String does not fail");
+    for unit in c.encode_utf16(&mut [0; 2]) {
+        write!(out, "\\u{unit:04x}").expect("writing to a String does not fail");
+    }
 }
 
 /// Appends a JSON string of at most `max` bytes of a text; what is not UTF-8 becomes U+FFFD, a cut is marked with `…`.
@@ -83,9 +97,11 @@ fn push_json_chars(out: &mut Vec<u8>, text: &str) {
             '\\' => out.extend_from_slice(b"\\\\"),
             c if is_active(c) => {
                 const HEX: &[u8; 16] = b"0123456789abcdef";
-                let digits = [12, 8, 4, 0].map(|shift| HEX[(u32::from(c) >> shift & 0xF) as usize]);
-                out.extend_from_slice(b"\\u");
-                out.extend_from_slice(&digits);
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    let digits = [12, 8, 4, 0].map(|shift| HEX[usize::from(*unit >> shift & 0xF)]);
+                    out.extend_from_slice(b"\\u");
+                    out.extend_from_slice(&digits);
+                }
             }
             c => out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
         }
@@ -121,6 +137,18 @@ mod tests {
         fn printable_text_holds_nothing_active(text in any::<String>()) {
             prop_assert!(!Printable(&text).to_string().contains(is_active));
         }
+    }
+
+    #[test]
+    fn what_nobody_sees_is_shown() {
+        let text = "de\u{200b}p\u{2060}l\u{ad}o\u{e0041}y\u{feff}";
+        let shown = Printable(text).to_string();
+        assert_eq!(shown, "de\\u{200b}p\\u{2060}l\\u{ad}o\\u{e0041}y\\u{feff}");
+        let mut line = Vec::new();
+        push_json_string(&mut line, text.as_bytes(), 4096);
+        let line = String::from_utf8(line).unwrap();
+        assert_eq!(line, "\"de\\u200bp\\u2060l\\u00ado\\udb40\\udc41y\\ufeff\"");
+        assert_eq!(finish_json(serde_json::to_string(text).unwrap()), line);
     }
 
     #[test]

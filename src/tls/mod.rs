@@ -20,3 +20,10 @@ pub use stream::{PeerCertificate, Protocol, SecureStream};
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
+
+/// Does what the first handshake of a process would wait for, and all that wait with it: the source of random numbers gathers entropy once, which
+/// takes 30 to 70 ms.
+pub fn warm_up() {
+    // Where there is no entropy, handshakes will say so.
+    let _ = provider().secure_random.fill(&mut [0]);
+}

@@ -188,3 +188,26 @@ fn the_next_server_is_asked_where_one_fails() {
     eventually("it is found", || gateway.get("/").text() == "a");
     assert!(gateway.metric("tidegate_dns_lookups_total{name=\"api.example\",result=\"ok\"}") > 0);
 }
+
+#[test]
+fn a_name_that_leads_to_a_written_address_is_that_backend_and_it_is_told() {
+    let (a, b) = (Backend::at(own_address(), "a"), Backend::at(own_address(), "b"));
+    let dns = Server::dns();
+    dns.name(&[("api.test", &[b.address()])]);
+    let written = format!("[{{ url: \"http://{}\", weight: 3 }}, api.test:8080]", a.address());
+    let gateway = Gateway::start(config(dns.address(), "").replace("[api.test:8080]", &written));
+    let up = || gateway.ask_admin("/api/v1/upstreams/up").json();
+    eventually("both are there", || up()["backends"].as_array().unwrap().len() == 2);
+    assert_eq!(up()["aliases"], serde_json::json!([]));
+
+    dns.name(&[("api.test", &[a.address(), b.address()])]);
+    let alias = format!("api.test:8080@{}", a.address().ip());
+    await_dns_event(&gateway, &format!("{alias} of up has the address of {}: they are one backend", a.address()));
+    let up = up();
+    let names: Vec<&str> = up["backends"].as_array().unwrap().iter().map(|b| b["name"].as_str().unwrap()).collect();
+    assert_eq!(names, [a.address().to_string(), format!("api.test:8080@{}", b.address().ip())]);
+    assert_eq!(up["backends"][0]["weight"], 3);
+    assert_eq!(up["aliases"], serde_json::json!([{ "name": alias, "backend": a.address().to_string() }]));
+    let one = gateway.ask_admin(&format!("/api/v1/upstreams/up/backends/{}", a.address())).json();
+    assert_eq!(one["aliases"], serde_json::json!([alias]));
+}

@@ -114,6 +114,21 @@ fn when_all_are_down_requests_fail_at_once_and_say_why() {
 }
 
 #[test]
+fn below_the_capacity_that_is_needed_requests_fail_and_say_why() {
+    let [a, b] = ["a", "b"].map(Backend::named);
+    let fields = health(", min_capacity: 60%, when_all_down: fail");
+    let gateway = Gateway::start(upstream(&[a.address(), b.address()], &fields));
+    gateway.await_backend(b.address(), "up");
+    a.feel(false);
+    gateway.await_backend(a.address(), "down");
+    let response = gateway.get("/");
+    assert_eq!(response.fault(), (503, "no_healthy_backend".to_owned()));
+    let states = format!("{} down, {} up", a.address(), b.address());
+    let detail = format!("The healthy backends of `up` are less than its min_capacity of 60%: {states}.");
+    assert_eq!(response.problem()["detail"], detail);
+}
+
+#[test]
 fn when_all_are_down_all_may_be_tried() {
     let backend = Backend::start();
     let gateway = Gateway::start(upstream(&[backend.address()], &health(", when_all_down: try_all")));

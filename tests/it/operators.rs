@@ -6,6 +6,7 @@ use std::{
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex},
     thread,
+    time::{Duration, Instant},
 };
 
 use serde_json::Value;
@@ -153,7 +154,9 @@ fn a_drain_survives_an_edit_of_the_file() {
 fn a_drain_for_a_time_ends_by_itself_and_any_other_by_undrain() {
     let [a, b] = ["a", "b"].map(Backend::named);
     let gateway = gateway(&[&a, &b], "");
-    assert_eq!(ann(&gateway, &["drain", &name(&a), "--for", "300ms"]).code, Some(0));
+    let said = ann(&gateway, &["drain", &name(&a), "--for", "300ms"]);
+    assert_eq!(said.code, Some(0));
+    assert!(said.line("It ends by itself at ").ends_with(" UTC, in 300ms."), "{}", said.text());
     eventually("it gets requests again", || gateway.get("/").text() == "a");
     assert_eq!(known(&gateway, &a)["changes"][0]["detail"], "the time of its drain is over");
 
@@ -177,6 +180,8 @@ fn without_its_only_backend_an_upstream_refuses() {
     let gateway = gateway(&[&backend], "");
     ann(&gateway, &["drain", &name(&backend)]);
     assert_eq!(gateway.get("/").fault(), (503, "no_healthy_backend".to_owned()));
+    let status = ann(&gateway, &["status"]).text();
+    assert!(status.contains("\nup: its only backend is drained: requests are refused."), "{status}");
     assert_eq!(backend.hits(), 0);
     ann(&gateway, &["undrain", &name(&backend)]);
     assert_eq!(gateway.get("/").text(), "hello");
@@ -196,6 +201,28 @@ fn a_page_of_another_site_cannot_drain() {
     assert_eq!(order(foreign).fault(), (403, "foreign_host".to_owned()));
     assert_eq!(known(&gateway, &backend)["state"], "unchecked");
     assert_eq!(order("content-type: application/json\r\n").json()["state"], "draining");
+}
+
+/// It ends, and meanwhile it is in nobody's way.
+#[test]
+fn an_order_that_comes_too_slowly_is_refused_and_holds_up_nobody() {
+    let backend = Backend::start();
+    let gateway = gateway(&[&backend], "");
+    let mut slow = Client::connect(gateway.admin());
+    let path = format!("/api/v1/upstreams/up/backends/{}/drain", backend.address());
+    slow.send(format!(
+        "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 20\r\n\r\n{{\"by\""
+    ));
+    let began = Instant::now();
+    assert_eq!(gateway.ask_admin("/livez").status(), 200);
+    assert_eq!(known(&gateway, &backend)["state"], "unchecked");
+    let said = ann(&gateway, &["drain", &name(&backend)]);
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    ann(&gateway, &["undrain", &name(&backend)]);
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    assert_eq!(slow.response().fault(), (408, "too_slow".to_owned()));
+    assert!((1_900..20_000).contains(&began.elapsed().as_millis()), "{:?}", began.elapsed());
+    assert_eq!(known(&gateway, &backend)["state"], "unchecked");
 }
 
 #[test]

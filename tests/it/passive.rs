@@ -1,6 +1,6 @@
 //! Live traffic takes backends out, and says why.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::support::{Backend, Gateway, Peer, Received, Server, eventually, route};
 
@@ -142,6 +142,22 @@ fn a_backend_asks_to_be_drained_and_clients_do_not_hear_of_it() {
     gateway.await_event("it is back", |event| event["reason"] == "undrained");
     eventually("it gets traffic", || gateway.get("/").text() == "again");
     drop(good);
+}
+
+/// A backend that asks with every response would have the slice of its upstream swapped, and an event written, for each of them.
+#[test]
+fn a_drain_that_a_backend_asks_for_lasts_a_second_at_least() {
+    let (_bad, _good, gateway) = one_of_two(&passive("drain_header: x-drain"), |peer, _| {
+        peer.write(b"HTTP/1.1 200 OK\r\nx-drain: 1ms\r\ncontent-length: 3\r\n\r\nbye")
+    });
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_millis(1_500) {
+        drop(gateway.get("/"));
+    }
+    gateway.await_event("it is drained", |event| event["to"] == "draining");
+    let drains = gateway.events(|event| event["to"] == "draining").len();
+    let seconds = usize::try_from(began.elapsed().as_secs()).unwrap();
+    assert!(drains <= seconds + 1, "{drains} in {seconds} s");
 }
 
 #[test]

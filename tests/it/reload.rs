@@ -1,6 +1,15 @@
 //! An edit costs nothing that it did not name, and a bad one changes nothing.
 
-use std::{fs, os::unix::fs::symlink};
+use std::{
+    fs,
+    os::unix::fs::symlink,
+    sync::{
+        atomic::{AtomicBool, Ordering::Relaxed},
+        mpsc,
+    },
+    thread,
+    time::{Duration, Instant},
+};
 
 use rustix::process::Signal;
 
@@ -327,6 +336,32 @@ fn a_log_can_be_switched_on_and_off() {
     gateway.edit(&config);
     gateway.get("/3");
     assert_eq!(gateway.await_access_log(1)[0]["path"], "/2");
+}
+
+/// A log, for example, that somebody writes there all the time.
+#[test]
+fn files_beside_the_config_delay_no_edit() {
+    let backend = Backend::start();
+    let config = format!("reload: {{ debounce: 400ms }}\n{}", route(&[backend.address()], ""));
+    let gateway = Gateway::start(&config);
+    let (log, stop) = (gateway.folder().join("other.log"), &AtomicBool::new(false));
+    thread::scope(|scope| {
+        let (tell, told) = mpsc::channel();
+        scope.spawn(move || {
+            while !stop.load(Relaxed) {
+                fs::write(&log, "x").unwrap();
+                let _ = tell.send(());
+                thread::sleep(Duration::from_millis(10));
+            }
+        });
+        told.iter().take(10).for_each(drop);
+        let began = Instant::now();
+        let event = gateway.edit(with_another_route(&config));
+        stop.store(true, Relaxed);
+        assert_eq!(event["event"], "reload");
+        // Twice the quiet time, and not ten times.
+        assert!(began.elapsed() < Duration::from_millis(2_500), "{:?}", began.elapsed());
+    });
 }
 
 /// A pipe would hold up whoever opens it, and with it signals, probes and the admin listener.

@@ -485,6 +485,7 @@ impl<'a> Check<'a> {
         let reached = Reached { backends: &backends, tls: tls.as_ref(), protocol: Protocol::default() };
         let health = self.health(at, whose, written.health.as_ref(), reached);
         self.few_ejected(at, &health, &backends);
+        self.no_backups(at, &health, &backends);
         let balance = self.balance(at, written.balance.as_ref());
         match backends.is_empty() {
             true => None,

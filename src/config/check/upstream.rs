@@ -44,6 +44,7 @@ impl<'a> Check<'a> {
         let reached = Reached { backends: &backends, tls: tls.as_ref(), protocol };
         let health = self.health(at, &format!("upstream `{name}`"), written.health.as_ref(), reached);
         self.few_ejected(at, &health, &backends);
+        self.no_backups(at, &health, &backends);
         let age = Duration::ZERO..=DAY * 30;
         let max_in_flight = self.count(at, "max_in_flight", written.max_in_flight.as_ref(), 1..=1_000_000);
         let max_connections = self.count(at, "max_connections", written.max_connections.as_ref(), 1..=1_000_000);
@@ -212,10 +213,8 @@ impl<'a> Check<'a> {
             "backend" => return HostHeader::Backend,
             _ => {}
         }
-        let (name, port) = host.text.rsplit_once(':').unwrap_or((&host.text, "80"));
-        let is_host = (is_dns_name(name) || is_ipv6(name)) && port.parse::<u16>().is_ok();
         match HeaderValue::from_str(&host.text) {
-            Ok(value) if is_host => HostHeader::Literal(value),
+            Ok(value) if is_host(&host.text) => HostHeader::Literal(value),
             _ => {
                 let finding = self.finding(Code::Invalid, at, format!("`{}` is not a host", at.shown()));
                 self.report(finding.label("write preserve, backend, or a host like orders.internal"));
@@ -223,6 +222,15 @@ impl<'a> Check<'a> {
             }
         }
     }
+}
+
+/// Whether a text can be a `Host`.
+pub(super) fn is_host(text: &str) -> bool {
+    let (name, port) = match text.rsplit_once(':') {
+        Some((name, port)) if !port.ends_with(']') => (name, port),
+        _ => (text, "80"),
+    };
+    (is_dns_name(name) || is_ipv6(name)) && port.parse::<u16>().is_ok()
 }
 
 fn is_ipv6(text: &str) -> bool {

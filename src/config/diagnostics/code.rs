@@ -749,4 +749,41 @@ routes:
   - { path: /*, to: orders }
 ",
 }
+TurnedAway "W0513" "A health check passes where the probe is turned away." {
+why: "A service that sends everybody to a login page, or refuses everybody, answers such a probe whatever else is wrong with it. Probes go to \
+the backend itself, around the auth of routes: what refuses them is the service. Probe a path that it answers without auth, or bring \
+credentials in `headers`. Where a header, a body or a field is expected as well, nothing is said.",
+bad: "listen: 8080
+routes:
+  - path: /*
+    to: 127.0.0.1:9001
+    health: { active: { path: /, expect: { status: 302 } } }
+",
+good: "listen: 8080
+routes:
+  - path: /*
+    to: 127.0.0.1:9001
+    health: { active: { path: /healthz, expect: { status: 200 } } }
+",
+}
+NoBackups "W0514" "min_capacity without a backup." {
+why: "Below `min_capacity` backups join. Where there is none, `when_all_down` decides, and unless that says something else every request is \
+refused while there are healthy backends. `when_all_down: fail` says that this is meant.",
+bad: "listen: 8080
+upstreams:
+  orders:
+    backends: [127.0.0.1:9001, 127.0.0.1:9002]
+    health: { active: { path: /healthz }, min_capacity: 60% }
+routes:
+  - { path: /*, to: orders }
+",
+good: "listen: 8080
+upstreams:
+  orders:
+    backends: [127.0.0.1:9001, 127.0.0.1:9002, { url: \"http://127.0.0.1:9003\", backup: true }]
+    health: { active: { path: /healthz }, min_capacity: 60% }
+routes:
+  - { path: /*, to: orders }
+",
+}
 }

@@ -28,7 +28,7 @@ use crate::{
     base::{Name, duration::Written},
     config::plan::{Dns, Plan},
     health::{Answer, LookUp, ResolveError},
-    runtime::{self, Resolved},
+    runtime::{self, Resolved, Snapshot},
     telemetry::{Event, Events},
 };
 
@@ -55,6 +55,8 @@ pub struct Names {
     permits: Arc<Semaphore>,
     // When a change is told, once there is one.
     ripe: Option<Instant>,
+    // What was told of backends that are one.
+    aliases: BTreeSet<String>,
     events: Events,
 }
 
@@ -79,6 +81,7 @@ impl Names {
             asked: HashMap::new(),
             permits: Arc::new(Semaphore::new(PARALLEL)),
             ripe: None,
+            aliases: BTreeSet::new(),
             events,
         };
         let prepared = names.prepare(plan).await;
@@ -212,6 +215,20 @@ impl Names {
                 self.events.emit(Event::Warning { what: "dns", detail });
             }
         }
+    }
+
+    /// Says where names lead to the address of another backend of the same upstream, once for as long as that is so.
+    pub(super) fn tell_aliases(&mut self, snapshot: &Snapshot) {
+        let found = snapshot.upstreams.iter().filter_map(|(upstream, live)| {
+            let ((alias, backend), more) = live.aliases.split_first()?;
+            let more = if more.is_empty() { String::new() } else { format!(" (and {} more)", more.len()) };
+            Some(format!("{alias} of {upstream} has the address of {backend}: they are one backend, the latter{more}"))
+        });
+        let found: BTreeSet<String> = found.collect();
+        for detail in found.difference(&self.aliases) {
+            self.events.emit(Event::Warning { what: "dns", detail: detail.clone() });
+        }
+        self.aliases = found;
     }
 
     /// Says that trouble begins, or is over.

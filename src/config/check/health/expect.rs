@@ -27,7 +27,7 @@ impl<'a> Check<'a> {
         }
         let words = [("read", Document::Read), ("ignore", Document::Ignore)];
         let document = self.choice(at, "document", written.document.as_ref(), "a use of documents", &words);
-        Expect {
+        let expect = Expect {
             status,
             degraded_status,
             headers: written
@@ -38,7 +38,35 @@ impl<'a> Check<'a> {
             body: self.expected_body(at, written),
             json: written.json.as_ref().map(|all| self.expected_json(at.key("json"), all)).unwrap_or_default(),
             document: document.unwrap_or_default(),
+        };
+        self.turned_away(at, &expect);
+        expect
+    }
+
+    /// Says where a probe passes that was sent elsewhere, or refused, and of which nothing else is known.
+    fn turned_away(&mut self, at: At<'a>, expect: &Expect) {
+        let Expect { status, headers, body, json, .. } = expect;
+        if !at.has("status") || !headers.is_empty() || body.is_some() || !json.is_empty() {
+            return;
         }
+        let unchanged = StatusRange { first: 304, last: 304 };
+        let is_redirect = |range: &StatusRange| range.first >= 300 && range.last <= 399 && *range != unchanged;
+        let refusal = [401, 403].into_iter().find(|refusal| status.iter().any(|range| range.contains(*refusal)));
+        let (message, label, meant) = match refusal {
+            Some(refusal) => (
+                format!("this health check passes where the probe is refused ({refusal})"),
+                "probe a path without auth, or bring credentials in `headers`",
+                "if this is meant, expect what comes with it, like headers: { www-authenticate: \"~ Bearer\" }",
+            ),
+            None if status.iter().all(is_redirect) => (
+                "only a redirect passes this health check".to_owned(),
+                "one to a login page passes, too: probe a path that answers 200",
+                "if this is meant, expect where it leads to, like headers: { location: /ready }",
+            ),
+            None => return,
+        };
+        let finding = self.finding(Code::TurnedAway, at.key("status"), message);
+        self.report(finding.label(label).note(meant));
     }
 
     /// Says where a status both passes and is degraded.

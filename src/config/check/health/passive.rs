@@ -111,18 +111,38 @@ impl<'a> Check<'a> {
     /// A share of the backends that comes to nobody, or to one of two, where it is written.
     pub(in crate::config::check) fn few_ejected(&mut self, at: At<'a>, health: &Health, backends: &[Backend]) {
         let at = at.key("health").key("passive");
+        let Some(rules) = health.passive.as_ref().filter(|_| at.has("max_ejected")) else { return };
         // A name may have any number of addresses.
         let is_known = backends.iter().all(|backend| !matches!(backend.host, Host::Dns(_)));
-        let Some(rules) = health.passive.as_ref().filter(|_| is_known && at.has("max_ejected")) else { return };
         let (all, share) = (backends.len(), rules.max_ejected);
-        let (few, label) = match (all * usize::from(share.basis_points()) / 10_000, all) {
-            (0, 2..) => ("none", "live traffic ejects nobody"),
-            (1, 2) => ("one", "one ejection uses it up"),
+        let (of, few, label) = match (all * usize::from(share.basis_points()) / 10_000, all) {
+            // Drains that backends ask for know no such share.
+            _ if share == Percent::whole(0) && rules.drain_header.is_some() => {
+                (String::new(), "nobody", "live traffic ejects nobody: raise it")
+            }
+            _ if share == Percent::whole(0) => {
+                (String::new(), "nobody", "live traffic ejects nobody: write `passive: none`, or raise it")
+            }
+            (0, 2..) if is_known => (format!(" of {all} backends"), "none", "live traffic ejects nobody"),
+            (1, 2) if is_known => (format!(" of {all} backends"), "one", "one ejection uses it up"),
             _ => return,
         };
-        let message = format!("max_ejected: {share} of {all} backends is {few}");
+        let message = format!("max_ejected: {share}{of} is {few}");
         let finding = self.finding(Code::FewEjected, at.key("max_ejected"), message);
         self.report(finding.label(label));
+    }
+
+    /// A capacity for which nobody can join, where it is not written what happens below it.
+    pub(in crate::config::check) fn no_backups(&mut self, at: At<'a>, health: &Health, backends: &[Backend]) {
+        let (at, needed) = (at.key("health"), health.min_capacity);
+        let has_backups = backends.iter().any(|backend| backend.tier > 0);
+        if needed == Percent::whole(0) || has_backups || backends.is_empty() || at.has("when_all_down") {
+            return;
+        }
+        let message = format!("min_capacity: {needed} without a backup");
+        let finding = self.finding(Code::NoBackups, at.key("min_capacity"), message);
+        let finding = finding.label("below it every request is refused: add a backup, or delete it");
+        self.report(finding.note("`when_all_down: fail` says that this is meant, `try_all` tries all of them"));
     }
 
     fn failure_ratio(&mut self, at: At<'a>, written: &PassiveSpec) -> Option<FailureRatio> {

@@ -4,7 +4,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use http::{HeaderName, HeaderValue, Method, uri::PathAndQuery};
 
-use super::{super::tls::offered, Check, Reached};
+use super::{
+    super::{tls::offered, upstream::is_host},
+    Check, Reached,
+};
 use crate::config::{
     diagnostics::Code,
     plan::{GrpcProbe, Host, HttpProbe, ProbeKind, ProbeTls, Protocol, TcpProbe, UpstreamTls},
@@ -148,6 +151,9 @@ impl<'a> Check<'a> {
                 (Ok(header), _) if FRAMING.contains(&header.as_str()) => {
                     self.finding(Code::Invalid, at, format!("`{name}` cannot be set on {whose}")).label("delete it")
                 }
+                (Ok(header), _) if header == http::header::HOST && !is_host(&value.text) => self
+                    .finding(Code::Invalid, at, format!("`{}` is not a host", at.shown()))
+                    .label("write it like orders.internal or orders.internal:8080"),
                 (Ok(header), Ok(value)) => {
                     checked.push((header, value));
                     continue;
