@@ -71,7 +71,7 @@ struct Upstream<'a> {
     /// Present only while it is in force.
     #[serde(skip_serializing_if = "Option::is_none")]
     when_all_down: Option<&'static str>,
-    /// Present only while it is suspect: everybody fails it since it was edited.
+    /// Present only while it is suspect: everybody fails it since it was edited, or began to at once while traffic went well.
     #[serde(skip_serializing_if = "Option::is_none")]
     suspect_check: Option<String>,
     backends: Vec<Backend<'a>>,

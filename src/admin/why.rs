@@ -52,7 +52,7 @@ pub struct BackendDocument {
     pub ejected: Option<EjectedStatus>,
     /// Its checks say that it is down, and are not believed: see `suspicion`.
     pub held: bool,
-    /// What is said of a check that everybody fails since it was edited.
+    /// What is said of a check that is suspect: everybody fails it since it was edited, or began to at once.
     pub suspicion: Option<String>,
     /// Why live traffic last spoke against it in vain.
     pub spared: Option<String>,

@@ -52,8 +52,8 @@ struct Inquiry {
     began: Option<Instant>,
     due: Instant,
     probe: Option<AbortHandle>,
-    // It came with the last edit of health checks.
-    is_edited: bool,
+    // What changed its verdict last.
+    transition: Option<Transition>,
     // Its next probe was brought forward: once is enough.
     is_hastened: bool,
 }
@@ -170,11 +170,6 @@ impl Subject {
         })
     }
 
-    /// The checks that it has are those of before an edit.
-    pub(super) fn expect_edit(&mut self) {
-        self.inquiries.iter_mut().for_each(|inquiry| inquiry.is_edited = false);
-    }
-
     /// Takes its removal in: no probes, no new requests.
     pub(super) fn dismiss(&mut self, generation: u64) -> Option<Shift> {
         self.generation = generation;
@@ -183,23 +178,19 @@ impl Subject {
         self.decree(Source::Reload, "removed", detail, |known| known.is_removed = true)
     }
 
-    /// Whether a probe is of a check that came with the last edit of health checks.
-    pub(super) fn is_edited(&self, check: usize) -> bool {
-        self.inquiries.get(check).is_some_and(|inquiry| inquiry.is_edited)
-    }
-
-    /// Takes the outcome of a probe in. One that brings it down changes nothing while `is_held`.
+    /// Takes the outcome of a probe in. One that brings it down changes nothing while every check that says so is suspect.
     pub(super) fn hear(
         &mut self,
         now: Instant,
         probe: Id,
         answer: (Instant, Arc<Outcome>),
-        is_held: bool,
+        is_suspect: impl Fn(usize) -> bool,
     ) -> Option<Heard> {
         let (began, outcome) = answer;
         let inquiry = self.inquiries.iter_mut().find(|inquiry| inquiry.expects(probe))?;
         (inquiry.probe, inquiry.began, inquiry.is_hastened) = (None, Some(began), false);
         let transition = inquiry.machine.observe(now.into_std(), outcome.kind);
+        inquiry.transition = transition.or(inquiry.transition);
         let pause = inquiry.pause(outcome.kind);
         let (check, verdict) = (inquiry.question().check().name.clone(), inquiry.machine.verdict());
         let is_settled = outcome.kind != Kind::Inconclusive && !inquiry.machine.is_pending();
@@ -208,20 +199,51 @@ impl Subject {
         let probe = Probe { check: check.clone(), generation: self.generation, outcome: Arc::clone(&outcome) };
         let shown = self.named(&check, &outcome.detail);
         self.timeline.probed(now.into_std(), probe, self.streaks(), decides.then_some(shown));
-        // Whoever passes a check that is not suspect any more is not taken out for having failed it before.
-        let is_held = is_held || outcome.kind.is_fit() && self.is_held;
-        let is_held = is_held && said == Verdict::Down && self.member.backend.verdict().is_fit();
+        let is_held = said == Verdict::Down && self.is_fit() && self.believed(&is_suspect).is_none();
         self.hold(is_held);
         let shift = if is_held { None } else { self.follow(&check, &outcome, transition) };
         Some(Heard { shift, next: began + pause })
     }
 
-    /// What was held back is in force: the check is not suspect, or traffic fails as well.
-    pub(super) fn release(&mut self) -> Option<Shift> {
+    /// What was held back is in force where a check says it that is not suspect any more.
+    pub(super) fn release(&mut self, is_suspect: impl Fn(usize) -> bool) -> Option<Shift> {
+        let believed = self.believed(&is_suspect)?;
+        let (check, transition) = (believed.question().check().name.clone(), believed.transition);
         let record = self.timeline.read();
-        let last = record.recent.back().filter(|probe| !probe.outcome.kind.is_fit())?;
+        let last = record.recent.iter().rev().find(|probe| probe.check == check && !probe.outcome.kind.is_fit())?;
         self.hold(false);
-        self.follow(&last.check, &last.outcome, None)
+        self.follow(&check, &last.outcome, transition)
+    }
+
+    /// A check that says that it is down and is to be believed: it is not suspect. Whoever is held back and passes on the way back is
+    /// not taken out for having failed before.
+    fn believed(&self, is_suspect: impl Fn(usize) -> bool) -> Option<&Inquiry> {
+        let says_down = |inquiry: &Inquiry| inquiry.machine.verdict() == Verdict::Down;
+        let comes_back = |inquiry: &Inquiry| self.is_held && inquiry.machine.good() > 0;
+        let mut inquiries = self.inquiries.iter().enumerate();
+        inquiries
+            .find(|(check, inquiry)| says_down(inquiry) && !comes_back(inquiry) && !is_suspect(*check))
+            .map(|(_, inquiry)| inquiry)
+    }
+
+    /// Whether one of its checks says that it is down.
+    pub(super) fn says_down(&self, check: usize) -> bool {
+        self.inquiries.get(check).is_some_and(|inquiry| inquiry.machine.verdict() == Verdict::Down)
+    }
+
+    /// The checks that say that it is down.
+    pub(super) fn down(&self) -> Vec<usize> {
+        (0..self.inquiries.len()).filter(|check| self.says_down(*check)).collect()
+    }
+
+    /// Whether its last known answer to a check was a good one, and is worth another question.
+    pub(super) fn has_passed(&self, check: usize) -> bool {
+        self.inquiries.get(check).is_some_and(|inquiry| inquiry.machine.good() > 0) && !self.is_leaving()
+    }
+
+    /// Whether the verdict lets it have traffic.
+    pub(super) fn is_fit(&self) -> bool {
+        self.member.backend.verdict().is_fit()
     }
 
     fn hold(&mut self, is_held: bool) {
@@ -528,7 +550,7 @@ impl Inquiry {
             began: None,
             due: Instant::now(),
             probe: None,
-            is_edited: true,
+            transition: None,
             is_hastened: false,
         }
     }
@@ -591,7 +613,8 @@ fn why(transition: &Transition, outcome: &Outcome) -> String {
     }
 }
 
-fn seconds(over: Duration) -> String {
+/// `2.0s`, or as times that are longer are written.
+pub(super) fn seconds(over: Duration) -> String {
     match over.as_secs() {
         0..60 => format!("{:.1}s", over.as_secs_f64()),
         _ => Elapsed(over).to_string(),

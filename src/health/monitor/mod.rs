@@ -5,6 +5,8 @@
 //! that the whole process shares, and asks; so a backend that hangs holds up nobody's schedule but its own.
 
 mod suspicion;
+#[cfg(test)]
+mod suspicion_tests;
 mod task;
 #[cfg(test)]
 mod tests;

@@ -570,6 +570,22 @@ async fn a_check_that_somebody_has_passed_is_not_suspect() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_check_that_an_edit_has_left_alone_is_not_suspect() {
+    let members = members([1, 2]);
+    let second = HealthCheck { name: Name::derived("second"), port: Some(77), ..check() };
+    let with = |checks: &[HealthCheck]| judged(Health { checks: checks.to_vec(), ..Health::default() }, Duration::ZERO);
+    let bench = Bench::start_plan(256, with(&[check(), second]), &members, &[]);
+    seconds(30.0).await;
+    bench.update_plan(with(&[check()]), &members).await;
+    seconds(60.0).await;
+    bench.set(1, REFUSED);
+    bench.set(2, REFUSED);
+    seconds(60.0).await;
+    assert_eq!(bench.upstream.eligible().tier(), Tier::Nobody);
+    assert!(!bench.told().contains(&"suspect_check".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
 async fn dropping_the_monitor_ends_its_probes() {
     let Bench { world, monitor, .. } = Bench::start(Some(check()), &members([1, 2]), &[(1, Hang)]);
     seconds(0.5).await;

@@ -20,23 +20,23 @@ use crate::{
     upstream::{Evidence, Tier, Verdict},
 };
 
-const WORKER: WorkerId = WorkerId(0);
+pub(super) const WORKER: WorkerId = WorkerId(0);
 const REFUSED: Behaviour = Fail("connect refused");
 
-fn health(checks: &[HealthCheck], passive: Passive) -> Health {
+pub(super) fn health(checks: &[HealthCheck], passive: Passive) -> Health {
     Health { checks: checks.to_vec(), passive: Some(passive), ..Health::default() }
 }
 
-fn passive() -> Passive {
+pub(super) fn passive() -> Passive {
     Passive { failures: 3, ..Passive::default() }
 }
 
-fn start(health: Health, members: &[Member]) -> Bench {
+pub(super) fn start(health: Health, members: &[Member]) -> Bench {
     Bench::start_plan(256, judged(health, Duration::ZERO), members, &[])
 }
 
 /// Requests that fail by the backend's doing, and are told.
-async fn fail(bench: &Bench, member: &Member, times: usize) {
+pub(super) async fn fail(bench: &Bench, member: &Member, times: usize) {
     fail_asking(bench, member, times, None).await;
 }
 
@@ -49,7 +49,7 @@ async fn fail_asking(bench: &Bench, member: &Member, times: usize, retry_after: 
     seconds(0.001).await;
 }
 
-fn succeed(member: &Member, times: u64) {
+pub(super) fn succeed(member: &Member, times: u64) {
     for _ in 0..times {
         member.backend.metrics().record(WORKER, 200, Duration::from_millis(1));
         member.backend.succeeded();
