@@ -29,5 +29,5 @@ pub use probe::ask_once;
 pub use probe::fuzzing;
 pub use resolve::{Answer, LookUp, Looking, ResolveError, Resolver};
 pub use subject::DrainTimes;
-pub use timeline::{Change, Drain, Ejected, Probe, Record, Source, Timeline};
+pub use timeline::{Change, Drain, Ejected, Probe, Probed, Record, Source, Timeline};
 pub use view::{BackendView, UpstreamView};

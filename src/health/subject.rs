@@ -156,7 +156,8 @@ impl Subject {
             self.inquiries.push(inquiry.unwrap_or_else(|| Inquiry::new(lines.line(question), known.verdict)));
         }
         if !before.is_empty() {
-            self.timeline.new_check(checks);
+            let gone: Vec<Name> = before.iter().map(|inquiry| inquiry.check().clone()).collect();
+            self.timeline.new_check(checks, &gone);
         }
         let (reason, detail) = match known.is_removed {
             true => ("returned", "back in the configuration"),
@@ -192,7 +193,7 @@ impl Subject {
         let transition = inquiry.machine.observe(now.into_std(), outcome.kind);
         inquiry.transition = transition.or(inquiry.transition);
         let pause = inquiry.pause(outcome.kind);
-        let (check, verdict) = (inquiry.question().check().name.clone(), inquiry.machine.verdict());
+        let (check, verdict) = (inquiry.check().clone(), inquiry.machine.verdict());
         let is_settled = outcome.kind != Kind::Inconclusive && !inquiry.machine.is_pending();
         let said = self.said();
         let decides = is_settled && verdict == said;
@@ -208,9 +209,8 @@ impl Subject {
     /// What was held back is in force where a check says it that is not suspect any more.
     pub(super) fn release(&mut self, is_suspect: impl Fn(usize) -> bool) -> Option<Shift> {
         let believed = self.believed(&is_suspect)?;
-        let (check, transition) = (believed.question().check().name.clone(), believed.transition);
-        let record = self.timeline.read();
-        let last = record.recent.iter().rev().find(|probe| probe.check == check && !probe.outcome.kind.is_fit())?;
+        let (check, transition) = (believed.check().clone(), believed.transition);
+        let last = self.timeline.read().of_check(&check)?.last_failed.clone()?;
         self.hold(false);
         self.follow(&check, &last.outcome, transition)
     }
@@ -327,7 +327,7 @@ impl Subject {
 
     /// Without a drain it is what its checks say that it is.
     fn explain_by_last_probe(&self) {
-        match self.timeline.read().recent.back() {
+        match self.last_probe() {
             Some(probe) => {
                 let shown = self.named(&probe.check, &probe.outcome.detail);
                 self.timeline.explain(probe.outcome.reason, &shown);
@@ -337,14 +337,20 @@ impl Subject {
         }
     }
 
+    /// The last probe of a check that says what all together say.
+    fn last_probe(&self) -> Option<Arc<Probe>> {
+        let said = self.said();
+        let deciding = self.inquiries.iter().find(|inquiry| inquiry.machine.verdict() == said)?;
+        self.timeline.read().of_check(deciding.check())?.recent.back().cloned()
+    }
+
     /// Ends what has ended by now: an ejection, a drain.
     pub(super) fn settle(&mut self, now: Instant) -> Vec<Shift> {
         let mut shifts = Vec::new();
         if self.ejector.is_over(now.into_std()) {
-            let record = self.timeline.read();
-            let last = record.recent.back().filter(|_| self.member.backend.verdict() == Verdict::Down);
+            let last = self.last_probe().filter(|_| self.member.backend.verdict() == Verdict::Down);
             shifts.extend(match last {
-                Some(probe) => self.readmit(probe.outcome.reason, probe.outcome.detail.clone()),
+                Some(probe) => self.readmit(probe.outcome.reason, self.named(&probe.check, &probe.outcome.detail)),
                 None => self.readmit("time_over", "back after its ejection".to_owned()),
             });
         }
@@ -557,6 +563,10 @@ impl Inquiry {
 
     fn question(&self) -> &Question {
         self.line.question()
+    }
+
+    fn check(&self) -> &Name {
+        &self.question().check().name
     }
 
     fn expects(&self, probe: Id) -> bool {

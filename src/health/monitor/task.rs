@@ -453,7 +453,8 @@ impl<A: Ask> Task<A> {
     fn doubt_path(&self) {
         let is_unknown = |subject: &Subject| {
             let record = subject.timeline().read();
-            record.recent.back().is_some_and(|probe| !probe.outcome.kind.is_fit() && probe.outcome.status == Some(404))
+            let mut last = record.probed.iter().filter_map(|probed| probed.recent.back());
+            last.any(|probe| !probe.outcome.kind.is_fit() && probe.outcome.status == Some(404))
         };
         if !self.subjects.is_empty() && self.subjects.values().all(is_unknown) {
             let name = &self.edit.plan.name;

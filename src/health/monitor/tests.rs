@@ -242,7 +242,7 @@ async fn the_first_probe_decides_and_each_change_is_told_once() {
     );
     seconds(600.0).await;
     assert_eq!(bench.told(), Vec::<String>::new());
-    assert_eq!(bench.backend("b1").record.recent.len(), 20);
+    assert_eq!(bench.backend("b1").record.recent().len(), 20);
     assert_eq!(bench.backend("b2").record.detail, format!("connect refused ×{}", bench.backend("b2").record.bad));
 }
 

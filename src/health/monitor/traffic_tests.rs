@@ -360,7 +360,8 @@ async fn all_checks_must_pass() {
     seconds(30.0).await;
     assert_eq!(bench.upstream.eligible().tier(), Tier::Nobody);
     let b1 = bench.backend("b1");
-    assert_eq!(b1.record.recent.back().map(|probe| probe.check.clone()).into_iter().count(), 1);
+    assert_eq!(b1.record.of_check(&second.name).map(|probed| probed.last_failed.is_some()), Some(true));
+    assert_eq!(b1.record.of_check(&check().name).map(|probed| probed.last_failed.is_some()), Some(false));
     assert!(b1.record.detail.starts_with("second: connect refused"), "{}", b1.record.detail);
     // The check that fails is taken away: what is left says that both are fit.
     bench.update_plan(judged(health(&[check()], passive()), Duration::ZERO), &both).await;
@@ -588,4 +589,49 @@ async fn a_check_that_was_left_alone_says_nothing_of_the_one_that_was_edited() {
     }
     assert_eq!(bench.eligible(), [1, 2]);
     assert!(bench.monitor.view().suspicion.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_failed_is_remembered_beside_a_check_that_passes_often() {
+    let often = HealthCheck { name: Name::derived("often"), port: Some(77), interval: Duration::from_secs(1), ..check() };
+    let bench = start(health(&[often.clone(), check()], passive()), &members([1]));
+    seconds(60.0).await;
+    bench.set(1, REFUSED);
+    seconds(30.0).await;
+    let record = bench.backend("b1").record;
+    let of = |check: &HealthCheck| record.of_check(&check.name).unwrap().clone();
+    assert_eq!(of(&often).recent.len(), 20);
+    assert!(of(&check()).recent.len() >= 8, "the failures of the other are not pushed out");
+    assert_eq!(record.recent().len(), 20 + of(&check()).recent.len());
+    let times: Vec<Timestamp> = record.recent().iter().map(|probe| probe.outcome.at).collect();
+    assert!(times.is_sorted());
+    let (failed, none) = (of(&check()).last_failed.unwrap(), of(&often).last_failed);
+    assert_eq!((failed.outcome.detail.as_str(), none), ("connect refused", None));
+    // Hours later it is still there. A drain that ends is explained by the check that decides.
+    bench.set(1, Pass);
+    seconds(4.0 * 3_600.0).await;
+    let record = bench.backend("b1").record;
+    let later = record.of_check(&check().name).unwrap();
+    assert!(later.recent.iter().all(|probe| probe.outcome.kind.is_fit()));
+    assert!(later.last_failed.as_ref().is_some_and(|last| last.outcome.kind == crate::health::Kind::Fail));
+    // An edit of the other check leaves it alone, an edit of its own does not.
+    let edited = HealthCheck { timeout: Duration::from_secs(1), ..often };
+    bench.update_plan(judged(health(&[edited.clone(), check()], passive()), Duration::ZERO), bench.members()).await;
+    assert!(bench.backend("b1").record.of_check(&check().name).unwrap().last_failed.is_some());
+    let other = HealthCheck { timeout: Duration::from_secs(1), ..check() };
+    bench.update_plan(judged(health(&[edited, other], passive()), Duration::ZERO), bench.members()).await;
+    assert!(bench.backend("b1").record.of_check(&check().name).is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_that_ends_is_explained_by_the_check_that_decides() {
+    let often = HealthCheck { name: Name::derived("often"), port: Some(77), interval: Duration::from_secs(1), ..check() };
+    let bench = start(health(&[often, check()], passive()), &members([1]));
+    bench.set(1, REFUSED);
+    seconds(60.0).await;
+    let drain = Drain::of_its_own(Duration::from_secs(5));
+    bench.monitor.drain(Name::derived("b1"), drain, DrainTimes::default()).await.unwrap();
+    seconds(5.0).await;
+    bench.monitor.undrain(Name::derived("b1"), "ann".into()).await.unwrap();
+    assert_eq!(bench.backend("b1").record.detail, "tcp: connect refused");
 }
