@@ -33,7 +33,9 @@ use crate::{
         plan::{Bind, LogFormat, LogLevel},
     },
     control::{Attempt, NameNow, NameRecord, Readiness, Status, Trouble},
-    health::{self, Answer, Change, Drain, Ejected, Kind, Monitor, Outcome, Probe, Probed, Prober, Record, ResolveError},
+    health::{
+        self, Answer, Change, Drain, Ejected, Kind, Monitor, Outcome, Probe, Probed, Prober, Record, ResolveError,
+    },
     layers::PasswordPool,
     proxy::Fault,
     runtime::{Edition, Live, Registry, Resolved, Tokens, Unresolved, build},
@@ -161,6 +163,7 @@ fn one_of_three_down(status: &Status) -> Now {
         to: "down",
         reason: "connect_refused",
         detail: "connect refused".into(),
+        check: Some(Name::derived("http /healthz")),
     };
     let up = |good| Record {
         good,
@@ -736,6 +739,7 @@ fn everything_that_is_known_of_a_backend() {
         to: "draining",
         reason: "drained",
         detail: "drained by ann: deploy".into(),
+        check: None,
     };
     record.changes.push_back(Arc::new(drained));
     orders.view.suspicion = Arc::new(Some("every backend of `orders` fails its health check".into()));

@@ -163,6 +163,9 @@ pub struct ChangeStatus {
     pub reason: String,
     /// Why, in words.
     pub detail: String,
+    /// The health check that decided; null where none did.
+    #[serde(default)]
+    pub check: Option<String>,
     /// The generation that was live.
     pub generation: u64,
     /// For how many seconds the state before had lasted, where the change before that is known.
@@ -298,6 +301,7 @@ impl ChangeStatus {
             source: change.source.as_str().to_owned(),
             reason: change.reason.to_owned(),
             detail: change.detail.clone(),
+            check: change.check.as_ref().map(ToString::to_string),
             generation: change.generation,
             lasted_s: lasted.map(|millis| millis as f64 / 1e3),
         }

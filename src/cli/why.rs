@@ -138,7 +138,10 @@ fn drained(drain: &DrainStatus, today: &Today) -> String {
 /// The last failure of a check, where it is not among the probes that are shown.
 fn failed_before<'a>(document: &BackendDocument, check: &'a CheckStatus) -> Option<&'a ProbeStatus> {
     let is_shown = |failed: &ProbeStatus| {
-        document.probes.iter().any(|probe| probe.result == "fail" && (&probe.at, &probe.check) == (&failed.at, &failed.check))
+        document
+            .probes
+            .iter()
+            .any(|probe| probe.result == "fail" && (&probe.at, &probe.check) == (&failed.at, &failed.check))
     };
     check.last_failed.as_ref().filter(|failed| !is_shown(failed))
 }

@@ -73,7 +73,7 @@ impl Shift {
     /// The event that tells of it.
     pub(super) fn event(self, upstream: Name, eligible: usize, total: usize) -> Option<Event> {
         let Self { backend, change, lasted, .. } = self;
-        let Change { source, generation, from, to, reason, detail, .. } = change?;
+        let Change { source, generation, from, to, reason, detail, check, .. } = change?;
         let source = source.as_str();
         Some(Event::Backend {
             upstream,
@@ -83,11 +83,27 @@ impl Shift {
             source,
             reason,
             detail,
+            check,
             lasted,
             eligible,
             total,
             generation,
         })
+    }
+}
+
+/// Why something is to change: a token, words, and the health check that says so, where one does.
+#[derive(Debug)]
+pub(super) struct Why {
+    reason: &'static str,
+    detail: String,
+    check: Option<Name>,
+}
+
+impl Why {
+    /// It is no check that says so.
+    pub(super) const fn new(reason: &'static str, detail: String) -> Self {
+        Self { reason, detail, check: None }
     }
 }
 
@@ -269,7 +285,8 @@ impl Subject {
             None => outcome.detail.clone(),
         };
         let detail = self.named(check, &detail);
-        self.shift(Source::Active, outcome.reason, detail, |known| known.verdict = said)
+        let why = Why { reason: outcome.reason, detail, check: Some(check.clone()) };
+        self.shift(Source::Active, why, |known| known.verdict = said)
     }
 
     /// What one check says, and which it is, where there are several.
@@ -293,7 +310,7 @@ impl Subject {
             record.ejected = Some(Ejected { until, times });
         });
         let detail = format!("{why}, for {}", seconds(lasts));
-        self.shift(Source::LiveTraffic, reason, detail, |known| known.is_ejected = true)
+        self.shift(Source::LiveTraffic, Why::new(reason, detail), |known| known.is_ejected = true)
     }
 
     /// Live traffic speaks against it, in vain. Said once.
@@ -314,7 +331,7 @@ impl Subject {
         self.timeline.note(|record| record.drain = Some(drain));
         // Also where it was drained before: this is why it is now.
         self.timeline.explain("drained", &detail);
-        self.shift(source, "drained", detail, |known| known.is_drained = true)
+        self.shift(source, Why::new("drained", detail), |known| known.is_drained = true)
     }
 
     /// Ends a drain.
@@ -322,19 +339,24 @@ impl Subject {
         (self.drain_ends, self.cut_due) = (None, None);
         self.timeline.note(|record| record.drain = None);
         self.explain_by_last_probe();
-        self.shift(source, "undrained", detail, |known| (known.is_drained, known.is_cut) = (false, false))
+        self.shift(source, Why::new("undrained", detail), |known| (known.is_drained, known.is_cut) = (false, false))
     }
 
     /// Without a drain it is what its checks say that it is.
     fn explain_by_last_probe(&self) {
         match self.last_probe() {
             Some(probe) => {
-                let shown = self.named(&probe.check, &probe.outcome.detail);
-                self.timeline.explain(probe.outcome.reason, &shown);
+                let Why { reason, detail, .. } = self.because(&probe);
+                self.timeline.explain(reason, &detail);
             }
             None if self.inquiries.is_empty() => self.timeline.explain("unchecked", "no health check"),
             None => {}
         }
+    }
+
+    fn because(&self, probe: &Probe) -> Why {
+        let Probe { check, outcome, .. } = probe;
+        Why { reason: outcome.reason, detail: self.named(check, &outcome.detail), check: Some(check.clone()) }
     }
 
     /// The last probe of a check that says what all together say.
@@ -349,14 +371,14 @@ impl Subject {
         let mut shifts = Vec::new();
         if self.ejector.is_over(now.into_std()) {
             let last = self.last_probe().filter(|_| self.member.backend.verdict() == Verdict::Down);
-            shifts.extend(match last {
-                Some(probe) => self.readmit(probe.outcome.reason, self.named(&probe.check, &probe.outcome.detail)),
-                None => self.readmit("time_over", "back after its ejection".to_owned()),
-            });
+            shifts.extend(self.readmit(match last {
+                Some(probe) => self.because(&probe),
+                None => Why::new("time_over", "back after its ejection".to_owned()),
+            }));
         }
         if self.cut_due.take_if(|due| *due <= now).is_some() {
             let detail = "the deadline of its drain is over".to_owned();
-            shifts.extend(self.shift(Source::Operator, "drained", detail, |known| known.is_cut = true));
+            shifts.extend(self.shift(Source::Operator, Why::new("drained", detail), |known| known.is_cut = true));
         }
         if self.drain_ends.is_some_and(|ends| ends <= now) {
             let is_its_own = self.timeline.read().drain.as_ref().is_some_and(Drain::is_its_own);
@@ -367,12 +389,12 @@ impl Subject {
     }
 
     /// Ends an ejection, whether or not its time is over.
-    pub(super) fn readmit(&mut self, reason: &'static str, detail: String) -> Option<Shift> {
+    pub(super) fn readmit(&mut self, why: Why) -> Option<Shift> {
         self.ejector.pardon();
         self.window.clear();
         self.member.backend.succeeded();
         self.timeline.note(|record| record.ejected = None);
-        self.shift(Source::LiveTraffic, reason, detail, |known| known.is_ejected = false)
+        self.shift(Source::LiveTraffic, why, |known| known.is_ejected = false)
     }
 
     /// When something of it ends next.
@@ -505,20 +527,14 @@ impl Subject {
         detail: &str,
         change: impl FnOnce(&mut Condition),
     ) -> Option<Shift> {
-        let shift = self.shift(source, reason, detail.to_owned(), change)?;
+        let shift = self.shift(source, Why::new(reason, detail.to_owned()), change)?;
         if shift.change.is_some() {
             self.timeline.explain(reason, detail);
         }
         Some(shift)
     }
 
-    fn shift(
-        &mut self,
-        source: Source,
-        reason: &'static str,
-        detail: String,
-        change: impl FnOnce(&mut Condition),
-    ) -> Option<Shift> {
+    fn shift(&mut self, source: Source, why: Why, change: impl FnOnce(&mut Condition)) -> Option<Shift> {
         let backend = &self.member.backend;
         let (before, since) = (backend.condition(), backend.since());
         let mut now = before;
@@ -532,7 +548,8 @@ impl Subject {
         let (from, to) = (before.shown(), now.shown());
         let generation = self.generation;
         let at = Timestamp::now();
-        let change = (from != to).then_some(Change { at, source, generation, from, to, reason, detail });
+        let Why { reason, detail, check } = why;
+        let change = (from != to).then_some(Change { at, source, generation, from, to, reason, detail, check });
         if let Some(change) = &change {
             self.timeline.changed(change.clone());
         }

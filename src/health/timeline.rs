@@ -63,6 +63,8 @@ pub struct Change {
     pub reason: &'static str,
     /// Why, in words: `3 bad probes in 1.9s (503)`.
     pub detail: String,
+    /// The health check that decided, where one did.
+    pub check: Option<Name>,
 }
 
 /// One probe, as it is remembered.

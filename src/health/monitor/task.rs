@@ -22,7 +22,7 @@ use crate::{
         line::Reply,
         may_eject,
         probe::Prepared,
-        subject::{Heard, Shift, Subject},
+        subject::{Heard, Shift, Subject, Why},
     },
     telemetry::Event,
     upstream::{Eligible, Evidence, Member, Slot, Verdict},
@@ -121,7 +121,7 @@ impl<A: Ask> Task<A> {
         if self.edit.plan.health.passive.is_none() {
             let detail = || "live traffic says nothing any more".to_owned();
             let ejected = self.subjects.values_mut().filter(|subject| subject.member().backend.condition().is_ejected);
-            shifts.extend(ejected.filter_map(|subject| subject.readmit("time_over", detail())));
+            shifts.extend(ejected.filter_map(|subject| subject.readmit(Why::new("time_over", detail()))));
         }
         self.publish(shifts);
         self.show();

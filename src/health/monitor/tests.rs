@@ -156,6 +156,15 @@ impl Bench {
         self.monitor.view().backends.into_iter().find(|backend| &*backend.name == name).unwrap()
     }
 
+    /// What became of backends since the last call, and which check has decided.
+    pub(super) fn decided(&self) -> Vec<(&'static str, Option<String>)> {
+        let of = |(_, event)| match event {
+            Event::Backend { to, check, .. } => Some((to, check.map(|check| check.to_string()))),
+            _ => None,
+        };
+        self.events.try_iter().filter_map(of).collect()
+    }
+
     /// The events since the last call, as a line each.
     pub(super) fn told(&self) -> Vec<String> {
         let line = |(_, event)| match event {

@@ -593,7 +593,8 @@ async fn a_check_that_was_left_alone_says_nothing_of_the_one_that_was_edited() {
 
 #[tokio::test(start_paused = true)]
 async fn what_failed_is_remembered_beside_a_check_that_passes_often() {
-    let often = HealthCheck { name: Name::derived("often"), port: Some(77), interval: Duration::from_secs(1), ..check() };
+    let often =
+        HealthCheck { name: Name::derived("often"), port: Some(77), interval: Duration::from_secs(1), ..check() };
     let bench = start(health(&[often.clone(), check()], passive()), &members([1]));
     seconds(60.0).await;
     bench.set(1, REFUSED);
@@ -625,7 +626,8 @@ async fn what_failed_is_remembered_beside_a_check_that_passes_often() {
 
 #[tokio::test(start_paused = true)]
 async fn a_drain_that_ends_is_explained_by_the_check_that_decides() {
-    let often = HealthCheck { name: Name::derived("often"), port: Some(77), interval: Duration::from_secs(1), ..check() };
+    let often =
+        HealthCheck { name: Name::derived("often"), port: Some(77), interval: Duration::from_secs(1), ..check() };
     let bench = start(health(&[often, check()], passive()), &members([1]));
     bench.set(1, REFUSED);
     seconds(60.0).await;
@@ -634,4 +636,27 @@ async fn a_drain_that_ends_is_explained_by_the_check_that_decides() {
     seconds(5.0).await;
     bench.monitor.undrain(Name::derived("b1"), "ann".into()).await.unwrap();
     assert_eq!(bench.backend("b1").record.detail, "tcp: connect refused");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_names_the_check_that_has_decided() {
+    let second = HealthCheck { name: Name::derived("second"), port: Some(77), ..check() };
+    let both = members([1, 2]);
+    let bench = start(health(&[check(), second], passive()), &both);
+    bench.set(77, REFUSED);
+    bench.monitor.first_round().await;
+    bench.decided();
+    let check = |name: &str| Some(name.to_owned());
+    bench.set(77, Pass);
+    seconds(30.0).await;
+    assert_eq!(bench.decided(), [("up", check("second")), ("up", check("second"))]);
+    bench.set(1, REFUSED);
+    seconds(30.0).await;
+    assert_eq!(bench.decided(), [("down", check("tcp"))]);
+    assert_eq!(bench.backend("b1").record.changes.back().unwrap().check.as_deref(), Some("tcp"));
+    // Live traffic and operators have no check to name.
+    fail(&bench, &both[1], 3).await;
+    let drain = Drain::of_its_own(Duration::from_secs(5));
+    bench.monitor.drain(Name::derived("b2"), drain, DrainTimes::default()).await.unwrap();
+    assert_eq!(bench.decided(), [("draining", None)]);
 }
