@@ -24,6 +24,8 @@ pub struct UpstreamView {
     pub suspicion: Arc<Option<String>>,
     /// How long its probes took, inconclusive ones included.
     pub probe_durations: HistogramSum,
+    /// Probes that are due and wait until others have ended, because of `max_probes`.
+    pub probes_waiting: usize,
     /// Its backends in the order of the file, then those that were removed and finish their requests.
     pub backends: Vec<BackendView>,
 }

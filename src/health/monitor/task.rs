@@ -12,7 +12,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 
-use super::{Ask, Cast, Edit, Order, Prober, Shared, Wish, suspicion::Suspicion};
+use super::{Ask, Cast, Edit, Order, Prober, Shared, Waiting, Wish, suspicion::Suspicion};
 use crate::{
     base::Percent,
     config::plan::{Passive, WhenOut},
@@ -208,10 +208,13 @@ impl<A: Ask> Task<A> {
         let Some(subject) = self.subjects.get_mut(&slot) else { return };
         let Some(line) = subject.line(check).cloned() else { return };
         let (ask, share, permits) = (Arc::clone(&self.ask), Arc::clone(&self.share), Arc::clone(&self.prober.permits));
+        let shared = Arc::clone(&self.shared);
         let probe = self.probes.spawn(async move {
             let put = || async {
+                let waiting = Waiting::among(&shared.probes_waiting);
                 let _own = share.acquire().await.expect("the permits are never closed");
                 let _permit = permits.acquire().await.expect("the permits are never closed");
+                drop(waiting);
                 (Instant::now(), Arc::new(ask.ask(line.question()).await))
             };
             line.reply(due, vouching, put).await

@@ -327,8 +327,18 @@ async fn the_cap_holds_over_all_probes() {
     for port in 1..=40 {
         bench.set(port, Hang);
     }
-    seconds(120.0).await;
+    let mut most_waiting = 0;
+    for _ in 0..1_200 {
+        seconds(0.1).await;
+        most_waiting = most_waiting.max(bench.monitor.view().probes_waiting);
+    }
     assert_eq!(bench.world.most_under_way.load(SeqCst), 8);
+    assert!((8..=32).contains(&most_waiting), "{most_waiting} of 40 wait for 8 places");
+    (1..=40).for_each(|port| bench.set(port, Pass));
+    seconds(30.0).await;
+    assert_eq!(bench.monitor.view().probes_waiting, 0);
+    (1..=40).for_each(|port| bench.set(port, Hang));
+    seconds(120.0).await;
     assert!((1..=40).all(|port| bench.backend(&format!("b{port}")).verdict == Verdict::Down));
 }
 
