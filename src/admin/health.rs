@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     base::Timestamp,
-    health::{Kind, Outcome, Probe},
+    health::{Kind, Outcome, Record},
     upstream::Tier,
 };
 
@@ -71,7 +71,7 @@ struct Upstream<'a> {
     /// Present only while it is in force.
     #[serde(skip_serializing_if = "Option::is_none")]
     when_all_down: Option<&'static str>,
-    /// Present only while it is suspect: everybody fails it since it was edited.
+    /// Present only while it is suspect: everybody fails it since it was edited, or began to at once while traffic went well.
     #[serde(skip_serializing_if = "Option::is_none")]
     suspect_check: Option<String>,
     backends: Vec<Backend<'a>>,
@@ -177,7 +177,7 @@ impl<'a> Backend<'a> {
             detail: row.detail,
             backup: row.is_backup(),
             weight: row.weight,
-            last_probe: record.and_then(|record| last_conclusive(record.recent.iter())).map(LastProbe::of),
+            last_probe: record.and_then(|record| last_conclusive(record)).map(LastProbe::of),
             consecutive: record.map_or_else(Consecutive::default, |r| Consecutive { good: r.good, bad: r.bad }),
             in_flight: row.in_flight(),
             connections: row.connections(),
@@ -186,8 +186,12 @@ impl<'a> Backend<'a> {
 }
 
 /// The last outcome that says something of the backend: an inconclusive one says something of us.
-fn last_conclusive<'a>(probes: impl DoubleEndedIterator<Item = &'a std::sync::Arc<Probe>>) -> Option<&'a Outcome> {
-    probes.rev().map(|probe| &*probe.outcome).find(|outcome| outcome.kind != Kind::Inconclusive)
+fn last_conclusive(record: &Record) -> Option<&Outcome> {
+    let last = record.probed.iter().filter_map(|probed| {
+        let mut outcomes = probed.recent.iter().rev().map(|probe| &*probe.outcome);
+        outcomes.find(|outcome| outcome.kind != Kind::Inconclusive)
+    });
+    last.max_by_key(|outcome| outcome.at)
 }
 
 impl LastProbe {

@@ -100,6 +100,7 @@ fn expose_upstream(out: &mut Exposition, observed: &Observed) {
         let is_suspect = observed.view.suspicion.is_some();
         out.family(&catalogue::HEALTH_CHECK_SUSPECT).sample([name], is_suspect);
         out.family(&catalogue::HEALTH_PROBE_DURATION).sample([name], observed.view.probe_durations.clone());
+        out.family(&catalogue::HEALTH_PROBES_WAITING).sample([name], observed.view.probes_waiting);
     }
 }
 

@@ -132,6 +132,7 @@ fn unwatched(upstream: &runtime::Upstream) -> UpstreamView {
         first_round_done: false,
         suspicion: Arc::default(),
         probe_durations: HistogramSum::default(),
+        probes_waiting: 0,
         backends: backends.collect(),
     }
 }

@@ -33,7 +33,9 @@ use crate::{
         plan::{Bind, LogFormat, LogLevel},
     },
     control::{Attempt, NameNow, NameRecord, Readiness, Status, Trouble},
-    health::{self, Answer, Change, Drain, Ejected, Kind, Monitor, Outcome, Probe, Prober, Record, ResolveError},
+    health::{
+        self, Answer, Change, Drain, Ejected, Kind, Monitor, Outcome, Probe, Probed, Prober, Record, ResolveError,
+    },
     layers::PasswordPool,
     proxy::Fault,
     runtime::{Edition, Live, Registry, Resolved, Tokens, Unresolved, build},
@@ -140,6 +142,11 @@ fn probe(kind: Kind, reason: &'static str, detail: &str, status: Option<u16>) ->
     Arc::new(Probe { check: Name::derived("http /healthz"), generation: 1, outcome: Arc::new(outcome) })
 }
 
+fn probed<const N: usize>(probes: [Arc<Probe>; N]) -> Vec<Arc<Probed>> {
+    let last_failed = probes.iter().rfind(|probe| probe.outcome.kind == Kind::Fail).cloned();
+    vec![Arc::new(Probed { check: Name::derived("http /healthz"), recent: probes.into(), last_failed })]
+}
+
 /// `orders` with `big` down for nine probes, as its health task would show it.
 fn one_of_three_down(status: &Status) -> Now {
     set(status, "orders", &[Up, Down, Up]);
@@ -156,12 +163,13 @@ fn one_of_three_down(status: &Status) -> Now {
         to: "down",
         reason: "connect_refused",
         detail: "connect refused".into(),
+        check: Some(Name::derived("http /healthz")),
     };
     let up = |good| Record {
         good,
         reason: "passed",
         detail: "200 in 3 ms".into(),
-        recent: [Arc::clone(&passed), Arc::clone(&late)].into(),
+        probed: probed([Arc::clone(&passed), Arc::clone(&late)]),
         probes: [((Kind::Pass, "passed"), u64::from(good)), ((Kind::Inconclusive, "late"), 1)].into(),
         transitions: [(("up", "passed"), 1)].into(),
         ..Record::default()
@@ -170,7 +178,7 @@ fn one_of_three_down(status: &Status) -> Now {
         bad: 9,
         reason: "connect_refused",
         detail: "connect refused ×9".into(),
-        recent: [refused].into(),
+        probed: probed([refused]),
         changes: [Arc::new(change)].into(),
         probes: [((Kind::Fail, "connect_refused"), 9)].into(),
         transitions: [(("down", "connect_refused"), 1)].into(),
@@ -738,6 +746,7 @@ fn everything_that_is_known_of_a_backend() {
         to: "draining",
         reason: "drained",
         detail: "drained by ann: deploy".into(),
+        check: None,
     };
     record.changes.push_back(Arc::new(drained));
     orders.view.suspicion = Arc::new(Some("every backend of `orders` fails its health check".into()));
@@ -751,6 +760,7 @@ fn everything_that_is_known_of_a_backend() {
         ".drain.until" => "[time]",
         ".ejected.until" => "[time]",
         ".probes[].at" => "[time]",
+        ".checks[].last_failed.at" => "[time]",
     });
 
     let health = serde_json::to_value(Health::of(&now)).unwrap();

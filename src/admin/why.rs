@@ -57,7 +57,7 @@ pub struct BackendDocument {
     pub ejected: Option<EjectedStatus>,
     /// Its checks say that it is down, and are not believed: see `suspicion`.
     pub held: bool,
-    /// What is said of a check that everybody fails since it was edited.
+    /// What is said of a check that is suspect: everybody fails it since it was edited, or began to at once.
     pub suspicion: Option<String>,
     /// Why live traffic last spoke against it in vain.
     pub spared: Option<String>,
@@ -68,7 +68,7 @@ pub struct BackendDocument {
     pub detection: Option<DetectionStatus>,
     /// Its health checks.
     pub checks: Vec<CheckStatus>,
-    /// Its last probes, the newest first.
+    /// The last 20 probes of each check, the newest first.
     pub probes: Vec<ProbeStatus>,
     /// Its last changes, the newest first.
     pub changes: Vec<ChangeStatus>,
@@ -118,6 +118,9 @@ pub struct CheckStatus {
     pub name: String,
     /// What is asked, in words.
     pub asks: String,
+    /// Its last probe that failed, however long ago that was; null where none has since the backend was first seen, or the check was edited.
+    #[serde(default)]
+    pub last_failed: Option<ProbeStatus>,
 }
 
 /// A probe.
@@ -165,6 +168,9 @@ pub struct ChangeStatus {
     pub reason: String,
     /// Why, in words.
     pub detail: String,
+    /// The health check that decided; null where none did.
+    #[serde(default)]
+    pub check: Option<String>,
     /// The generation that was live.
     pub generation: u64,
     /// For how many seconds the state before had lasted, where the change before that is known.
@@ -202,16 +208,16 @@ impl BackendDocument {
             spared: record.spared.clone(),
             live: LiveStatus::of(&row),
             detection: DetectionStatus::of(&observed.view.plan.health.checks),
-            checks: health.checks.iter().map(CheckStatus::of).collect(),
+            checks: health.checks.iter().map(|check| CheckStatus::of(check, &record)).collect(),
             probes: probes(&record),
             changes: changes(&record),
         }
     }
 }
 
-/// The last probes, the newest first.
+/// The last probes of each check, the newest first.
 pub(super) fn probes(record: &Record) -> Vec<ProbeStatus> {
-    record.recent.iter().rev().map(|probe| ProbeStatus::of(probe)).collect()
+    record.recent().into_iter().rev().map(|probe| ProbeStatus::of(probe)).collect()
 }
 
 fn changes(record: &Record) -> Vec<ChangeStatus> {
@@ -252,7 +258,7 @@ impl LiveStatus {
 }
 
 impl CheckStatus {
-    fn of(check: &HealthCheck) -> Self {
+    fn of(check: &HealthCheck, record: &Record) -> Self {
         let question = match &check.kind {
             // Without a query, which may hold secrets.
             ProbeKind::Http(http) => format!("{} {}", http.method, http.path.split('?').next().unwrap_or_default()),
@@ -262,7 +268,8 @@ impl CheckStatus {
         let (every, within) = (Written(check.interval), Written(check.timeout));
         let (bad, good) = (check.unhealthy_after, check.healthy_after);
         let asks = format!("{question}{port} every {every}, within {within}; down after {bad}, up after {good}");
-        Self { name: check.name.to_string(), asks }
+        let last_failed = record.of_check(&check.name).and_then(|probed| probed.last_failed.as_deref());
+        Self { name: check.name.to_string(), asks, last_failed: last_failed.map(ProbeStatus::of) }
     }
 }
 
@@ -301,6 +308,7 @@ impl ChangeStatus {
             source: change.source.as_str().to_owned(),
             reason: change.reason.to_owned(),
             detail: change.detail.clone(),
+            check: change.check.as_ref().map(ToString::to_string),
             generation: change.generation,
             lasted_s: lasted.map(|millis| millis as f64 / 1e3),
         }

@@ -9,7 +9,7 @@ use super::{
     status::{Form, clock, day, elapsed, millis},
 };
 use crate::{
-    admin::{BackendDocument, BacktestDocument, ChangeStatus, DetectionStatus, DrainStatus, ProbeStatus},
+    admin::{BackendDocument, BacktestDocument, ChangeStatus, CheckStatus, DetectionStatus, DrainStatus, ProbeStatus},
     base::Timestamp,
     telemetry::Printable,
 };
@@ -117,7 +117,10 @@ fn facts(document: &BackendDocument, today: &Today) -> Vec<(&'static str, String
         );
         facts.push(("traffic", told));
     }
-    facts.extend(document.checks.iter().map(|check| ("check", check.asks.clone())));
+    for check in &document.checks {
+        facts.push(("check", check.asks.clone()));
+        facts.extend(failed_before(document, check).map(|probe| ("failed", failed(probe, today))));
+    }
     if let Some(DetectionStatus { out_s, back_s }) = document.detection {
         facts.push(("detects", format!("out after {} at most, back after {}", took(out_s), took(back_s))));
     }
@@ -133,6 +136,28 @@ fn drained(drain: &DrainStatus, today: &Today) -> String {
     let until = drain.until.as_ref().map(|until| format!(", until {}", today.moment(until))).unwrap_or_default();
     let cut = drain.deadline.as_ref().map(|at| format!(", cut at {}", today.moment(at))).unwrap_or_default();
     format!("by {} since {}{until}{cut}{reason}", drain.by, today.moment(&drain.since))
+}
+
+/// The last failure of a check, where it is not among the probes that are shown.
+fn failed_before<'a>(document: &BackendDocument, check: &'a CheckStatus) -> Option<&'a ProbeStatus> {
+    let is_shown = |failed: &ProbeStatus| {
+        document
+            .probes
+            .iter()
+            .any(|probe| probe.result == "fail" && (&probe.at, &probe.check) == (&failed.at, &failed.check))
+    };
+    check.last_failed.as_ref().filter(|failed| !is_shown(failed))
+}
+
+fn failed(probe: &ProbeStatus, today: &Today) -> String {
+    format!("last at {}: {}", today.moment(&probe.at), with_body(probe))
+}
+
+fn with_body(probe: &ProbeStatus) -> String {
+    match probe.body.as_deref().filter(|body| probe.result != "pass" && !body.is_empty()) {
+        Some(body) => format!("{}   \"{body}\"", probe.detail),
+        None => probe.detail.clone(),
+    }
 }
 
 fn probes(document: &BackendDocument, today: &Today) -> String {
@@ -152,8 +177,6 @@ fn without_check(at: String, [result, status, connect, head, total, why]: [Strin
 
 fn probe_row(probe: &ProbeStatus, today: &Today) -> [String; 8] {
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
-    let body = probe.body.as_deref().filter(|body| probe.result != "pass" && !body.is_empty());
-    let body = body.map(|body| format!("   \"{body}\"")).unwrap_or_default();
     let cells = [
         today.moment(&probe.at),
         probe.check.clone(),
@@ -162,7 +185,7 @@ fn probe_row(probe: &ProbeStatus, today: &Today) -> [String; 8] {
         or_dash(probe.connect_ms.map(millis)),
         or_dash(probe.first_byte_ms.map(millis)),
         millis(probe.total_ms),
-        format!("{}{body}", probe.detail),
+        with_body(probe),
     ];
     cells.map(|cell| Printable(&cell).to_string())
 }
@@ -253,7 +276,12 @@ mod tests {
         document["suspicion"] = json!("every backend of `orders` fails its health check since that was edited");
         document["spared"] = json!("5 failed requests in a row (503); it stays: nobody else is eligible");
         document["tier"] = json!(1);
-        document["checks"].as_array_mut().unwrap().push(json!({ "name": "tcp", "asks": "tcp every 5s" }));
+        let mut failed = probe("03:12:44", "fail", None, "connect refused", None);
+        (failed["at"], failed["check"]) = (json!("2026-11-21T03:12:44.000000Z"), json!("tcp"));
+        let tcp = json!({ "name": "tcp", "asks": "tcp every 5s", "last_failed": failed });
+        // One that is shown among the probes is not told twice.
+        document["checks"][0]["last_failed"] = document["probes"][0].clone();
+        document["checks"].as_array_mut().unwrap().push(tcp);
         insta::assert_snapshot!(shown(document));
     }
 

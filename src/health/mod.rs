@@ -28,5 +28,5 @@ pub use outcome::{Kind, Outcome};
 pub use probe::fuzzing;
 pub use probe::{Question, ask_once, questions};
 pub use resolve::{Answer, LookUp, Looking, ResolveError, Resolver};
-pub use timeline::{Change, Drain, Ejected, Probe, Record, Source, Timeline};
+pub use timeline::{Change, Drain, Ejected, Probe, Probed, Record, Source, Timeline};
 pub use view::{BackendView, UpstreamView};

@@ -52,8 +52,8 @@ struct Inquiry {
     began: Option<Instant>,
     due: Instant,
     probe: Option<AbortHandle>,
-    // It came with the last edit of health checks.
-    is_edited: bool,
+    // What changed its verdict last.
+    transition: Option<Transition>,
     // Its next probe was brought forward: once is enough.
     is_hastened: bool,
 }
@@ -73,7 +73,7 @@ impl Shift {
     /// The event that tells of it.
     pub(super) fn event(self, upstream: Name, eligible: usize, total: usize) -> Option<Event> {
         let Self { backend, change, lasted, .. } = self;
-        let Change { source, generation, from, to, reason, detail, .. } = change?;
+        let Change { source, generation, from, to, reason, detail, check, .. } = change?;
         let source = source.as_str();
         Some(Event::Backend {
             upstream,
@@ -83,11 +83,27 @@ impl Shift {
             source,
             reason,
             detail,
+            check,
             lasted,
             eligible,
             total,
             generation,
         })
+    }
+}
+
+/// Why something is to change: a token, words, and the health check that says so, where one does.
+#[derive(Debug)]
+pub(super) struct Why {
+    reason: &'static str,
+    detail: String,
+    check: Option<Name>,
+}
+
+impl Why {
+    /// It is no check that says so.
+    pub(super) const fn new(reason: &'static str, detail: String) -> Self {
+        Self { reason, detail, check: None }
     }
 }
 
@@ -147,7 +163,8 @@ impl Subject {
             self.inquiries.push(inquiry.unwrap_or_else(|| Inquiry::new(lines.line(question), known.verdict)));
         }
         if !before.is_empty() {
-            self.timeline.new_check(checks);
+            let gone: Vec<Name> = before.iter().map(|inquiry| inquiry.check().clone()).collect();
+            self.timeline.new_check(checks, &gone);
         }
         let (reason, detail) = match known.is_removed {
             true => ("returned", "back in the configuration"),
@@ -161,11 +178,6 @@ impl Subject {
         })
     }
 
-    /// The checks that it has are those of before an edit.
-    pub(super) fn expect_edit(&mut self) {
-        self.inquiries.iter_mut().for_each(|inquiry| inquiry.is_edited = false);
-    }
-
     /// Takes its removal in: no probes, no new requests.
     pub(super) fn dismiss(&mut self, generation: u64) -> Option<Shift> {
         self.generation = generation;
@@ -174,45 +186,71 @@ impl Subject {
         self.decree(Source::Reload, "removed", detail, |known| known.is_removed = true)
     }
 
-    /// Whether a probe is of a check that came with the last edit of health checks.
-    pub(super) fn is_edited(&self, check: usize) -> bool {
-        self.inquiries.get(check).is_some_and(|inquiry| inquiry.is_edited)
-    }
-
-    /// Takes the outcome of a probe in. One that brings it down changes nothing while `is_held`.
+    /// Takes the outcome of a probe in. One that brings it down changes nothing while every check that says so is suspect.
     pub(super) fn hear(
         &mut self,
         now: Instant,
         probe: Id,
         answer: (Instant, Arc<Outcome>),
-        is_held: bool,
+        is_suspect: impl Fn(usize) -> bool,
     ) -> Option<Heard> {
         let (began, outcome) = answer;
         let inquiry = self.inquiries.iter_mut().find(|inquiry| inquiry.expects(probe))?;
         (inquiry.probe, inquiry.began, inquiry.is_hastened) = (None, Some(began), false);
         let transition = inquiry.machine.observe(now.into_std(), outcome.kind);
+        inquiry.transition = transition.or(inquiry.transition);
         let pause = inquiry.pause(outcome.kind);
-        let (check, verdict) = (inquiry.question().check().name.clone(), inquiry.machine.verdict());
+        let (check, verdict) = (inquiry.check().clone(), inquiry.machine.verdict());
         let is_settled = outcome.kind != Kind::Inconclusive && !inquiry.machine.is_pending();
         let said = self.said();
         let decides = is_settled && verdict == said;
         let probe = Probe { check: check.clone(), generation: self.generation, outcome: Arc::clone(&outcome) };
         let shown = self.named(&check, &outcome.detail);
         self.timeline.probed(now.into_std(), probe, self.streaks(), decides.then_some(shown));
-        // Whoever passes a check that is not suspect any more is not taken out for having failed it before.
-        let is_held = is_held || outcome.kind.is_fit() && self.is_held;
-        let is_held = is_held && said == Verdict::Down && self.member.backend.verdict().is_fit();
+        let is_held = said == Verdict::Down && self.is_fit() && self.believed(&is_suspect).is_none();
         self.hold(is_held);
         let shift = if is_held { None } else { self.follow(&check, &outcome, transition) };
         Some(Heard { shift, next: began + pause })
     }
 
-    /// What was held back is in force: the check is not suspect, or traffic fails as well.
-    pub(super) fn release(&mut self) -> Option<Shift> {
-        let record = self.timeline.read();
-        let last = record.recent.back().filter(|probe| !probe.outcome.kind.is_fit())?;
+    /// What was held back is in force where a check says it that is not suspect any more.
+    pub(super) fn release(&mut self, is_suspect: impl Fn(usize) -> bool) -> Option<Shift> {
+        let believed = self.believed(&is_suspect)?;
+        let (check, transition) = (believed.check().clone(), believed.transition);
+        let last = self.timeline.read().of_check(&check)?.last_failed.clone()?;
         self.hold(false);
-        self.follow(&last.check, &last.outcome, None)
+        self.follow(&check, &last.outcome, transition)
+    }
+
+    /// A check that says that it is down and is to be believed: it is not suspect. Whoever is held back and passes on the way back is
+    /// not taken out for having failed before.
+    fn believed(&self, is_suspect: impl Fn(usize) -> bool) -> Option<&Inquiry> {
+        let says_down = |inquiry: &Inquiry| inquiry.machine.verdict() == Verdict::Down;
+        let comes_back = |inquiry: &Inquiry| self.is_held && inquiry.machine.good() > 0;
+        let mut inquiries = self.inquiries.iter().enumerate();
+        inquiries
+            .find(|(check, inquiry)| says_down(inquiry) && !comes_back(inquiry) && !is_suspect(*check))
+            .map(|(_, inquiry)| inquiry)
+    }
+
+    /// Whether one of its checks says that it is down.
+    pub(super) fn says_down(&self, check: usize) -> bool {
+        self.inquiries.get(check).is_some_and(|inquiry| inquiry.machine.verdict() == Verdict::Down)
+    }
+
+    /// The checks that say that it is down.
+    pub(super) fn down(&self) -> Vec<usize> {
+        (0..self.inquiries.len()).filter(|check| self.says_down(*check)).collect()
+    }
+
+    /// Whether its last known answer to a check was a good one, and is worth another question.
+    pub(super) fn has_passed(&self, check: usize) -> bool {
+        self.inquiries.get(check).is_some_and(|inquiry| inquiry.machine.good() > 0) && !self.is_leaving()
+    }
+
+    /// Whether the verdict lets it have traffic.
+    pub(super) fn is_fit(&self) -> bool {
+        self.member.backend.verdict().is_fit()
     }
 
     fn hold(&mut self, is_held: bool) {
@@ -238,7 +276,8 @@ impl Subject {
             None => outcome.detail.clone(),
         };
         let detail = self.named(check, &detail);
-        self.shift(Source::Active, outcome.reason, detail, |known| known.verdict = said)
+        let why = Why { reason: outcome.reason, detail, check: Some(check.clone()) };
+        self.shift(Source::Active, why, |known| known.verdict = said)
     }
 
     /// What one check says, and which it is, where there are several.
@@ -262,7 +301,7 @@ impl Subject {
             record.ejected = Some(Ejected { until, times });
         });
         let detail = format!("{why}, for {}", Took(lasts));
-        self.shift(Source::LiveTraffic, reason, detail, |known| known.is_ejected = true)
+        self.shift(Source::LiveTraffic, Why::new(reason, detail), |known| known.is_ejected = true)
     }
 
     /// Live traffic speaks against it, in vain. Said once.
@@ -283,7 +322,7 @@ impl Subject {
         self.timeline.note(|record| record.drain = Some(drain));
         // Also where it was drained before: this is why it is now.
         self.timeline.explain("drained", &detail);
-        self.shift(source, "drained", detail, |known| known.is_drained = true)
+        self.shift(source, Why::new("drained", detail), |known| known.is_drained = true)
     }
 
     /// Ends a drain.
@@ -291,35 +330,46 @@ impl Subject {
         (self.drain_ends, self.cut_due) = (None, None);
         self.timeline.note(|record| record.drain = None);
         self.explain_by_last_probe();
-        self.shift(source, "undrained", detail, |known| (known.is_drained, known.is_cut) = (false, false))
+        self.shift(source, Why::new("undrained", detail), |known| (known.is_drained, known.is_cut) = (false, false))
     }
 
     /// Without a drain it is what its checks say that it is.
     fn explain_by_last_probe(&self) {
-        match self.timeline.read().recent.back() {
+        match self.last_probe() {
             Some(probe) => {
-                let shown = self.named(&probe.check, &probe.outcome.detail);
-                self.timeline.explain(probe.outcome.reason, &shown);
+                let Why { reason, detail, .. } = self.because(&probe);
+                self.timeline.explain(reason, &detail);
             }
             None if self.inquiries.is_empty() => self.timeline.explain("unchecked", "no health check"),
             None => {}
         }
     }
 
+    fn because(&self, probe: &Probe) -> Why {
+        let Probe { check, outcome, .. } = probe;
+        Why { reason: outcome.reason, detail: self.named(check, &outcome.detail), check: Some(check.clone()) }
+    }
+
+    /// The last probe of a check that says what all together say.
+    fn last_probe(&self) -> Option<Arc<Probe>> {
+        let said = self.said();
+        let deciding = self.inquiries.iter().find(|inquiry| inquiry.machine.verdict() == said)?;
+        self.timeline.read().of_check(deciding.check())?.recent.back().cloned()
+    }
+
     /// Ends what has ended by now: an ejection, a drain.
     pub(super) fn settle(&mut self, now: Instant) -> Vec<Shift> {
         let mut shifts = Vec::new();
         if self.ejector.is_over(now.into_std()) {
-            let record = self.timeline.read();
-            let last = record.recent.back().filter(|_| self.member.backend.verdict() == Verdict::Down);
-            shifts.extend(match last {
-                Some(probe) => self.readmit(probe.outcome.reason, probe.outcome.detail.clone()),
-                None => self.readmit("time_over", "back after its ejection".to_owned()),
-            });
+            let last = self.last_probe().filter(|_| self.member.backend.verdict() == Verdict::Down);
+            shifts.extend(self.readmit(match last {
+                Some(probe) => self.because(&probe),
+                None => Why::new("time_over", "back after its ejection".to_owned()),
+            }));
         }
         if self.cut_due.take_if(|due| *due <= now).is_some() {
             let detail = "the deadline of its drain is over".to_owned();
-            shifts.extend(self.shift(Source::Operator, "drained", detail, |known| known.is_cut = true));
+            shifts.extend(self.shift(Source::Operator, Why::new("drained", detail), |known| known.is_cut = true));
         }
         if self.drain_ends.is_some_and(|ends| ends <= now) {
             let is_its_own = self.timeline.read().drain.as_ref().is_some_and(Drain::is_its_own);
@@ -330,12 +380,12 @@ impl Subject {
     }
 
     /// Ends an ejection, whether or not its time is over.
-    pub(super) fn readmit(&mut self, reason: &'static str, detail: String) -> Option<Shift> {
+    pub(super) fn readmit(&mut self, why: Why) -> Option<Shift> {
         self.ejector.pardon();
         self.window.clear();
         self.member.backend.succeeded();
         self.timeline.note(|record| record.ejected = None);
-        self.shift(Source::LiveTraffic, reason, detail, |known| known.is_ejected = false)
+        self.shift(Source::LiveTraffic, why, |known| known.is_ejected = false)
     }
 
     /// When something of it ends next.
@@ -468,20 +518,14 @@ impl Subject {
         detail: &str,
         change: impl FnOnce(&mut Condition),
     ) -> Option<Shift> {
-        let shift = self.shift(source, reason, detail.to_owned(), change)?;
+        let shift = self.shift(source, Why::new(reason, detail.to_owned()), change)?;
         if shift.change.is_some() {
             self.timeline.explain(reason, detail);
         }
         Some(shift)
     }
 
-    fn shift(
-        &mut self,
-        source: Source,
-        reason: &'static str,
-        detail: String,
-        change: impl FnOnce(&mut Condition),
-    ) -> Option<Shift> {
+    fn shift(&mut self, source: Source, why: Why, change: impl FnOnce(&mut Condition)) -> Option<Shift> {
         let backend = &self.member.backend;
         let (before, since) = (backend.condition(), backend.since());
         let mut now = before;
@@ -495,7 +539,8 @@ impl Subject {
         let (from, to) = (before.shown(), now.shown());
         let generation = self.generation;
         let at = Timestamp::now();
-        let change = (from != to).then_some(Change { at, source, generation, from, to, reason, detail });
+        let Why { reason, detail, check } = why;
+        let change = (from != to).then_some(Change { at, source, generation, from, to, reason, detail, check });
         if let Some(change) = &change {
             self.timeline.changed(change.clone());
         }
@@ -519,13 +564,17 @@ impl Inquiry {
             began: None,
             due: Instant::now(),
             probe: None,
-            is_edited: true,
+            transition: None,
             is_hastened: false,
         }
     }
 
     fn question(&self) -> &Question {
         self.line.question()
+    }
+
+    fn check(&self) -> &Name {
+        &self.question().check().name
     }
 
     fn expects(&self, probe: Id) -> bool {

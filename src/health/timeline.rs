@@ -13,7 +13,7 @@ use arc_swap::ArcSwap;
 use super::{Backtest, History, Kind, Outcome, Thresholds, Trial, probe::Prepared};
 use crate::base::{Name, Timestamp};
 
-/// How many outcomes, and how many changes, are kept.
+/// How many outcomes of each check, and how many changes, are kept.
 const KEPT: usize = 20;
 
 /// Who has changed what is shown of a backend.
@@ -63,6 +63,8 @@ pub struct Change {
     pub reason: &'static str,
     /// Why, in words: `3 bad probes in 1.9s (503)`.
     pub detail: String,
+    /// The health check that decided, where one did.
+    pub check: Option<Name>,
 }
 
 /// One probe, as it is remembered.
@@ -74,6 +76,30 @@ pub struct Probe {
     pub generation: u64,
     /// What it has found.
     pub outcome: Arc<Outcome>,
+}
+
+/// The probes of one health check that are remembered.
+#[derive(Clone, Debug)]
+pub struct Probed {
+    /// What the check is called.
+    pub check: Name,
+    /// The last 20, the oldest first. There is at least one.
+    pub recent: VecDeque<Arc<Probe>>,
+    /// The last one that failed, however long ago that was.
+    pub last_failed: Option<Arc<Probe>>,
+}
+
+impl Probed {
+    const fn new(check: Name) -> Self {
+        Self { check, recent: VecDeque::new(), last_failed: None }
+    }
+
+    fn push(&mut self, probe: Arc<Probe>) {
+        if probe.outcome.kind == Kind::Fail {
+            self.last_failed = Some(Arc::clone(&probe));
+        }
+        push(&mut self.recent, probe);
+    }
 }
 
 /// Why a backend is drained although it is in the configuration.
@@ -142,8 +168,8 @@ pub struct Record {
     pub reason: &'static str,
     /// Why it is in the state that is shown, in words: `200 in 3 ms`, `connect refused ×9`.
     pub detail: String,
-    /// The last 20 probes of the present health checks, the oldest first.
-    pub recent: VecDeque<Arc<Probe>>,
+    /// The last probes of the present health checks, of which there are at most 8.
+    pub probed: Vec<Arc<Probed>>,
     /// The last 20 changes, the oldest first.
     pub changes: VecDeque<Arc<Change>>,
     /// Why it is drained, while it is.
@@ -158,6 +184,30 @@ pub struct Record {
     pub probes: BTreeMap<(Kind, &'static str), u64>,
     /// Changes since the backend was first seen, by what is shown since and reason.
     pub transitions: BTreeMap<(&'static str, &'static str), u64>,
+}
+
+impl Record {
+    /// The probes of one check.
+    #[must_use]
+    pub fn of_check(&self, check: &Name) -> Option<&Probed> {
+        self.probed.iter().find(|probed| probed.check == *check).map(|probed| &**probed)
+    }
+
+    /// The last 20 probes of each of the present health checks, in the order in which they began, the oldest first.
+    #[must_use]
+    pub fn recent(&self) -> Vec<&Arc<Probe>> {
+        let mut recent: Vec<_> = self.probed.iter().flat_map(|probed| &probed.recent).collect();
+        recent.sort_by_key(|probe| probe.outcome.at);
+        recent
+    }
+
+    fn of_check_mut(&mut self, check: &Name) -> &mut Probed {
+        if self.of_check(check).is_none() {
+            self.probed.push(Arc::new(Probed::new(check.clone())));
+        }
+        let known = self.probed.iter_mut().find(|probed| probed.check == *check);
+        Arc::make_mut(known.expect("it was there, or has just been added"))
+    }
 }
 
 /// The record of one backend, as a place to read it from.
@@ -199,7 +249,7 @@ impl Timeline {
                 };
             }
             *record.probes.entry((outcome.kind, outcome.reason)).or_default() += 1;
-            push(&mut record.recent, Arc::new(probe));
+            record.of_check_mut(&probe.check).push(Arc::new(probe));
         });
     }
 
@@ -216,15 +266,15 @@ impl Timeline {
         self.write(|record| (record.reason, record.detail) = (reason, detail.to_owned()));
     }
 
-    /// Forgets the outcomes of the former health check; what is shown, the changes and the totals stay. The history of checks that are
-    /// still there stays as well: other thresholds are no other question.
-    pub(super) fn new_check(&self, checks: &[Arc<Prepared>]) {
+    /// Forgets the outcomes of health checks that are `gone`, or are asked in another way; what is shown, the changes and the totals stay.
+    /// The history of checks that are still there by name stays as well: other thresholds are no other question.
+    pub(super) fn new_check(&self, checks: &[Arc<Prepared>], gone: &[Name]) {
         let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
         history.retain(|name, _| checks.iter().any(|prepared| prepared.check().name == *name));
         drop(history);
         self.write(|record| {
             (record.good, record.bad) = (0, 0);
-            record.recent.clear();
+            record.probed.retain(|probed| !gone.contains(&probed.check));
         });
     }
 

@@ -20,10 +20,12 @@ pub struct UpstreamView {
     pub tier: Tier,
     /// Whether every member has had one conclusive outcome since the start, or is unchecked. Once true it stays.
     pub first_round_done: bool,
-    /// What is said of its check, while that is suspect: everybody fails it since it was edited.
+    /// What is said of its check, while that is suspect: everybody fails it since it was edited, or began to at once.
     pub suspicion: Arc<Option<String>>,
     /// How long its probes took, inconclusive ones included.
     pub probe_durations: HistogramSum,
+    /// Probes that are due and wait until others have ended, because of `max_probes`.
+    pub probes_waiting: usize,
     /// Its backends in the order of the file, then those that were removed and finish their requests.
     pub backends: Vec<BackendView>,
 }

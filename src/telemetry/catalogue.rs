@@ -102,7 +102,8 @@ catalogue! {
     BACKEND_FAILURES: Counter "tidegate_backend_failures_total" ["upstream" "backend"] "Requests that failed by a backend's doing, as passive health counts them.";
     HEALTH_PROBES: Counter "tidegate_health_probes_total" ["upstream" "backend" "result" "reason"] "Probes of a backend, by outcome and reason.";
     HEALTH_PROBE_DURATION: Histogram "tidegate_health_probe_duration_seconds" ["upstream"] "How long probes took, failed ones among them.";
-    HEALTH_CHECK_SUSPECT: Gauge "tidegate_health_check_suspect" ["upstream"] "1 while every backend fails a health check since that was edited.";
+    HEALTH_PROBES_WAITING: Gauge "tidegate_health_probes_waiting" ["upstream"] "Probes that are due and wait until others have ended: `max_probes` are under way, or a quarter of them for this upstream.";
+    HEALTH_CHECK_SUSPECT: Gauge "tidegate_health_check_suspect" ["upstream"] "1 while a health check is suspect: all fail it since it was edited, or began to at once while traffic went well.";
 
     // Names.
     DNS_LOOKUPS: Counter "tidegate_dns_lookups_total" ["name" "result"] "Look-ups of a backend's name, by result.";

@@ -184,6 +184,28 @@ fn a_check_that_an_edit_broke_takes_nobody_out_while_traffic_goes_well() {
 }
 
 #[test]
+fn an_endpoint_that_breaks_everywhere_takes_nobody_out_while_traffic_goes_well() {
+    let both = [Backend::start(), Backend::start()];
+    let addresses = both.each_ref().map(Backend::address);
+    let health = "health: { active: { path: /healthz, interval: 600ms, interval_changing: 200ms, timeout: 500ms } }";
+    let gateway = Gateway::start(format!("{ADMIN}{}", route(&addresses, health)));
+    for address in addresses {
+        gateway.await_backend(address, "up");
+    }
+    let load = Load::steady(2, 200).get(gateway.address(), "/");
+    load.goes_on_for(20);
+    both.iter().for_each(|backend| backend.feel(false));
+    let told = gateway.await_event("suspicion", |event| event["reason"] == "suspect_check");
+    assert!(told["detail"].as_str().unwrap().contains("nothing was edited"), "{told}");
+    load.goes_on_for(200);
+    assert_eq!(gateway.ask_admin("/health").json()["upstreams"]["/*"]["tier"], "primary");
+    both.iter().for_each(|backend| backend.feel(true));
+    eventually("all is well", || gateway.ask_admin("/health").json()["status"] == "healthy");
+    load.stop().assert_flawless();
+    assert!(gateway.events(|event| event["to"] == "down").is_empty());
+}
+
+#[test]
 fn no_verdict_is_lost_over_reloads() {
     let (reloads, witness) = (crate::drills::short_or_long(100, 1_000), Backend::named("witness"));
     let (alive, (dead, _socket), sick) =

@@ -196,6 +196,7 @@ mod tests {
             source: "active",
             reason: "status",
             detail: "3 bad probes in 1.9s (503)".into(),
+            check: Some(Name::parse("http").unwrap()),
             lasted: Some(Duration::from_millis(6500)),
             eligible: 2,
             total: 3,

@@ -22,7 +22,7 @@ pub struct Health {
     pub min_capacity: Percent,
     /// The part of its share that a degraded backend gets. Default 50%.
     pub degraded_weight: Percent,
-    /// What a check is worth that everybody fails since it was edited, while live traffic succeeds.
+    /// What a check is worth that everybody fails since it was edited, or begins to fail at once, while live traffic succeeds.
     pub suspect_check: SuspectCheck,
     /// What becomes of connections to a backend that is down or ejected.
     pub when_out: WhenOut,
@@ -102,7 +102,7 @@ pub enum WhenOut {
     Keep,
 }
 
-/// What a check is worth that everybody fails since it was edited, while live traffic succeeds.
+/// What a check is worth that everybody fails since it was edited, or begins to fail at once, while live traffic succeeds.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 pub enum SuspectCheck {
     /// What it says.

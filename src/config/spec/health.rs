@@ -23,8 +23,8 @@ pub(in crate::config) struct HealthSpec {
     pub(in crate::config) min_capacity: Option<Written<Percent>>,
     /// The part of its share that a degraded backend gets while others are up, 1% to 100%. Default `50%`.
     pub(in crate::config) degraded_weight: Option<Written<Percent>>,
-    /// While every backend fails an edited check that none has passed, although live traffic succeeds: `hold` (nobody is taken out)
-    /// or `eject`. Default `hold`.
+    /// While every backend fails a check since it was edited, or all have begun to fail it at once, although live traffic succeeds:
+    /// `hold` (nobody is taken out) or `eject`. Default `hold`.
     pub(in crate::config) suspect_check: Option<Written<SuspectCheck>>,
     /// What becomes of connections to a backend that is down or ejected: `keep`, or `close`: all are ended, with the requests and tunnels on them.
     /// Requests on their way are finished. Default `keep`.

@@ -5,6 +5,8 @@
 //! that the whole process shares, and asks; so a backend that hangs holds up nobody's schedule but its own.
 
 mod suspicion;
+#[cfg(test)]
+mod suspicion_tests;
 mod task;
 #[cfg(test)]
 mod tests;
@@ -13,7 +15,10 @@ mod traffic_tests;
 
 use std::{
     collections::{BTreeSet, HashMap},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
 };
 
 use arc_swap::ArcSwap;
@@ -106,6 +111,7 @@ impl Monitor {
             cast: ArcSwap::from_pointee(Cast { plan: Arc::clone(&edit.plan), subjects: Vec::new() }),
             suspicion: ArcSwap::default(),
             probe_durations: Histogram::default(),
+            probes_waiting: AtomicUsize::new(0),
         });
         let (orders, ordered) = mpsc::channel(ORDERS);
         let evidence = shared.upstream.evidence().unwrap_or_else(|| mpsc::channel(1).1);
@@ -185,6 +191,7 @@ impl Monitor {
             first_round_done: self.first_round_done(),
             suspicion: self.shared.suspicion.load_full(),
             probe_durations,
+            probes_waiting: self.shared.probes_waiting.load(Relaxed),
             backends: cast.subjects.iter().map(|(member, timeline)| BackendView::of(member, timeline)).collect(),
         }
     }
@@ -258,6 +265,23 @@ struct Shared {
     cast: ArcSwap<Cast>,
     suspicion: ArcSwap<Option<String>>,
     probe_durations: Histogram,
+    probes_waiting: AtomicUsize,
+}
+
+// A probe that is due and has no permit yet, for as long as this lives.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn among(waiting: &'a AtomicUsize) -> Self {
+        waiting.fetch_add(1, Relaxed);
+        Self(waiting)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
 }
 
 #[derive(Debug)]

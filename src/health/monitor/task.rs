@@ -12,17 +12,17 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 
-use super::{Ask, Cast, Edit, Order, Prober, Shared, Wish, suspicion::Suspicion};
+use super::{Ask, Cast, Edit, Order, Prober, Shared, Waiting, Wish, suspicion::Suspicion};
 use crate::{
     base::Percent,
     config::plan::{Passive, WhenOut},
     health::{
-        Drain, Outcome, Source, Spared,
+        Drain, Kind, Outcome, Source, Spared,
         cadence::{self, Vouching},
         line::Reply,
         may_eject,
         probe::Prepared,
-        subject::{Heard, Shift, Subject},
+        subject::{Heard, Shift, Subject, Why},
     },
     telemetry::Event,
     upstream::{Eligible, Evidence, Member, Slot, Verdict},
@@ -66,6 +66,9 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Further outcomes that are taken in with one, the slice being published once for all of them.
 const BATCH: usize = 256;
 
+/// Others that are asked whether they pass a check: that one of them does is enough.
+const ASKED: usize = 16;
+
 impl<A: Ask> Task<A> {
     pub(super) async fn run(mut self, inbox: Inbox) {
         let Inbox { mut edited, mut ordered, mut evidence } = inbox;
@@ -93,11 +96,8 @@ impl<A: Ask> Task<A> {
 
     /// Makes the subjects what the config says, and starts to ask those that nobody asks.
     pub(super) fn apply(&mut self, edit: Edit) {
-        if self.edit.plan.health.checks != edit.plan.health.checks {
-            let was_fit = self.edit.members.iter().any(|member| member.backend.verdict().is_fit());
-            self.suspicion = if was_fit { Suspicion::raised(&self.edit.members) } else { Suspicion::default() };
-            self.subjects.values_mut().for_each(Subject::expect_edit);
-        }
+        let (before, after) = (&self.edit.plan.health.checks, &edit.plan.health.checks);
+        self.suspicion.edit(before, after, &self.edit.members);
         self.edit = edit;
         let Edit { generation, .. } = self.edit;
         let checks: Vec<Arc<Prepared>> = self.edit.plan.health.checks.iter().map(Prepared::new).collect();
@@ -121,7 +121,7 @@ impl<A: Ask> Task<A> {
         if self.edit.plan.health.passive.is_none() {
             let detail = || "live traffic says nothing any more".to_owned();
             let ejected = self.subjects.values_mut().filter(|subject| subject.member().backend.condition().is_ejected);
-            shifts.extend(ejected.filter_map(|subject| subject.readmit("time_over", detail())));
+            shifts.extend(ejected.filter_map(|subject| subject.readmit(Why::new("time_over", detail()))));
         }
         self.publish(shifts);
         self.show();
@@ -148,29 +148,55 @@ impl<A: Ask> Task<A> {
             Err(failed) => (failed.id(), (now, Arc::new(Outcome::panicked()))),
         };
         let slot = self.scheduled.remove(&probe)?;
-        let subject = self.subjects.get_mut(&slot)?;
-        let check = subject.expects(probe)?;
+        let check = self.subjects.get(&slot)?.expects(probe)?;
         self.shared.probe_durations.observe(answer.1.total);
-        if subject.is_edited(check) {
-            self.suspicion.hear(answer.1.kind);
-        }
-        self.suspicion.look(&self.edit.members);
-        let is_held = self.suspicion.holds(self.edit.plan.health.suspect_check);
-        let Heard { shift, next } = subject.hear(now, probe, answer, is_held)?;
-        self.some_are_held |= subject.is_held();
+        self.suspect(slot, check, answer.1.kind);
+        let subject = self.subjects.get_mut(&slot)?;
+        let (was_held, mode) = (subject.is_held(), self.edit.plan.health.suspect_check);
+        let is_suspect = |check| self.suspicion.holds(check, mode);
+        let Heard { shift, next } = subject.hear(now, probe, answer, is_suspect)?;
+        let is_held = subject.is_held();
+        self.some_are_held |= is_held;
         self.schedule(slot, check, next);
+        if is_held && !was_held && self.suspicion.asks_others(check) {
+            self.ask_others(check);
+        }
         shift
+    }
+
+    /// Takes in what an outcome says of the check itself.
+    fn suspect(&mut self, slot: Slot, check: usize, kind: Kind) {
+        let Edit { plan, members, .. } = &self.edit;
+        self.suspicion.hear(check, kind);
+        let is_fit = |subject: &Subject| subject.is_fit() && !subject.is_leaving();
+        let fails = kind == Kind::Fail && self.subjects.get(&slot).is_some_and(is_fit);
+        // One alone has nobody to be compared with.
+        if fails && self.subjects.values().filter(|subject| is_fit(subject)).nth(1).is_some() {
+            self.suspicion.begin(check, plan, members);
+        }
+        self.suspicion.look(members);
+    }
+
+    /// Finds out whether others pass a check that somebody begins to fail whose traffic goes well.
+    fn ask_others(&mut self, check: usize) {
+        let others = self.subjects.iter().filter(|(_, subject)| subject.has_passed(check)).take(ASKED);
+        let others: Vec<(Slot, usize)> = others.map(|(slot, _)| (*slot, check)).collect();
+        self.ask_now(&others);
+    }
+
+    fn ask_now(&mut self, asked: &[(Slot, usize)]) {
+        let now = Instant::now();
+        for (slot, check) in asked {
+            let Some(plan) = self.edit.plan.health.checks.get(*check) else { continue };
+            self.schedule_at(*slot, *check, now + cadence::first(plan, asked.len()), None);
+        }
     }
 
     fn schedule_idle(&mut self) {
         let idle_of =
             |(slot, subject): (&Slot, &Subject)| subject.idle().map(|check| (*slot, check)).collect::<Vec<_>>();
         let idle: Vec<(Slot, usize)> = self.subjects.iter().flat_map(idle_of).collect();
-        let now = Instant::now();
-        for (slot, check) in &idle {
-            let Some(plan) = self.edit.plan.health.checks.get(*check) else { continue };
-            self.schedule(*slot, *check, now + cadence::first(plan, idle.len()));
-        }
+        self.ask_now(&idle);
     }
 
     fn schedule(&mut self, slot: Slot, check: usize, due: Instant) {
@@ -182,10 +208,13 @@ impl<A: Ask> Task<A> {
         let Some(subject) = self.subjects.get_mut(&slot) else { return };
         let Some(line) = subject.line(check).cloned() else { return };
         let (ask, share, permits) = (Arc::clone(&self.ask), Arc::clone(&self.share), Arc::clone(&self.prober.permits));
+        let shared = Arc::clone(&self.shared);
         let probe = self.probes.spawn(async move {
             let put = || async {
+                let waiting = Waiting::among(&shared.probes_waiting);
                 let _own = share.acquire().await.expect("the permits are never closed");
                 let _permit = permits.acquire().await.expect("the permits are never closed");
+                drop(waiting);
                 (Instant::now(), Arc::new(ask.ask(line.question()).await))
             };
             line.reply(due, vouching, put).await
@@ -374,25 +403,32 @@ impl<A: Ask> Task<A> {
         self.is_watchful = has_ratio || self.suspicion.is_raised() || self.subjects.values().any(is_busy);
     }
 
-    /// Says that the check may be at fault, or that it is not any more, and lets what was held back come into force then.
+    /// Says that a check may be at fault, or that it is not any more, and lets what was held back come into force then.
     fn mind_suspicion(&mut self) {
         let Edit { plan, members, .. } = &self.edit;
-        let fails = |subject: &Subject| subject.member().backend.verdict() == Verdict::Down || subject.is_held();
         self.suspicion.look(members);
-        let do_all_fail = self.suspicion.is_raised() && self.subjects.values().all(fails);
-        if let Some(detail) = self.suspicion.mind(plan, do_all_fail) {
-            self.prober.events.emit(Event::Warning { what: "suspect_check", detail });
-        }
-        if self.shared.suspicion.load().as_deref() != self.suspicion.told() {
-            if self.suspicion.told().is_none() {
-                let detail = format!("the health check of `{}` is not suspect any more", plan.name);
+        let minded = self.suspicion.mind(plan, |check| do_all_fail(&self.subjects, check));
+        minded.warnings.into_iter().for_each(|warning| self.prober.events.emit(warning));
+        let told = self.suspicion.told();
+        if **self.shared.suspicion.load() != told {
+            if told.is_none() {
+                let why = minded.why.map(|why| format!(": {why}")).unwrap_or_default();
+                let detail = format!("the health check of `{}` is not suspect any more{why}", plan.name);
                 self.prober.events.emit(Event::Process { stage: "check", detail });
             }
-            self.shared.suspicion.store(Arc::new(self.suspicion.told().map(str::to_owned)));
+            self.shared.suspicion.store(Arc::new(told));
         }
-        if self.some_are_held && !self.suspicion.holds(plan.health.suspect_check) {
+        if self.some_are_held && minded.asks_again {
+            // All may be well again, so nobody is taken out for what was said before.
+            let held = self.subjects.iter().filter(|(_, subject)| subject.is_held());
+            let again = held.flat_map(|(slot, subject)| subject.down().into_iter().map(|check| (*slot, check)));
+            let again: Vec<(Slot, usize)> = again.collect();
+            self.some_are_held = false;
+            self.ask_now(&again);
+        } else if self.some_are_held && minded.releases {
+            let (suspicion, mode) = (&self.suspicion, plan.health.suspect_check);
             let held = self.subjects.values_mut().filter(|subject| subject.is_held());
-            let shifts: Vec<Shift> = held.filter_map(Subject::release).collect();
+            let shifts = held.filter_map(|subject| subject.release(|check| suspicion.holds(check, mode))).collect();
             self.some_are_held = self.subjects.values().any(Subject::is_held);
             self.publish_if_any(shifts);
         }
@@ -419,7 +455,8 @@ impl<A: Ask> Task<A> {
     fn doubt_path(&self) {
         let is_unknown = |subject: &Subject| {
             let record = subject.timeline().read();
-            record.recent.back().is_some_and(|probe| !probe.outcome.kind.is_fit() && probe.outcome.status == Some(404))
+            let mut last = record.probed.iter().filter_map(|probed| probed.recent.back());
+            last.any(|probe| !probe.outcome.kind.is_fit() && probe.outcome.status == Some(404))
         };
         if !self.subjects.is_empty() && self.subjects.values().all(is_unknown) {
             let name = &self.edit.plan.name;
@@ -427,6 +464,18 @@ impl<A: Ask> Task<A> {
             self.prober.events.emit(Event::Warning { what: "probe_path", detail });
         }
     }
+}
+
+/// Whether a check fails everywhere, but where all is lost anyway.
+fn do_all_fail(subjects: &HashMap<Slot, Subject>, check: usize) -> bool {
+    let mut some_fail = false;
+    let mut staying = subjects.values().filter(|subject| !subject.is_leaving());
+    let do_all = staying.all(|subject| {
+        let fails = subject.says_down(check);
+        some_fail |= fails;
+        fails || subject.member().backend.verdict() == Verdict::Down
+    });
+    do_all && some_fail
 }
 
 fn is_eligible(member: &Member) -> bool {

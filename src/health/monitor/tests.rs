@@ -156,6 +156,15 @@ impl Bench {
         self.monitor.view().backends.into_iter().find(|backend| &*backend.name == name).unwrap()
     }
 
+    /// What became of backends since the last call, and which check has decided.
+    pub(super) fn decided(&self) -> Vec<(&'static str, Option<String>)> {
+        let of = |(_, event)| match event {
+            Event::Backend { to, check, .. } => Some((to, check.map(|check| check.to_string()))),
+            _ => None,
+        };
+        self.events.try_iter().filter_map(of).collect()
+    }
+
     /// The events since the last call, as a line each.
     pub(super) fn told(&self) -> Vec<String> {
         let line = |(_, event)| match event {
@@ -242,7 +251,7 @@ async fn the_first_probe_decides_and_each_change_is_told_once() {
     );
     seconds(600.0).await;
     assert_eq!(bench.told(), Vec::<String>::new());
-    assert_eq!(bench.backend("b1").record.recent.len(), 20);
+    assert_eq!(bench.backend("b1").record.recent().len(), 20);
     assert_eq!(bench.backend("b2").record.detail, format!("connect refused ×{}", bench.backend("b2").record.bad));
 }
 
@@ -318,8 +327,18 @@ async fn the_cap_holds_over_all_probes() {
     for port in 1..=40 {
         bench.set(port, Hang);
     }
-    seconds(120.0).await;
+    let mut most_waiting = 0;
+    for _ in 0..1_200 {
+        seconds(0.1).await;
+        most_waiting = most_waiting.max(bench.monitor.view().probes_waiting);
+    }
     assert_eq!(bench.world.most_under_way.load(SeqCst), 8);
+    assert!((8..=32).contains(&most_waiting), "{most_waiting} of 40 wait for 8 places");
+    (1..=40).for_each(|port| bench.set(port, Pass));
+    seconds(30.0).await;
+    assert_eq!(bench.monitor.view().probes_waiting, 0);
+    (1..=40).for_each(|port| bench.set(port, Hang));
+    seconds(120.0).await;
     assert!((1..=40).all(|port| bench.backend(&format!("b{port}")).verdict == Verdict::Down));
 }
 
@@ -562,6 +581,22 @@ async fn a_check_that_somebody_has_passed_is_not_suspect() {
     seconds(30.0).await;
     bench.update(Some(HealthCheck { timeout: Duration::from_secs(1), ..check() }), &members).await;
     seconds(30.0).await;
+    bench.set(1, REFUSED);
+    bench.set(2, REFUSED);
+    seconds(60.0).await;
+    assert_eq!(bench.upstream.eligible().tier(), Tier::Nobody);
+    assert!(!bench.told().contains(&"suspect_check".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_check_that_an_edit_has_left_alone_is_not_suspect() {
+    let members = members([1, 2]);
+    let second = HealthCheck { name: Name::derived("second"), port: Some(77), ..check() };
+    let with = |checks: &[HealthCheck]| judged(Health { checks: checks.to_vec(), ..Health::default() }, Duration::ZERO);
+    let bench = Bench::start_plan(256, with(&[check(), second]), &members, &[]);
+    seconds(30.0).await;
+    bench.update_plan(with(&[check()]), &members).await;
+    seconds(60.0).await;
     bench.set(1, REFUSED);
     bench.set(2, REFUSED);
     seconds(60.0).await;

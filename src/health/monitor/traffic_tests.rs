@@ -20,23 +20,23 @@ use crate::{
     upstream::{Evidence, Tier, Verdict},
 };
 
-const WORKER: WorkerId = WorkerId(0);
+pub(super) const WORKER: WorkerId = WorkerId(0);
 const REFUSED: Behaviour = Fail("connect refused");
 
-fn health(checks: &[HealthCheck], passive: Passive) -> Health {
+pub(super) fn health(checks: &[HealthCheck], passive: Passive) -> Health {
     Health { checks: checks.to_vec(), passive: Some(passive), ..Health::default() }
 }
 
-fn passive() -> Passive {
+pub(super) fn passive() -> Passive {
     Passive { failures: 3, ..Passive::default() }
 }
 
-fn start(health: Health, members: &[Member]) -> Bench {
+pub(super) fn start(health: Health, members: &[Member]) -> Bench {
     Bench::start_plan(256, judged(health, Duration::ZERO), members, &[])
 }
 
 /// Requests that fail by the backend's doing, and are told.
-async fn fail(bench: &Bench, member: &Member, times: usize) {
+pub(super) async fn fail(bench: &Bench, member: &Member, times: usize) {
     fail_asking(bench, member, times, None).await;
 }
 
@@ -49,7 +49,7 @@ async fn fail_asking(bench: &Bench, member: &Member, times: usize, retry_after: 
     seconds(0.001).await;
 }
 
-fn succeed(member: &Member, times: u64) {
+pub(super) fn succeed(member: &Member, times: u64) {
     for _ in 0..times {
         member.backend.metrics().record(WORKER, 200, Duration::from_millis(1));
         member.backend.succeeded();
@@ -360,7 +360,8 @@ async fn all_checks_must_pass() {
     seconds(30.0).await;
     assert_eq!(bench.upstream.eligible().tier(), Tier::Nobody);
     let b1 = bench.backend("b1");
-    assert_eq!(b1.record.recent.back().map(|probe| probe.check.clone()).into_iter().count(), 1);
+    assert_eq!(b1.record.of_check(&second.name).map(|probed| probed.last_failed.is_some()), Some(true));
+    assert_eq!(b1.record.of_check(&check().name).map(|probed| probed.last_failed.is_some()), Some(false));
     assert!(b1.record.detail.starts_with("second: connect refused"), "{}", b1.record.detail);
     // The check that fails is taken away: what is left says that both are fit.
     bench.update_plan(judged(health(&[check()], passive()), Duration::ZERO), &both).await;
@@ -588,4 +589,74 @@ async fn a_check_that_was_left_alone_says_nothing_of_the_one_that_was_edited() {
     }
     assert_eq!(bench.eligible(), [1, 2]);
     assert!(bench.monitor.view().suspicion.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_failed_is_remembered_beside_a_check_that_passes_often() {
+    let often =
+        HealthCheck { name: Name::derived("often"), port: Some(77), interval: Duration::from_secs(1), ..check() };
+    let bench = start(health(&[often.clone(), check()], passive()), &members([1]));
+    seconds(60.0).await;
+    bench.set(1, REFUSED);
+    seconds(30.0).await;
+    let record = bench.backend("b1").record;
+    let of = |check: &HealthCheck| record.of_check(&check.name).unwrap().clone();
+    assert_eq!(of(&often).recent.len(), 20);
+    assert!(of(&check()).recent.len() >= 8, "the failures of the other are not pushed out");
+    assert_eq!(record.recent().len(), 20 + of(&check()).recent.len());
+    let times: Vec<Timestamp> = record.recent().iter().map(|probe| probe.outcome.at).collect();
+    assert!(times.is_sorted());
+    let (failed, none) = (of(&check()).last_failed.unwrap(), of(&often).last_failed);
+    assert_eq!((failed.outcome.detail.as_str(), none), ("connect refused", None));
+    // Hours later it is still there. A drain that ends is explained by the check that decides.
+    bench.set(1, Pass);
+    seconds(4.0 * 3_600.0).await;
+    let record = bench.backend("b1").record;
+    let later = record.of_check(&check().name).unwrap();
+    assert!(later.recent.iter().all(|probe| probe.outcome.kind.is_fit()));
+    assert!(later.last_failed.as_ref().is_some_and(|last| last.outcome.kind == crate::health::Kind::Fail));
+    // An edit of the other check leaves it alone, an edit of its own does not.
+    let edited = HealthCheck { timeout: Duration::from_secs(1), ..often };
+    bench.update_plan(judged(health(&[edited.clone(), check()], passive()), Duration::ZERO), bench.members()).await;
+    assert!(bench.backend("b1").record.of_check(&check().name).unwrap().last_failed.is_some());
+    let other = HealthCheck { timeout: Duration::from_secs(1), ..check() };
+    bench.update_plan(judged(health(&[edited, other], passive()), Duration::ZERO), bench.members()).await;
+    assert!(bench.backend("b1").record.of_check(&check().name).is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_that_ends_is_explained_by_the_check_that_decides() {
+    let often =
+        HealthCheck { name: Name::derived("often"), port: Some(77), interval: Duration::from_secs(1), ..check() };
+    let bench = start(health(&[often, check()], passive()), &members([1]));
+    bench.set(1, REFUSED);
+    seconds(60.0).await;
+    let drain = Drain::of_its_own(Duration::from_secs(60));
+    bench.monitor.drain(Name::derived("b1"), drain).await.unwrap();
+    seconds(5.0).await;
+    bench.monitor.undrain(Name::derived("b1"), "ann".into()).await.unwrap();
+    assert_eq!(bench.backend("b1").record.detail, "tcp: connect refused");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_names_the_check_that_has_decided() {
+    let second = HealthCheck { name: Name::derived("second"), port: Some(77), ..check() };
+    let both = members([1, 2]);
+    let bench = start(health(&[check(), second], passive()), &both);
+    bench.set(77, REFUSED);
+    bench.monitor.first_round().await;
+    bench.decided();
+    let check = |name: &str| Some(name.to_owned());
+    bench.set(77, Pass);
+    seconds(30.0).await;
+    assert_eq!(bench.decided(), [("up", check("second")), ("up", check("second"))]);
+    bench.set(1, REFUSED);
+    seconds(30.0).await;
+    assert_eq!(bench.decided(), [("down", check("tcp"))]);
+    assert_eq!(bench.backend("b1").record.changes.back().unwrap().check.as_deref(), Some("tcp"));
+    // Live traffic and operators have no check to name.
+    fail(&bench, &both[1], 3).await;
+    let drain = Drain::of_its_own(Duration::from_secs(60));
+    bench.monitor.drain(Name::derived("b2"), drain).await.unwrap();
+    assert_eq!(bench.decided(), [("draining", None)]);
 }

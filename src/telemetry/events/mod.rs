@@ -43,6 +43,8 @@ pub enum Event {
         reason: &'static str,
         /// The reason in words, e.g. `probe 200 in 3 ms`, `2 good probes`.
         detail: String,
+        /// The health check that decided, where one did.
+        check: Option<Name>,
         /// How long the state before had lasted, where there was one.
         lasted: Option<Duration>,
         /// Backends of the upstream that are eligible now.

@@ -176,6 +176,9 @@ enum Fields<'a> {
         source: Cow<'a, str>,
         reason: Cow<'a, str>,
         detail: Cow<'a, str>,
+        // The text has it in its detail, where there are several.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        check: Option<Cow<'a, str>>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         lasted_s: Option<Seconds>,
         eligible: usize,
@@ -237,6 +240,7 @@ impl<'a> Fields<'a> {
                 source,
                 reason,
                 detail,
+                check,
                 lasted,
                 eligible,
                 total,
@@ -249,6 +253,7 @@ impl<'a> Fields<'a> {
                 source: (*source).into(),
                 reason: (*reason).into(),
                 detail: detail.into(),
+                check: check.as_ref().map(|check| check.as_str().into()),
                 lasted_s: lasted.map(Seconds::of),
                 eligible: *eligible,
                 total: *total,

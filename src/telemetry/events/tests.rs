@@ -72,6 +72,7 @@ fn backend(backend: &str, change: [&'static str; 2], reason: &'static str, detai
         source: "active",
         reason,
         detail: detail.into(),
+        check: matches!(change[1], "up" | "down").then(|| Name::derived("http /healthz")),
         lasted: (change[0] != "checking").then_some(Duration::from_millis(21_400)),
         eligible: 1,
         total: 2,
