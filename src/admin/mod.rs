@@ -30,7 +30,8 @@ use problem::Problem;
 use rates::Rates;
 pub use serve::serve;
 pub use status::{
-    AttemptStatus, BackendStatus, ConfigStatus, DetectionStatus, GatewayStatus, Recent, StatusDocument, UpstreamStatus,
+    AttemptStatus, BackendStatus, CarriedStatus, ConfigStatus, DetectionStatus, GatewayStatus, Recent, StatusDocument,
+    UpstreamStatus,
 };
 pub use why::{BackendDocument, ChangeStatus, CheckStatus, DrainStatus, EjectedStatus, LiveStatus, ProbeStatus};
 

@@ -21,7 +21,7 @@ use crate::{
         plan::{Bind, LogFormat, Plan},
     },
     health::{Monitor, Prober},
-    runtime::{self, Built, Edition, ListenerId, Registry, Resolved, UpstreamId},
+    runtime::{self, Built, CarryOver, Edition, ListenerId, Registry, Resolved, UpstreamId},
     server::{Fleet, Sockets, bind, set_mode},
     telemetry::{AccessLog, Event},
     upstream::Condition,
@@ -163,11 +163,12 @@ impl Reloader {
         let live = self.status.live.load();
         let changes = config::diff(&live.plan, &loaded.plan);
         if changes.is_empty() && loaded.sha == live.sha {
-            return self.tell(live.generation, "nothing changed".to_owned(), loaded.warnings, by);
+            return self.tell(live.generation, "nothing changed".to_owned(), loaded.warnings, CarryOver::default(), by);
         }
         let names = self.names.prepare(&loaded.plan).await;
         let edition = Edition::new(live.generation + 1, loaded.sha);
         let built = runtime::build(&self.registry, &loaded.plan, edition, &names.resolved);
+        let carried = CarryOver::between(&self.registry, &built.registry);
         let opened = match self.open(&built, &live.plan, &loaded) {
             Ok(opened) => opened,
             Err(report) => return self.refuse(report, by),
@@ -186,7 +187,7 @@ impl Reloader {
         self.switch_sockets(opened.sockets, &live, &changes).await;
         self.switch_logs(opened.access_log, &loaded.plan).await;
         self.tell_webhooks(&loaded.plan);
-        self.tell(generation, summary(&changes), loaded.warnings, by);
+        self.tell(generation, summary(&changes, &carried), loaded.warnings, carried, by);
     }
 
     /// Reads and checks off this thread, which has probes to send meanwhile.
@@ -325,9 +326,10 @@ impl Reloader {
         self.status.access_log.store(log);
     }
 
-    fn tell(&self, generation: u64, summary: String, warnings: Report, by: &'static str) {
+    fn tell(&self, generation: u64, summary: String, warnings: Report, carried: CarryOver, by: &'static str) {
         self.status.reloads_ok.fetch_add(1, Relaxed);
-        self.attempted(warnings, true, by);
+        let (findings, backends) = (Arc::new(warnings), Arc::new(carried));
+        self.attempted(Attempt { at: Timestamp::now(), by, findings, is_live: true, backends });
         self.status.events.emit(Event::Reloaded { generation, summary, by });
     }
 
@@ -340,12 +342,12 @@ impl Reloader {
             findings: report.iter().map(|finding| in_a_line(&report, finding)).collect(),
             by,
         };
-        self.attempted(report, false, by);
+        let (findings, backends) = (Arc::new(report), Arc::default());
+        self.attempted(Attempt { at: Timestamp::now(), by, findings, is_live: false, backends });
         self.status.events.emit(event);
     }
 
-    fn attempted(&self, findings: Report, is_live: bool, by: &'static str) {
-        let attempt = Attempt { at: Timestamp::now(), by, findings: Arc::new(findings), is_live };
+    fn attempted(&self, attempt: Attempt) {
         self.status.last_attempt.store(Arc::new(attempt));
     }
 
@@ -397,9 +399,13 @@ fn in_a_line(report: &Report, finding: &Diagnostic) -> String {
     format!("{severity}[{id}]: {}{fix}   {}:{}:{}", finding.message, report.file(), at.line, at.col)
 }
 
-fn summary(changes: &Changes) -> String {
-    match changes.restart.is_empty() {
-        true => changes.summary(),
-        false => format!("{} ({} needs a restart)", changes.summary(), changes.restart.join(", ")),
+fn summary(changes: &Changes, carried: &CarryOver) -> String {
+    let mut summary = changes.summary();
+    if !changes.restart.is_empty() {
+        summary.push_str(&format!(" ({} needs a restart)", changes.restart.join(", ")));
     }
+    if let Some(counts) = carried.summary() {
+        summary.push_str(&format!("; backends: {counts}"));
+    }
+    summary
 }

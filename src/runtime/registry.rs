@@ -57,6 +57,8 @@ pub(super) struct KeptUpstream {
     pub(super) plan: Arc<plan::Upstream>,
     pub(super) live: Arc<upstream::Upstream>,
     pub(super) members: Vec<Member>,
+    // Backends whose name does not resolve.
+    pub(super) unresolved: Vec<Name>,
     // Backends that it had and that still finish requests: one that comes back is the same one.
     pub(super) departed: Vec<Weak<Backend>>,
     pub(super) metrics: Arc<UpstreamMetrics>,

@@ -51,6 +51,29 @@ fn verdicts_survive_an_edit_of_their_own_upstream() {
 }
 
 #[test]
+fn an_edit_says_what_becomes_of_backends() {
+    let [stays, goes, comes] = ["stays", "goes", "comes"].map(Backend::named);
+    let config = |backends: &[&Backend], fields: &str| {
+        let addresses: Vec<_> = backends.iter().map(|backend| backend.address()).collect();
+        format!("admin: {{ bind: \"127.0.0.1:0\" }}\n{}", upstream(&addresses, fields))
+    };
+    let gateway = Gateway::start(config(&[&stays, &goes], HEALTH));
+    gateway.await_backend(stays.address(), "up");
+    let event = gateway.edit(config(&[&comes, &stays], HEALTH));
+    assert_eq!(event["detail"], "~1 upstream; backends: 1 kept, 1 new, 1 draining");
+    let status = gateway.ask_admin("/api/v1/status").json();
+    let named = |fate: &str, backend: &Backend| serde_json::json!({ "fate": fate, "count": 1, "names": [format!("up/{}", backend.address())] });
+    let told = [named("kept", &stays), named("new", &comes), named("draining", &goes)];
+    assert_eq!(status["config"]["last_attempt"]["backends"], serde_json::json!(told));
+    // Nothing is said where nothing becomes of them.
+    let event = gateway.edit(config(&[&comes, &stays], &format!("{HEALTH}, max_in_flight: 7")));
+    assert_eq!(event["detail"], "~1 upstream");
+    let check = HEALTH.replace("unhealthy_after: 2", "unhealthy_after: 3");
+    let event = gateway.edit(config(&[&comes, &stays], &check));
+    assert_eq!(event["detail"], "~1 upstream; backends: 2 re-probing");
+}
+
+#[test]
 fn spent_buckets_survive_an_edit_and_a_changed_limit_starts_anew() {
     let backend = Backend::start();
     let config = |rate: &str| {
