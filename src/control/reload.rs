@@ -1,7 +1,7 @@
 //! A config edit, in one straight line: [`Reloader::apply`].
 //!
-//! read → parse and check → diff → look new names up → build → bind → **swap** → probe → drain → tell. Whatever can fail stands
-//! before the swap; a refused edit has had no effect but to be told.
+//! read → parse and check → diff → look new names up → build → gate → bind → **swap** → probe → drain → tell. Whatever can fail
+//! stands before the swap; a refused edit has had no effect but to be told. One that its backends hold up is tried again.
 
 use std::{
     collections::BTreeMap,
@@ -11,9 +11,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::sleep_until};
 
-use super::{Attempt, Names, Status, Watch, Webhooks};
+use super::{
+    Attempt, Names, Status, Watch, Webhooks,
+    gate::{Gate, Shortage},
+};
 use crate::{
     base::{Name, Timestamp},
     config::{
@@ -65,6 +68,10 @@ impl Origin {
         let source = || Source::read(&self.path).ok();
         self.watch && self.text.is_none() && source().is_some_and(|source| Sha::of(&source.text) != sha)
     }
+
+    fn is_still(&self, sha: Sha) -> bool {
+        Source::read(&self.path).is_ok_and(|source| Sha::of(&source.text) == sha)
+    }
 }
 
 fn unreadable(path: &std::path::Path, error: &io::Error) -> Report {
@@ -90,7 +97,24 @@ pub struct Reloader {
     watch: Watch,
     webhooks: Webhooks,
     monitors: BTreeMap<UpstreamId, Arc<Monitor>>,
+    held_up: Option<HeldUp>,
 }
+
+/// An edit that waits for its backends.
+#[derive(Clone, Copy, Debug)]
+struct HeldUp {
+    sha: Sha,
+    /// When it is tried again.
+    due: tokio::time::Instant,
+    /// How long after the attempt before.
+    pause: Duration,
+}
+
+/// Who asks for an edit that its backends have held up.
+const RETRY: &str = "retry";
+
+/// Between the attempts of one that they hold up: at first, and in the long run.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
 
 /// What a reloader starts from: the first config, built.
 #[derive(Debug)]
@@ -119,7 +143,9 @@ impl Reloader {
         let (origin, resolved) = (Arc::new(origin), names.resolved(&loaded.plan));
         status.names.store(Arc::new(names.records()));
         let (webhooks, monitors) = (Webhooks::default(), BTreeMap::default());
-        let mut reloader = Self { origin, status, fleet, prober, registry, names, resolved, watch, webhooks, monitors };
+        let held_up = None;
+        let mut reloader =
+            Self { origin, status, fleet, prober, registry, names, resolved, watch, webhooks, monitors, held_up };
         reloader.tell_webhooks(&loaded.plan);
         reloader.probe(&upstreams);
         reloader
@@ -133,6 +159,7 @@ impl Reloader {
             self.apply("file watch").await;
         }
         loop {
+            let retry = self.held_up.map(|held_up| held_up.due);
             tokio::select! {
                 request = requests.recv() => match request {
                     Some(by) => self.apply(by).await,
@@ -145,12 +172,22 @@ impl Reloader {
                     self.status.live.free_retired();
                 }
                 () = self.names.changed() => self.readdress(),
+                () = sleep_until(retry.unwrap_or_else(tokio::time::Instant::now)), if retry.is_some() => self.retry().await,
             }
+        }
+    }
+
+    /// Tries an edit again that its backends have held up. Another text is for the watch, or for whoever asks.
+    async fn retry(&mut self) {
+        match self.held_up.filter(|held_up| self.origin.is_still(held_up.sha)) {
+            Some(_) => self.apply(RETRY).await,
+            None => self.held_up = None,
         }
     }
 
     /// The straight line of an edit.
     async fn apply(&mut self, by: &'static str) {
+        let held_up = self.held_up.take();
         let loaded = match self.load().await {
             Ok(loaded) => loaded,
             Err(report) => {
@@ -169,6 +206,11 @@ impl Reloader {
         let edition = Edition::new(live.generation + 1, loaded.sha);
         let built = runtime::build(&self.registry, &loaded.plan, edition, &names.resolved);
         let carried = CarryOver::between(&self.registry, &built.registry);
+        let gate = Gate { before: &self.registry, monitors: &self.monitors, built: &built, carried: &carried };
+        let shortages = gate.shortages(loaded.plan.reload.min_healthy).await;
+        if !shortages.is_empty() {
+            return self.hold_up(&shortages, &loaded, held_up, by);
+        }
         let opened = match self.open(&built, &live.plan, &loaded) {
             Ok(opened) => opened,
             Err(report) => return self.refuse(report, by),
@@ -333,6 +375,21 @@ impl Reloader {
         self.status.events.emit(Event::Reloaded { generation, summary, by });
     }
 
+    /// Refuses an edit for now. It is told once, however often it is tried.
+    fn hold_up(&mut self, shortages: &[Shortage], loaded: &Loaded, before: Option<HeldUp>, by: &'static str) {
+        let line = |upstream| loaded.places.upstreams.get(upstream).copied().unwrap_or(1);
+        let finding = |shortage: &Shortage| shortage.finding(loaded.plan.reload.min_healthy);
+        let found = shortages.iter().map(|shortage| (line(&shortage.upstream), finding(shortage)));
+        let report = loaded.warnings.of_late(found);
+        let before = before.filter(|before| before.sha == loaded.sha && by == RETRY);
+        let pause = before.map_or(PAUSES.0, |before| PAUSES.1.min(before.pause * 2));
+        self.held_up = Some(HeldUp { sha: loaded.sha, due: tokio::time::Instant::now() + pause, pause });
+        match before {
+            Some(_) => self.attempted(Attempt::refused(report, by)),
+            None => self.refuse(report, by),
+        }
+    }
+
     fn refuse(&self, report: Report, by: &'static str) {
         self.status.reloads_refused.fetch_add(1, Relaxed);
         let event = Event::Refused {
@@ -342,8 +399,7 @@ impl Reloader {
             findings: report.iter().map(|finding| in_a_line(&report, finding)).collect(),
             by,
         };
-        let (findings, backends) = (Arc::new(report), Arc::default());
-        self.attempted(Attempt { at: Timestamp::now(), by, findings, is_live: false, backends });
+        self.attempted(Attempt::refused(report, by));
         self.status.events.emit(event);
     }
 

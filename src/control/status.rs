@@ -75,6 +75,14 @@ pub struct Attempt {
     pub backends: Arc<CarryOver>,
 }
 
+impl Attempt {
+    /// One that was refused now.
+    #[must_use]
+    pub fn refused(findings: Report, by: &'static str) -> Self {
+        Self { at: Timestamp::now(), by, findings: Arc::new(findings), is_live: false, backends: Arc::default() }
+    }
+}
+
 /// Whether traffic should come here.
 #[derive(Debug, Default)]
 pub struct Readiness {

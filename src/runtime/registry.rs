@@ -143,6 +143,12 @@ impl Registry {
         self.limiters.values()
     }
 
+    /// The backends of an upstream, and the names of those without an address.
+    #[must_use]
+    pub fn upstream(&self, id: UpstreamId) -> Option<(&[Member], &[Name])> {
+        self.upstreams.get(&id).map(|kept| (kept.members.as_slice(), kept.unresolved.as_slice()))
+    }
+
     /// A registry that keeps nothing of this one but what every one has.
     pub(super) fn successor(&self) -> Self {
         Self {

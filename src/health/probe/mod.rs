@@ -132,11 +132,6 @@ impl Hash for Question {
     }
 }
 
-/// Asks a backend what one health check asks, once.
-pub async fn ask_once(member: &Member, check: &HealthCheck) -> Outcome {
-    ask(&Question::new(member, &Prepared::new(check))).await
-}
-
 /// Asks a backend once, over a connection of its own.
 pub(super) async fn ask(question: &Question) -> Outcome {
     let mut attempt = Attempt::begin(question.check().timeout);
