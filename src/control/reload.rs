@@ -11,7 +11,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{sync::mpsc, time::sleep_until};
+use tokio::{
+    sync::mpsc,
+    time::{sleep_until, timeout},
+};
 
 use super::{
     Attempt, Names, Status, Watch, Webhooks,
@@ -115,6 +118,9 @@ const RETRY: &str = "retry";
 
 /// Between the attempts of one that they hold up: at first, and in the long run.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
+
+/// An edit is told after that, although backends that have left still stand in for new ones.
+const HANDOVER: Duration = Duration::from_secs(2);
 
 /// What a reloader starts from: the first config, built.
 #[derive(Debug)]
@@ -222,13 +228,16 @@ impl Reloader {
         self.status.names.store(Arc::new(self.names.records()));
         self.swap(built);
         self.watch.obey(&loaded.plan.reload);
-        // Whoever is told that a backend is gone may stop it.
-        for applied in self.monitors.values().map(|monitor| monitor.applied()).collect::<Vec<_>>() {
-            applied.await;
-        }
         self.switch_sockets(opened.sockets, &live, &changes).await;
         self.switch_logs(opened.access_log, &loaded.plan).await;
         self.tell_webhooks(&loaded.plan);
+        // Whoever is told that a backend is gone may stop it. Some may stand in for others that take their time to come up.
+        let all_applied = async {
+            for applied in self.monitors.values().map(|monitor| monitor.applied()).collect::<Vec<_>>() {
+                applied.await;
+            }
+        };
+        let _ = timeout(HANDOVER, all_applied).await;
         self.tell(generation, summary(&changes, &carried), loaded.warnings, carried, by);
     }
 

@@ -299,6 +299,41 @@ fn a_check_that_nobody_passes_is_refused() {
 }
 
 #[test]
+fn no_request_fails_while_all_backends_are_exchanged_for_others_that_come_up_later() {
+    let [old, new] = ["old", "new"].map(Backend::named);
+    new.stop();
+    let gateway = Gateway::start(upstream(&[old.address()], HEALTH));
+    gateway.await_backend(old.address(), "up");
+    std::thread::scope(|scope| {
+        let client = scope.spawn(|| {
+            let mut client = gateway.connect();
+            let mut served = 0;
+            loop {
+                let response = client.get("/");
+                assert_eq!(response.status(), 200, "after {served} requests: {response:?}");
+                match response.text() {
+                    "new" => return served,
+                    _ => served += 1,
+                }
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+        });
+        assert_eq!(gateway.edit(upstream(&[new.address()], HEALTH))["event"], "reload");
+        gateway.await_backend(new.address(), "down");
+        std::thread::sleep(std::time::Duration::from_secs(1));
+        assert!(!client.is_finished());
+        new.restart();
+        assert!(client.join().unwrap() > 0);
+    });
+    gateway.await_backend(old.address(), "draining");
+    let hits = old.hits();
+    for _ in 0..10 {
+        assert_eq!(gateway.get("/").text(), "new");
+    }
+    assert_eq!(old.hits(), hits);
+}
+
+#[test]
 fn without_a_watch_an_edit_waits_for_the_signal() {
     let [old, new] = ["old", "new"].map(Backend::named);
     let config = |backend: &Backend| format!("reload: {{ watch: false }}\n{}", route(&[backend.address()], ""));
