@@ -30,8 +30,8 @@ use problem::Problem;
 use rates::Rates;
 pub use serve::serve;
 pub use status::{
-    AliasStatus, AttemptStatus, BackendStatus, ConfigStatus, DetectionStatus, GatewayStatus, Recent, StatusDocument,
-    UpstreamStatus,
+    AliasStatus, AttemptStatus, BackendStatus, CarriedStatus, ConfigStatus, DetectionStatus, GatewayStatus, Recent,
+    StatusDocument, UpstreamStatus,
 };
 pub use why::{BackendDocument, ChangeStatus, CheckStatus, DrainStatus, EjectedStatus, LiveStatus, ProbeStatus};
 

@@ -11,7 +11,14 @@ use super::{
     observed::{Shown, seconds_between, tier},
     rates::Totals,
 };
-use crate::{base::Name, config::plan::HealthCheck, control::Status, health::Detection, upstream::Tier};
+use crate::{
+    base::Name,
+    config::plan::HealthCheck,
+    control::Status,
+    health::Detection,
+    runtime::{CarryOver, Fate},
+    upstream::Tier,
+};
 
 /// The gateway, as its operator wants to see it.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -76,6 +83,36 @@ pub struct AttemptStatus {
     pub warnings: usize,
     /// Errors and warnings, `file:line:col: error[E0201]: text` each.
     pub findings: Vec<String>,
+    /// What an edit that went live has made of the backends, by what that is.
+    #[serde(default)]
+    pub backends: Vec<CarriedStatus>,
+}
+
+/// Backends of which an edit has made the same.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct CarriedStatus {
+    /// `kept`, `re-probing`, `new` or `draining`.
+    pub fate: String,
+    /// How many there are.
+    pub count: usize,
+    /// The first 100 of them, UPSTREAM/BACKEND each.
+    pub names: Vec<String>,
+}
+
+/// The most backends of one fate that are named.
+const NAMED: usize = 100;
+
+impl CarriedStatus {
+    fn of(carried: &CarryOver, fate: Fate) -> Self {
+        let those = carried.iter().filter(|carried| carried.fate == fate);
+        let named = those.take(NAMED).map(|carried| format!("{}/{}", carried.upstream, carried.backend));
+        Self { fate: fate.as_str().to_owned(), count: carried.count(fate), names: named.collect() }
+    }
+
+    fn all(carried: &CarryOver) -> Vec<Self> {
+        let all = Fate::ALL.iter().map(|fate| Self::of(carried, *fate));
+        all.filter(|carried| carried.count > 0).collect()
+    }
 }
 
 /// An upstream.
@@ -264,6 +301,7 @@ impl StatusDocument {
                     errors: attempt.findings.errors(),
                     warnings: attempt.findings.warnings(),
                     findings: attempt.findings.short().lines().map(str::to_owned).collect(),
+                    backends: CarriedStatus::all(&attempt.backends),
                 },
             },
             upstreams: now.upstreams.iter().map(|observed| UpstreamStatus::of(observed, now, rates)).collect(),

@@ -38,7 +38,7 @@ use crate::{
     },
     layers::PasswordPool,
     proxy::Fault,
-    runtime::{Edition, Live, Registry, Resolved, Tokens, Unresolved, build},
+    runtime::{CarryOver, Edition, Live, Registry, Resolved, Tokens, Unresolved, build},
     server::{self, Closed},
     telemetry::{
         Counter, Event, EventLog, WorkerId,
@@ -83,7 +83,13 @@ pub(crate) fn gateway(yaml: &str) -> Arc<Status> {
     let built = build(&registry, &loaded.plan, Edition::new(7, loaded.sha), &resolved);
     let sink = Sink::writer(std::io::sink(), anstream::ColorChoice::Never);
     let (event_log, events) = EventLog::start(LogFormat::Json, LogLevel::Info, sink).unwrap();
-    let attempt = Attempt { at: Timestamp::now(), by: "start", findings: Arc::new(loaded.warnings), is_live: true };
+    let attempt = Attempt {
+        at: Timestamp::now(),
+        by: "start",
+        findings: Arc::new(loaded.warnings),
+        is_live: true,
+        backends: Arc::default(),
+    };
     Arc::new(Status {
         started: Timestamp::from_micros(Timestamp::now().as_micros() - 273_600_000_000),
         file: PathBuf::from("tidegate.yaml"),
@@ -119,7 +125,13 @@ pub(crate) fn refuse_an_edit(status: &Status) {
     let source = Source { path: "tidegate.yaml".into(), text };
     let findings: Report = config::load(&source, &|_| None).unwrap_err();
     let at = Timestamp::from_micros(1_795_349_140_000_000);
-    status.last_attempt.store(Arc::new(Attempt { at, by: "file watch", findings: Arc::new(findings), is_live: false }));
+    status.last_attempt.store(Arc::new(Attempt {
+        at,
+        by: "file watch",
+        findings: Arc::new(findings),
+        is_live: false,
+        backends: Arc::default(),
+    }));
 }
 
 /// Has a name whose address stays in use although it could not be confirmed.
@@ -239,6 +251,29 @@ fn health_as_the_draft_has_it() {
     let status = gateway(CONFIG);
     refuse_an_edit(&status);
     assert_document!(DraftHealth::of(&one_of_three_down(&status)));
+}
+
+#[test]
+fn the_status_names_what_an_edit_has_made_of_backends_up_to_a_hundred_of_a_kind() {
+    let config = |ports: std::ops::Range<u16>| {
+        let backends: Vec<String> = ports.map(|port| format!("127.0.0.1:{port}")).collect();
+        plan(&format!("routes: [{{ path: /*, to: [{}], health: tcp }}]", backends.join(", ")))
+    };
+    let tokens = Tokens { faults: &Fault::REASONS, closes: &Closed::TOKENS };
+    let registry = Registry::new(1, tokens, PasswordPool::new(1, 16).unwrap());
+    let built = |registry: &Registry, loaded: &config::Loaded| {
+        build(registry, &loaded.plan, Edition::new(1, loaded.sha), &Resolved::new()).registry
+    };
+    let before = built(&registry, &config(9001..9003));
+    let after = built(&before, &config(9002..9123));
+    let status = gateway(CONFIG);
+    let backends = Arc::new(CarryOver::between(&before, &after));
+    status.last_attempt.store(Arc::new(Attempt { backends, ..Attempt::clone(&status.last_attempt.load()) }));
+    let document = StatusDocument::of(&Now::look(&status), &status, &Rates::default());
+    let told = document.config.last_attempt.backends;
+    let seen: Vec<_> = told.iter().map(|told| (told.fate.as_str(), told.count, told.names.len())).collect();
+    assert_eq!(seen, [("kept", 1, 1), ("new", 120, 100), ("draining", 1, 1)]);
+    assert_eq!(told[0].names, ["/*/127.0.0.1:9002"]);
 }
 
 #[test]

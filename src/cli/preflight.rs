@@ -4,20 +4,18 @@
 
 use std::{collections::BTreeMap, fmt::Write as _, io, sync::Arc, time::Duration};
 
-use serde_json::json;
-use tokio::{sync::Semaphore, task::JoinSet};
-
 use super::{Trouble, print::aligned};
 use crate::{
     base::Name,
     config::{Sha, plan::Plan},
     control::Names,
-    health::{Kind, Outcome, Resolver, ask_once, questions},
+    health::{Kind, Outcome, Resolver, Round},
     layers::PasswordPool,
     runtime::{self, Edition, Registry, Tokens},
     telemetry::{Events, Printable},
     tls,
 };
+use serde_json::json;
 
 /// What was found of one backend by one check, or why it could not be asked.
 #[derive(Debug)]
@@ -28,8 +26,8 @@ pub(super) struct Finding {
     pub(super) said: Result<Outcome, String>,
 }
 
-/// Probes under way at once.
-const PARALLEL: usize = 64;
+/// Longer than all of them take.
+const NO_LIMIT: Duration = Duration::from_secs(86_400);
 
 /// Asks every backend that has a health check.
 pub(super) fn ask_all(plan: &Arc<Plan>) -> Result<Vec<Finding>, Trouble> {
@@ -47,33 +45,30 @@ async fn ask(plan: &Arc<Plan>, passwords: PasswordPool) -> Vec<Finding> {
     let names = Names::start(Arc::new(Resolver::new(plan.dns.clone())), plan, Events::new(queue)).await;
     let registry = Registry::new(1, Tokens { faults: &[], closes: &[] }, passwords);
     let built = runtime::build(&registry, plan, Edition::new(1, Sha::of("")), &names.resolved(plan));
+    let mut round = Round::default();
+    for live in built.snapshot.upstreams.values() {
+        round.add(&live.members, &live.plan.health.checks);
+    }
     // Not within the time of the first probe.
     tls::warm_up();
-    let permits = Arc::new(Semaphore::new(PARALLEL));
-    let mut probes = JoinSet::new();
-    let mut found: BTreeMap<usize, Finding> = BTreeMap::new();
-    let mut place = 0;
+    let mut outcomes = round.ask(NO_LIMIT).await.into_iter();
+    let mut found = Vec::new();
     for (upstream, live) in &built.snapshot.upstreams {
-        for (backend, unresolved) in &live.unresolved {
-            let (upstream, backend) = (upstream.clone(), backend.clone());
-            found.insert(place, Finding { upstream, backend, check: None, said: Err(unresolved.why.clone()) });
-            place += 1;
-        }
-        // All of them are made ready before the first is asked, which happens when this waits.
-        for (backend, check, question) in questions(&live.members, &live.plan.health.checks) {
-            let (upstream, permits, at) = (upstream.clone(), Arc::clone(&permits), place);
-            probes.spawn(async move {
-                let _permit = permits.acquire().await;
-                let said = Ok(ask_once(&question).await);
-                (at, Finding { upstream, backend, check: Some(check), said })
-            });
-            place += 1;
+        let finding = |backend: &Name, check: Option<&Name>, said| Finding {
+            upstream: upstream.clone(),
+            backend: backend.clone(),
+            check: check.cloned(),
+            said,
+        };
+        found.extend(live.unresolved.iter().map(|(backend, why)| finding(backend, None, Err(why.why.clone()))));
+        for member in &live.members {
+            for check in &live.plan.health.checks {
+                let said = outcomes.next().flatten().ok_or_else(|| "the probe panicked".to_owned());
+                found.push(finding(&member.name, Some(&check.name), said));
+            }
         }
     }
-    while let Some(asked) = probes.join_next().await {
-        found.extend(asked.ok());
-    }
-    found.into_values().collect()
+    found
 }
 
 impl Finding {

@@ -185,7 +185,13 @@ fn worker_count(workers: Workers) -> usize {
 }
 
 fn first_attempt(warnings: &Report) -> Attempt {
-    Attempt { at: Timestamp::now(), by: "start", findings: Arc::new(warnings.clone()), is_live: true }
+    Attempt {
+        at: Timestamp::now(),
+        by: "start",
+        findings: Arc::new(warnings.clone()),
+        is_live: true,
+        backends: Arc::default(),
+    }
 }
 
 fn bind_listeners(snapshot: &runtime::Snapshot, workers: usize) -> Result<BTreeMap<ListenerId, Sockets>, Trouble> {

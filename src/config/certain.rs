@@ -44,6 +44,7 @@ pub(super) fn is_certain(found: &Diagnostic, text: &str, gaps: &Gaps) -> bool {
         | Code::PlainSecret
         | Code::RetriesPost
         | Code::ExpiresSoon
+        | Code::TooFewFit
         | Code::Unverified => true,
         Code::UnknownUpstream | Code::UnknownName => {
             let written = text.get(found.span.clone()).unwrap_or_default();

@@ -2,6 +2,7 @@
 //!
 //! One task, the [`Reloader`], applies edits, one after the other, and what [`Names`] stand for; everybody else reads what it publishes in [`Status`].
 
+mod gate;
 mod names;
 mod reload;
 mod status;

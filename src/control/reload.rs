@@ -1,7 +1,7 @@
 //! A config edit, in one straight line: [`Reloader::apply`].
 //!
-//! read → parse and check → diff → look new names up → build → bind → **swap** → probe → drain → tell. Whatever can fail stands
-//! before the swap; a refused edit has had no effect but to be told.
+//! read → parse and check → diff → look new names up → build → gate → bind → **swap** → probe → drain → tell. Whatever can fail
+//! stands before the swap; a refused edit has had no effect but to be told. One that its backends hold up is tried again.
 
 use std::{
     collections::BTreeMap,
@@ -11,9 +11,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::mpsc;
+use tokio::{
+    sync::mpsc,
+    time::{sleep_until, timeout},
+};
 
-use super::{Attempt, Names, Status, Watch, Webhooks};
+use super::{
+    Attempt, Names, Status, Watch, Webhooks,
+    gate::{Gate, Shortage},
+};
 use crate::{
     base::{Name, Timestamp},
     config::{
@@ -21,7 +27,7 @@ use crate::{
         plan::{Bind, LogFormat, Plan},
     },
     health::{Monitor, Prober},
-    runtime::{self, Built, Edition, ListenerId, Registry, Resolved, UpstreamId},
+    runtime::{self, Built, CarryOver, Edition, ListenerId, Registry, Resolved, UpstreamId},
     server::{Fleet, Sockets, bind, set_mode},
     telemetry::{AccessLog, Event},
     upstream::Condition,
@@ -65,6 +71,10 @@ impl Origin {
         let source = || Source::read(&self.path).ok();
         self.watch && self.text.is_none() && source().is_some_and(|source| Sha::of(&source.text) != sha)
     }
+
+    fn is_still(&self, sha: Sha) -> bool {
+        Source::read(&self.path).is_ok_and(|source| Sha::of(&source.text) == sha)
+    }
 }
 
 fn unreadable(path: &std::path::Path, error: &io::Error) -> Report {
@@ -90,7 +100,27 @@ pub struct Reloader {
     watch: Watch,
     webhooks: Webhooks,
     monitors: BTreeMap<UpstreamId, Arc<Monitor>>,
+    held_up: Option<HeldUp>,
 }
+
+/// An edit that waits for its backends.
+#[derive(Clone, Copy, Debug)]
+struct HeldUp {
+    sha: Sha,
+    /// When it is tried again.
+    due: tokio::time::Instant,
+    /// How long after the attempt before.
+    pause: Duration,
+}
+
+/// Who asks for an edit that its backends have held up.
+const RETRY: &str = "retry";
+
+/// Between the attempts of one that they hold up: at first, and in the long run.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
+
+/// An edit is told after that, although backends that have left still stand in for new ones.
+const HANDOVER: Duration = Duration::from_secs(2);
 
 /// What a reloader starts from: the first config, built.
 #[derive(Debug)]
@@ -119,7 +149,9 @@ impl Reloader {
         let (origin, resolved) = (Arc::new(origin), names.resolved(&loaded.plan));
         status.names.store(Arc::new(names.records()));
         let (webhooks, monitors) = (Webhooks::default(), BTreeMap::default());
-        let mut reloader = Self { origin, status, fleet, prober, registry, names, resolved, watch, webhooks, monitors };
+        let held_up = None;
+        let mut reloader =
+            Self { origin, status, fleet, prober, registry, names, resolved, watch, webhooks, monitors, held_up };
         reloader.tell_webhooks(&loaded.plan);
         reloader.names.tell_aliases(&reloader.status.live.load());
         reloader.probe(&upstreams);
@@ -134,6 +166,7 @@ impl Reloader {
             self.apply("file watch").await;
         }
         loop {
+            let retry = self.held_up.map(|held_up| held_up.due);
             tokio::select! {
                 request = requests.recv() => match request {
                     Some(by) => self.apply(by).await,
@@ -146,12 +179,22 @@ impl Reloader {
                     self.status.live.free_retired();
                 }
                 () = self.names.changed() => self.readdress(),
+                () = sleep_until(retry.unwrap_or_else(tokio::time::Instant::now)), if retry.is_some() => self.retry().await,
             }
+        }
+    }
+
+    /// Tries an edit again that its backends have held up. Another text is for the watch, or for whoever asks.
+    async fn retry(&mut self) {
+        match self.held_up.filter(|held_up| self.origin.is_still(held_up.sha)) {
+            Some(_) => self.apply(RETRY).await,
+            None => self.held_up = None,
         }
     }
 
     /// The straight line of an edit.
     async fn apply(&mut self, by: &'static str) {
+        let held_up = self.held_up.take();
         let loaded = match self.load().await {
             Ok(loaded) => loaded,
             Err(report) => {
@@ -164,11 +207,17 @@ impl Reloader {
         let live = self.status.live.load();
         let changes = config::diff(&live.plan, &loaded.plan);
         if changes.is_empty() && loaded.sha == live.sha {
-            return self.tell(live.generation, "nothing changed".to_owned(), loaded.warnings, by);
+            return self.tell(live.generation, "nothing changed".to_owned(), loaded.warnings, CarryOver::default(), by);
         }
         let names = self.names.prepare(&loaded.plan).await;
         let edition = Edition::new(live.generation + 1, loaded.sha);
         let built = runtime::build(&self.registry, &loaded.plan, edition, &names.resolved);
+        let carried = CarryOver::between(&self.registry, &built.registry);
+        let gate = Gate { before: &self.registry, monitors: &self.monitors, built: &built, carried: &carried };
+        let shortages = gate.shortages(loaded.plan.reload.min_healthy).await;
+        if !shortages.is_empty() {
+            return self.hold_up(&shortages, &loaded, held_up, by);
+        }
         let opened = match self.open(&built, &live.plan, &loaded) {
             Ok(opened) => opened,
             Err(report) => return self.refuse(report, by),
@@ -180,14 +229,17 @@ impl Reloader {
         self.status.names.store(Arc::new(self.names.records()));
         self.swap(built);
         self.watch.obey(&loaded.plan.reload);
-        // Whoever is told that a backend is gone may stop it.
-        for applied in self.monitors.values().map(|monitor| monitor.applied()).collect::<Vec<_>>() {
-            applied.await;
-        }
         self.switch_sockets(opened.sockets, &live, &changes).await;
         self.switch_logs(opened.access_log, &loaded.plan).await;
         self.tell_webhooks(&loaded.plan);
-        self.tell(generation, summary(&changes), loaded.warnings, by);
+        // Whoever is told that a backend is gone may stop it. Some may stand in for others that take their time to come up.
+        let all_applied = async {
+            for applied in self.monitors.values().map(|monitor| monitor.applied()).collect::<Vec<_>>() {
+                applied.await;
+            }
+        };
+        let _ = timeout(HANDOVER, all_applied).await;
+        self.tell(generation, summary(&changes, &carried), loaded.warnings, carried, by);
     }
 
     /// Reads and checks off this thread, which has probes to send meanwhile.
@@ -327,10 +379,26 @@ impl Reloader {
         self.status.access_log.store(log);
     }
 
-    fn tell(&self, generation: u64, summary: String, warnings: Report, by: &'static str) {
+    fn tell(&self, generation: u64, summary: String, warnings: Report, carried: CarryOver, by: &'static str) {
         self.status.reloads_ok.fetch_add(1, Relaxed);
-        self.attempted(warnings, true, by);
+        let (findings, backends) = (Arc::new(warnings), Arc::new(carried));
+        self.attempted(Attempt { at: Timestamp::now(), by, findings, is_live: true, backends });
         self.status.events.emit(Event::Reloaded { generation, summary, by });
+    }
+
+    /// Refuses an edit for now. It is told once, however often it is tried.
+    fn hold_up(&mut self, shortages: &[Shortage], loaded: &Loaded, before: Option<HeldUp>, by: &'static str) {
+        let line = |upstream| loaded.places.upstreams.get(upstream).copied().unwrap_or(1);
+        let finding = |shortage: &Shortage| shortage.finding(loaded.plan.reload.min_healthy);
+        let found = shortages.iter().map(|shortage| (line(&shortage.upstream), finding(shortage)));
+        let report = loaded.warnings.of_late(found);
+        let before = before.filter(|before| before.sha == loaded.sha && by == RETRY);
+        let pause = before.map_or(PAUSES.0, |before| PAUSES.1.min(before.pause * 2));
+        self.held_up = Some(HeldUp { sha: loaded.sha, due: tokio::time::Instant::now() + pause, pause });
+        match before {
+            Some(_) => self.attempted(Attempt::refused(report, by)),
+            None => self.refuse(report, by),
+        }
     }
 
     fn refuse(&self, report: Report, by: &'static str) {
@@ -342,12 +410,11 @@ impl Reloader {
             findings: report.iter().map(|finding| in_a_line(&report, finding)).collect(),
             by,
         };
-        self.attempted(report, false, by);
+        self.attempted(Attempt::refused(report, by));
         self.status.events.emit(event);
     }
 
-    fn attempted(&self, findings: Report, is_live: bool, by: &'static str) {
-        let attempt = Attempt { at: Timestamp::now(), by, findings: Arc::new(findings), is_live };
+    fn attempted(&self, attempt: Attempt) {
         self.status.last_attempt.store(Arc::new(attempt));
     }
 
@@ -399,9 +466,13 @@ fn in_a_line(report: &Report, finding: &Diagnostic) -> String {
     format!("{severity}[{id}]: {}{fix}   {}:{}:{}", finding.message, report.file(), at.line, at.col)
 }
 
-fn summary(changes: &Changes) -> String {
-    match changes.restart.is_empty() {
-        true => changes.summary(),
-        false => format!("{} ({} needs a restart)", changes.summary(), changes.restart.join(", ")),
+fn summary(changes: &Changes, carried: &CarryOver) -> String {
+    let mut summary = changes.summary();
+    if !changes.restart.is_empty() {
+        summary.push_str(&format!(" ({} needs a restart)", changes.restart.join(", ")));
     }
+    if let Some(counts) = carried.summary() {
+        summary.push_str(&format!("; backends: {counts}"));
+    }
+    summary
 }

@@ -19,7 +19,7 @@ use crate::{
     base::{Name, Timestamp},
     config::Report,
     health::Monitor,
-    runtime::Live,
+    runtime::{CarryOver, Live},
     telemetry::{AccessLog, Counter, EventLog, Events, metrics::RouteMetrics},
 };
 
@@ -71,6 +71,16 @@ pub struct Attempt {
     pub findings: Arc<Report>,
     /// Whether it went live.
     pub is_live: bool,
+    /// What an edit that went live has made of every backend.
+    pub backends: Arc<CarryOver>,
+}
+
+impl Attempt {
+    /// One that was refused now.
+    #[must_use]
+    pub fn refused(findings: Report, by: &'static str) -> Self {
+        Self { at: Timestamp::now(), by, findings: Arc::new(findings), is_live: false, backends: Arc::default() }
+    }
 }
 
 /// Whether traffic should come here.

@@ -14,6 +14,7 @@ mod monitor;
 mod outcome;
 mod probe;
 mod resolve;
+mod round;
 mod subject;
 mod timeline;
 mod view;
@@ -26,7 +27,7 @@ pub use monitor::{Monitor, NoSuchBackend, Prober};
 pub use outcome::{Kind, Outcome};
 #[cfg(fuzzing)]
 pub use probe::fuzzing;
-pub use probe::{Question, ask_once, questions};
 pub use resolve::{Answer, LookUp, Looking, ResolveError, Resolver};
+pub use round::Round;
 pub use timeline::{Change, Drain, Ejected, Probe, Probed, Record, Source, Timeline};
 pub use view::{BackendView, UpstreamView};

@@ -211,6 +211,7 @@ impl Building<'_> {
             live: kept.map_or_else(|| Arc::new(first_slice()), |kept| Arc::clone(&kept.live)),
             metrics: kept.map_or_else(|| Arc::new(UpstreamMetrics::new(workers)), |kept| Arc::clone(&kept.metrics)),
             members,
+            unresolved: unresolved.iter().map(|(name, _)| name.clone()).collect(),
             connector,
         };
         let upstream = Upstream {

@@ -5,11 +5,13 @@
 //! of the plan that defines it, so that it outlives the snapshots that use it.
 
 mod build;
+mod carry_over;
 mod live;
 mod registry;
 mod snapshot;
 
 pub use build::{Built, Edition, Resolved, Unresolved, build, names};
+pub use carry_over::{Carried, CarryOver, Fate};
 pub use live::{Live, Pinned, Pins};
 pub use registry::{Registry, Tokens, UpstreamId};
 pub use snapshot::{Listener, ListenerId, Route, Served, Snapshot, Upstream};

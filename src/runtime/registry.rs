@@ -57,6 +57,8 @@ pub(super) struct KeptUpstream {
     pub(super) plan: Arc<plan::Upstream>,
     pub(super) live: Arc<upstream::Upstream>,
     pub(super) members: Vec<Member>,
+    // Backends whose name does not resolve.
+    pub(super) unresolved: Vec<Name>,
     // Backends that it had and that still finish requests: one that comes back is the same one.
     pub(super) departed: Vec<Weak<Backend>>,
     pub(super) metrics: Arc<UpstreamMetrics>,
@@ -139,6 +141,12 @@ impl Registry {
     /// Each rate limiter that is in use, for the sweep.
     pub fn limiters(&self) -> impl Iterator<Item = &Arc<RateLimiter>> {
         self.limiters.values()
+    }
+
+    /// The backends of an upstream, and the names of those without an address.
+    #[must_use]
+    pub fn upstream(&self, id: UpstreamId) -> Option<(&[Member], &[Name])> {
+        self.upstreams.get(&id).map(|kept| (kept.members.as_slice(), kept.unresolved.as_slice()))
     }
 
     /// A registry that keeps nothing of this one but what every one has.

@@ -60,6 +60,29 @@ fn verdicts_survive_an_edit_of_their_own_upstream() {
 }
 
 #[test]
+fn an_edit_says_what_becomes_of_backends() {
+    let [stays, goes, comes] = ["stays", "goes", "comes"].map(Backend::named);
+    let config = |backends: &[&Backend], fields: &str| {
+        let addresses: Vec<_> = backends.iter().map(|backend| backend.address()).collect();
+        format!("admin: {{ bind: \"127.0.0.1:0\" }}\n{}", upstream(&addresses, fields))
+    };
+    let gateway = Gateway::start(config(&[&stays, &goes], HEALTH));
+    gateway.await_backend(stays.address(), "up");
+    let event = gateway.edit(config(&[&comes, &stays], HEALTH));
+    assert_eq!(event["detail"], "~1 upstream; backends: 1 kept, 1 new, 1 draining");
+    let status = gateway.ask_admin("/api/v1/status").json();
+    let named = |fate: &str, backend: &Backend| serde_json::json!({ "fate": fate, "count": 1, "names": [format!("up/{}", backend.address())] });
+    let told = [named("kept", &stays), named("new", &comes), named("draining", &goes)];
+    assert_eq!(status["config"]["last_attempt"]["backends"], serde_json::json!(told));
+    // Nothing is said where nothing becomes of them.
+    let event = gateway.edit(config(&[&comes, &stays], &format!("{HEALTH}, max_in_flight: 7")));
+    assert_eq!(event["detail"], "~1 upstream");
+    let check = HEALTH.replace("unhealthy_after: 2", "unhealthy_after: 3");
+    let event = gateway.edit(config(&[&comes, &stays], &check));
+    assert_eq!(event["detail"], "~1 upstream; backends: 2 re-probing");
+}
+
+#[test]
 fn spent_buckets_survive_an_edit_and_a_changed_limit_starts_anew() {
     let backend = Backend::start();
     let config = |rate: &str| {
@@ -179,6 +202,144 @@ fn a_backend_that_was_removed_gets_nothing_once_the_edit_is_told() {
         gateway.get("/");
         assert_eq!(goes.hits(), hits, "round {round}");
     }
+}
+
+/// An edit must leave so many backends fit.
+fn gated(min_healthy: &str, config: &str) -> String {
+    let admin = "admin: { bind: \"127.0.0.1:0\" }\n";
+    format!("{admin}reload: {{ debounce: 10ms, min_healthy: {min_healthy} }}\n{config}")
+}
+
+#[test]
+fn an_edit_to_backends_that_are_not_fit_is_refused_and_goes_live_once_they_are() {
+    let [old, new] = ["old", "new"].map(Backend::named);
+    new.stop();
+    let gateway = Gateway::start(gated("50%", &upstream(&[old.address()], HEALTH)));
+    gateway.await_backend(old.address(), "up");
+    let refused = gateway.edit(gated("50%", &upstream(&[new.address()], HEALTH)));
+    assert_eq!((&refused["event"], &refused["generation"]), (&"refused".into(), &1.into()));
+    let finding = refused["findings"][0].as_str().unwrap();
+    let says = format!(
+        "error[E0410]: upstream `up` would have 0 of 1 backends fit, and reload.min_healthy is 50% (`{}` connect refused)",
+        new.address()
+    );
+    assert!(finding.starts_with(&says) && finding.ends_with("tidegate.yaml:4:1"), "{finding}");
+    assert_eq!(gateway.get("/").text(), "old");
+    assert_eq!(gateway.ask_admin("/health").json()["config"]["last_attempt"]["ok"], false);
+    assert_eq!(gateway.metric("tidegate_config_last_reload_successful"), 0);
+    let probes = old.probes();
+    eventually("the old one is asked as before", || old.probes() > probes);
+    new.restart();
+    let live = gateway.await_event("the edit goes live", |event| event["event"] == "reload");
+    assert_eq!((&live["by"], &live["generation"]), (&"retry".into(), &2.into()));
+    eventually("the new one serves", || gateway.get("/").text() == "new");
+    assert_eq!(gateway.events(|event| event["event"] == "refused").len(), 1, "told once");
+    assert_eq!(gateway.metric("tidegate_config_reloads_total{result=\"refused\"}"), 1);
+    assert_eq!(gateway.metric("tidegate_config_last_reload_successful"), 1);
+}
+
+#[test]
+fn an_edit_that_its_backends_hold_up_can_be_taken_back() {
+    let [old, new] = ["old", "new"].map(Backend::named);
+    new.stop();
+    let config = gated("50%", &upstream(&[old.address()], HEALTH));
+    let gateway = Gateway::start(&config);
+    gateway.await_backend(old.address(), "up");
+    let edit = gated("50%", &upstream(&[new.address()], HEALTH));
+    assert_eq!(gateway.edit(&edit)["event"], "refused");
+    assert_eq!(gateway.edit(&config)["detail"], "nothing changed");
+    // Who lowers the bar in the same edit is let through.
+    assert_eq!(gateway.edit(edit.replace("50%", "0%"))["event"], "reload");
+}
+
+#[test]
+fn the_gate_counts_verdicts_of_backends_that_stay_and_leaves_other_upstreams_alone() {
+    let [sick, well, new, other] = ["sick", "well", "new", "other"].map(Backend::named);
+    sick.feel(false);
+    other.feel(false);
+    let config = |backends: &[&Backend]| {
+        let list: Vec<String> = backends.iter().map(|backend| format!("\"{}\"", backend.address())).collect();
+        let (list, other) = (list.join(", "), other.address());
+        let upstreams =
+            format!("up: {{ backends: [{list}], {HEALTH} }}, other: {{ backends: [\"{other}\"], {HEALTH} }}");
+        gated(
+            "50%",
+            &format!("upstreams: {{ {upstreams} }}\nroutes: [{{ path: /*, to: up }}, {{ path: /o, to: other }}]\n"),
+        )
+    };
+    let gateway = Gateway::start(config(&[&sick, &well]));
+    gateway.await_backend(sick.address(), "down");
+    gateway.await_backend(well.address(), "up");
+    gateway.await_backend(other.address(), "down");
+    // Without the one that is well there is only the other one.
+    let refused = gateway.edit(config(&[&sick]));
+    let finding = refused["findings"][0].as_str().unwrap();
+    assert!(finding.contains("would have 0 of 1 backends fit") && finding.contains("status 503"), "{finding}");
+    // `other` is out of order as a whole, and in nobody's way.
+    assert_eq!(gateway.edit(config(&[&sick, &well, &new]))["event"], "reload");
+}
+
+#[test]
+fn an_edit_that_mends_an_outage_in_part_goes_live() {
+    let [sick, well] = ["sick", "well"].map(Backend::named);
+    sick.feel(false);
+    let config = |backends: &[&Backend]| {
+        let addresses: Vec<_> = backends.iter().map(|backend| backend.address()).collect();
+        gated("100%", &upstream(&addresses, HEALTH))
+    };
+    // And the start is not held up.
+    let gateway = Gateway::start(config(&[&sick]));
+    gateway.await_backend(sick.address(), "down");
+    assert_eq!(gateway.edit(config(&[&sick, &well]))["event"], "reload");
+}
+
+#[test]
+fn a_check_that_nobody_passes_is_refused() {
+    let backend = Backend::start();
+    let gateway = Gateway::start(gated("1%", &upstream(&[backend.address()], HEALTH)));
+    gateway.await_backend(backend.address(), "up");
+    let check = HEALTH.replace("path: /healthz", "path: /healthz, expect: { status: 201 }");
+    let refused = gateway.edit(gated("1%", &upstream(&[backend.address()], &check)));
+    let finding = refused["findings"][0].as_str().unwrap_or_default();
+    assert!(finding.contains("status 200, expected 201"), "{refused}");
+    let check = HEALTH.replace("unhealthy_after: 2", "unhealthy_after: 3");
+    let applied = gateway.edit(gated("1%", &upstream(&[backend.address()], &check)));
+    assert_eq!(applied["event"], "reload");
+}
+
+#[test]
+fn no_request_fails_while_all_backends_are_exchanged_for_others_that_come_up_later() {
+    let [old, new] = ["old", "new"].map(Backend::named);
+    new.stop();
+    let gateway = Gateway::start(upstream(&[old.address()], HEALTH));
+    gateway.await_backend(old.address(), "up");
+    std::thread::scope(|scope| {
+        let client = scope.spawn(|| {
+            let mut client = gateway.connect();
+            let mut served = 0;
+            loop {
+                let response = client.get("/");
+                assert_eq!(response.status(), 200, "after {served} requests: {response:?}");
+                match response.text() {
+                    "new" => return served,
+                    _ => served += 1,
+                }
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+        });
+        assert_eq!(gateway.edit(upstream(&[new.address()], HEALTH))["event"], "reload");
+        gateway.await_backend(new.address(), "down");
+        std::thread::sleep(std::time::Duration::from_secs(1));
+        assert!(!client.is_finished());
+        new.restart();
+        assert!(client.join().unwrap() > 0);
+    });
+    gateway.await_backend(old.address(), "draining");
+    let hits = old.hits();
+    for _ in 0..10 {
+        assert_eq!(gateway.get("/").text(), "new");
+    }
+    assert_eq!(old.hits(), hits);
 }
 
 #[test]

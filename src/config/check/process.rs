@@ -12,7 +12,7 @@ use ipnet::IpNet;
 
 use super::{Check, Listeners, Placed};
 use crate::{
-    base::{Name, duration},
+    base::{Name, Percent, duration},
     config::{
         diagnostics::Code,
         plan::{
@@ -515,9 +515,11 @@ impl<'a> Check<'a> {
         let written = spec.reload.as_ref();
         let debounce = written.and_then(|written| written.debounce.as_ref());
         let bounds = Duration::from_millis(10)..=Duration::from_secs(60);
+        let min_healthy = written.and_then(|written| written.min_healthy.as_ref());
         Reload {
             watch: self.flag(at, "watch", written.and_then(|written| written.watch.as_ref())).unwrap_or(true),
             debounce: self.duration(at, "debounce", debounce, bounds).unwrap_or(Duration::from_millis(200)),
+            min_healthy: self.percent(at, "min_healthy", min_healthy, Percent::whole(100)).unwrap_or(Percent::whole(0)),
         }
     }
 }

@@ -605,6 +605,22 @@ routes:
   - { path: /*, to: 127.0.0.1:9001, health: /healthz, limit: 10/s per ip }
 ",
 }
+TooFewFit "E0410" "An edit would leave too few backends fit." {
+why: "With `reload.min_healthy` an edit goes live only if, in every upstream whose backends or health checks it changes, so many of the \
+backends are fit, or no fewer than before. The new ones were asked just now; the message says what they answered. What is in force stays, \
+and the edit is tried again as long as the file stays as it is. Only a running gateway finds this: see `tidegate check --probe` before an \
+edit. These are wrong and right where 127.0.0.1:9002 does not answer:",
+bad: "listen: 8080
+reload: { min_healthy: 100% }
+routes:
+  - { path: /*, to: [127.0.0.1:9001, 127.0.0.1:9002], health: /healthz }
+",
+good: "listen: 8080
+reload: { min_healthy: 50% }
+routes:
+  - { path: /*, to: [127.0.0.1:9001, 127.0.0.1:9002], health: /healthz }
+",
+}
 PlainSecret "W0501" "A secret is written in plain text." {
 why: "Configs end up in repositories and tickets. Write ${NAME} or ${file:PATH}; such values are masked wherever they are shown.",
 bad: "listen: 8080

@@ -181,10 +181,24 @@ impl Report {
 
     /// A report of one thing more about the same text, which turned out later, at one of its lines.
     #[must_use]
-    pub fn of_one(&self, line: usize, mut finding: Diagnostic) -> Self {
-        let start = self.lines.0.get(line.saturating_sub(1)).copied().unwrap_or_default();
-        finding.span = start..start;
-        Self { findings: vec![finding], more: 0, ..self.clone() }
+    pub fn of_one(&self, line: usize, finding: Diagnostic) -> Self {
+        self.of_late([(line, finding)])
+    }
+
+    /// A report of what turned out later about the same text, each at one of its lines. Of more than [`Report::CAP`] the first are
+    /// kept.
+    #[must_use]
+    pub fn of_late(&self, findings: impl IntoIterator<Item = (usize, Diagnostic)>) -> Self {
+        let placed = findings.into_iter().map(|(line, mut finding)| {
+            let start = self.lines.0.get(line.saturating_sub(1)).copied().unwrap_or_default();
+            finding.span = start..start;
+            finding
+        });
+        let mut findings: Vec<Diagnostic> = placed.collect();
+        findings.sort_by_key(|finding| finding.span.start);
+        let more = findings.len().saturating_sub(Self::CAP);
+        findings.truncate(Self::CAP);
+        Self { findings, more, ..self.clone() }
     }
 
     /// Other files that the config asks for, readable or not: an edit of one may put the config right.

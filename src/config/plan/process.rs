@@ -1,6 +1,7 @@
 use std::{net::SocketAddr, num::NonZeroU16, path::PathBuf, time::Duration};
 
 use super::Bind;
+use crate::base::Percent;
 
 /// Threads that carry traffic.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
@@ -86,6 +87,8 @@ pub struct Reload {
     pub watch: bool,
     /// Quiet time after a change before the file is read. Default 200 ms.
     pub debounce: Duration,
+    /// The part of the backends of an upstream that must be fit for an edit of them to go live. Default 0%: none.
+    pub min_healthy: Percent,
 }
 
 /// How the names of backends are looked up.

@@ -3,7 +3,7 @@ use serde::Deserialize;
 
 use super::{
     AccessFormat, Any, Bind, Cidr, ClientAuth, Count, DnsServer, Duration, EventKind, Family, Flag, List, LogFormat,
-    LogLevel, Name, Named, ProxyProtocol, SizeOrNone, SocketMode, TlsVersion, UpstreamTlsSpec, Written,
+    LogLevel, Name, Named, Percent, ProxyProtocol, SizeOrNone, SocketMode, TlsVersion, UpstreamTlsSpec, Written,
 };
 
 /// An address that accepts clients.
@@ -168,6 +168,11 @@ pub(in crate::config) struct ReloadSpec {
     pub(in crate::config) watch: Option<Written<Flag>>,
     /// Quiet time after a change before the file is read. `10ms` to `1m`. Default `200ms`.
     pub(in crate::config) debounce: Option<Written<Duration>>,
+    /// The part of the backends of an upstream that must be fit, or an edit that adds, removes or re-probes some of them is refused. New
+    /// ones and those with another check are asked before it goes live, for at most 10 s; upstreams that the edit leaves alone do
+    /// not count, nor do those that get no worse by it. A refused edit is tried again as long as the file stays. The start of the
+    /// process is not held up. Default `0%`.
+    pub(in crate::config) min_healthy: Option<Written<Percent>>,
 }
 
 /// How the names of backends are looked up: in `/etc/hosts`, then in DNS, each again when its TTL has passed.

@@ -132,6 +132,7 @@ impl Monitor {
             is_watchful: false,
             suspicion: Suspicion::default(),
             some_are_held: false,
+            stand_in_until: None,
         };
         task.apply(edit.clone());
         let (edits, edited) = watch::channel(edit);
@@ -170,7 +171,7 @@ impl Monitor {
         if is_done.await.unwrap_or(false) { Ok(()) } else { Err(NoSuchBackend) }
     }
 
-    /// Waits until the slice that traffic goes by is that of the last update.
+    /// Waits until the slice that traffic goes by is that of the last update: until those that have left get nothing any more.
     pub fn applied(&self) -> impl Future<Output = ()> + Send + use<> {
         let (number, mut applied) = (self.edits.borrow().number, self.applied.clone());
         async move {

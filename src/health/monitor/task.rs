@@ -17,7 +17,7 @@ use crate::{
     base::Percent,
     config::plan::{Passive, WhenOut},
     health::{
-        Drain, Kind, Outcome, Source, Spared,
+        Detection, Drain, Kind, Outcome, Source, Spared,
         cadence::{self, Vouching},
         line::Reply,
         may_eject,
@@ -55,6 +55,8 @@ pub(super) struct Task<A> {
     pub(super) suspicion: Suspicion,
     // There may be backends that keep their traffic although their checks say no.
     pub(super) some_are_held: bool,
+    // While backends that have left stand in for those that came, none of which is fit yet.
+    pub(super) stand_in_until: Option<Instant>,
 }
 
 type Ended = Result<(Id, Reply), JoinError>;
@@ -62,6 +64,11 @@ type Ended = Result<(Id, Reply), JoinError>;
 /// How often what has no event of its own is looked at: requests that a removed backend still has, the share of one that starts
 /// slowly, how many requests have failed.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// What backends that replace all others are given to come up, beside the time that it takes to find them well; and the most that
+/// both may be.
+const COMING_UP: Duration = Duration::from_secs(10);
+const LONGEST_STAND_IN: Duration = Duration::from_secs(60);
 
 /// Further outcomes that are taken in with one, the slice being published once for all of them.
 const BATCH: usize = 256;
@@ -103,20 +110,26 @@ impl<A: Ask> Task<A> {
         let checks: Vec<Arc<Prepared>> = self.edit.plan.health.checks.iter().map(Prepared::new).collect();
         let (checks, mut shifts) = (checks.as_slice(), Vec::new());
         let closes = self.edit.plan.health.when_out == WhenOut::Close;
+        let mut some_came = false;
         for member in &*self.edit.members {
             match self.subjects.get_mut(&member.backend.slot()) {
                 Some(subject) if Arc::ptr_eq(&subject.member().backend, &member.backend) => {
                     shifts.extend(subject.keep(member, checks, &self.prober.lines, generation));
                 }
                 _ => {
+                    some_came = true;
                     let subject = Subject::new(member, checks, &self.prober.lines, generation);
                     self.subjects.insert(member.backend.slot(), subject);
                 }
             }
         }
         self.subjects.values_mut().for_each(|subject| subject.close_when_out(closes));
-        let present: HashSet<Slot> = self.edit.members.iter().map(|member| member.backend.slot()).collect();
-        let leaving = self.subjects.iter_mut().filter(|(slot, _)| !present.contains(slot));
+        if some_came {
+            self.let_stand_in();
+        }
+        let stands_in = |subject: &Subject| self.stand_in_until.is_some() && is_eligible(subject.member());
+        let present = self.present();
+        let leaving = self.subjects.iter_mut().filter(|(slot, subject)| !present.contains(slot) && !stands_in(subject));
         shifts.extend(leaving.filter_map(|(_, subject)| subject.dismiss(generation)));
         if self.edit.plan.health.passive.is_none() {
             let detail = || "live traffic says nothing any more".to_owned();
@@ -127,7 +140,55 @@ impl<A: Ask> Task<A> {
         self.show();
         self.schedule_idle();
         self.close_first_round();
-        self.applied.send_replace(self.edit.number);
+    }
+
+    fn present(&self) -> HashSet<Slot> {
+        self.edit.members.iter().map(|member| member.backend.slot()).collect()
+    }
+
+    /// Where none of the members is fit, those that leave keep the traffic for now, so that a change of all of them at once
+    /// costs no request while the new ones come up.
+    fn let_stand_in(&mut self) {
+        let Edit { plan, members, .. } = &self.edit;
+        let Some(Detection { back, .. }) = Detection::of(&plan.health.checks) else { return };
+        let stand_ins = self.outgoing().count();
+        if self.stand_in_until.is_some() || stand_ins == 0 || members.iter().any(is_eligible) {
+            return;
+        }
+        let longest = LONGEST_STAND_IN.min(back + COMING_UP);
+        let s = if stand_ins == 1 { "" } else { "s" };
+        let name = &plan.name;
+        let detail = format!(
+            "`{name}` keeps {stand_ins} removed backend{s} until a new one is up, for {:.0}s at most",
+            longest.as_secs_f64().ceil()
+        );
+        self.prober.events.emit(Event::Process { stage: "handover", detail });
+        self.stand_in_until = Some(Instant::now() + longest);
+    }
+
+    /// Backends that are eligible, and members no more.
+    fn outgoing(&self) -> impl Iterator<Item = &Member> {
+        let present = self.present();
+        let outgoing = self.subjects.iter().filter(move |(slot, _)| !present.contains(slot));
+        outgoing.map(|(_, subject)| subject.member()).filter(|member| is_eligible(member))
+    }
+
+    /// Those who stand in for the members now.
+    fn stand_ins(&self) -> Vec<Member> {
+        if self.stand_in_until.is_some() { self.outgoing().cloned().collect() } else { Vec::new() }
+    }
+
+    /// Ends that others stand in, once a member is fit, nobody is left or the time is over.
+    fn relieve(&mut self) -> Vec<Shift> {
+        let Some(until) = self.stand_in_until else { return Vec::new() };
+        let is_needed = !self.edit.members.iter().any(is_eligible) && self.outgoing().next().is_some();
+        if is_needed && Instant::now() < until {
+            return Vec::new();
+        }
+        self.stand_in_until = None;
+        let (present, generation) = (self.present(), self.edit.generation);
+        let leaving = self.subjects.iter_mut().filter(|(slot, _)| !present.contains(slot));
+        leaving.filter_map(|(_, subject)| subject.dismiss(generation)).collect()
     }
 
     /// Takes outcomes in, this one and those that are there as well: verdicts, one slice, an event per change.
@@ -333,7 +394,7 @@ impl<A: Ask> Task<A> {
         }
         self.weigh_ratios();
         self.mind_suspicion();
-        if self.subjects.values().any(Subject::is_ramping) {
+        if self.stand_in_until.is_some() || self.subjects.values().any(Subject::is_ramping) {
             self.publish(Vec::new());
         }
         self.be_watchful();
@@ -360,7 +421,8 @@ impl<A: Ask> Task<A> {
     }
 
     /// Publishes the slice, then tells what changed.
-    fn publish(&mut self, shifts: Vec<Shift>) {
+    fn publish(&mut self, mut shifts: Vec<Shift>) {
+        shifts.extend(self.relieve());
         let now = Instant::now();
         let slow_start = self.edit.plan.slow_start;
         let starts_slowly = !slow_start.is_zero() && self.is_past_start();
@@ -375,11 +437,17 @@ impl<A: Ask> Task<A> {
             .filter(|(_, subject)| subject.is_ramping())
             .map(|(slot, subject)| (*slot, subject.ramp(now, slow_start)))
             .collect();
-        let Edit { plan, members, .. } = &self.edit;
+        let stand_ins = self.stand_ins();
+        let Edit { plan, members, number, .. } = &self.edit;
         let ramp = |member: &Member| ramps.get(&member.backend.slot()).copied().unwrap_or(Percent::whole(100));
-        self.shared.upstream.publish(Eligible::among(members, &plan.health, ramp));
-        let eligible = members.iter().filter(|member| is_eligible(member)).count();
-        for event in shifts.into_iter().filter_map(|shift| shift.event(plan.name.clone(), eligible, members.len())) {
+        let candidates = if stand_ins.is_empty() { members } else { stand_ins.as_slice() };
+        self.shared.upstream.publish(Eligible::among(candidates, &plan.health, ramp));
+        if self.stand_in_until.is_none() {
+            self.applied.send_if_modified(|applied| std::mem::replace(applied, *number) != *number);
+        }
+        let eligible = members.iter().chain(&stand_ins).filter(|member| is_eligible(member)).count();
+        let total = members.len() + stand_ins.len();
+        for event in shifts.into_iter().filter_map(|shift| shift.event(plan.name.clone(), eligible, total)) {
             self.prober.events.emit(event);
         }
         self.be_watchful();
@@ -400,7 +468,9 @@ impl<A: Ask> Task<A> {
     fn be_watchful(&mut self) {
         let has_ratio = self.edit.plan.health.passive.as_ref().is_some_and(|rules| rules.ratio.is_some());
         let is_busy = |subject: &Subject| subject.is_leaving() || subject.is_ramping();
-        self.is_watchful = has_ratio || self.suspicion.is_raised() || self.subjects.values().any(is_busy);
+        let is_raised = self.suspicion.is_raised();
+        self.is_watchful =
+            has_ratio || is_raised || self.stand_in_until.is_some() || self.subjects.values().any(is_busy);
     }
 
     /// Says that a check may be at fault, or that it is not any more, and lets what was held back come into force then.
@@ -434,13 +504,15 @@ impl<A: Ask> Task<A> {
         }
     }
 
-    /// Lets readers see who is watched: the members in their order, then those that leave.
+    /// Lets readers see who is watched: the members in their order, then those that have left.
     fn show(&self) {
+        let slots = self.present();
         let seen = |subject: &Subject| (subject.member().clone(), Arc::clone(subject.timeline()));
         let present = self.edit.members.iter().filter_map(|member| self.subjects.get(&member.backend.slot()));
-        let mut leaving: Vec<&Subject> = self.subjects.values().filter(|subject| subject.is_leaving()).collect();
-        leaving.sort_by_key(|subject| subject.member().backend.slot());
-        let subjects = present.chain(leaving).map(seen).collect();
+        let left = self.subjects.iter().filter(|(slot, _)| !slots.contains(slot));
+        let mut left: Vec<&Subject> = left.map(|(_, subject)| subject).collect();
+        left.sort_by_key(|subject| subject.member().backend.slot());
+        let subjects = present.chain(left).map(seen).collect();
         self.shared.cast.store(Arc::new(Cast { plan: Arc::clone(&self.edit.plan), subjects }));
     }
 

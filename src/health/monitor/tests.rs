@@ -468,6 +468,79 @@ async fn a_removed_member_drains_and_is_asked_no_more() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn where_all_are_exchanged_those_that_leave_stand_in_until_a_new_one_is_up() {
+    let [a, b, c] = members([1, 2, 3]);
+    let bench = Bench::start(Some(check()), &[a.clone(), b.clone()], &[(2, REFUSED), (3, REFUSED)]);
+    seconds(1.0).await;
+    bench.told();
+    bench.update(Some(check()), std::slice::from_ref(&c)).await;
+    let applied = tokio::spawn(bench.monitor.applied());
+    assert_eq!((bench.eligible(), bench.backend("b1").shown), (vec![1], "up"));
+    assert!(b.backend.is_draining(), "one that is down has nothing to offer");
+    seconds(3.0).await;
+    assert_eq!((bench.eligible(), bench.backend("b3").shown), (vec![1], "down"));
+    assert!(!applied.is_finished());
+    let told = bench.told();
+    assert!(told[0].contains("`orders` keeps 1 removed backend until a new one is up, for 25s at most"), "{told:?}");
+    assert_eq!(told[2], "b3: checking > down, connect_refused, connect refused, 1 of 2");
+    bench.set(3, Pass);
+    seconds(13.0).await;
+    assert_eq!((bench.eligible(), a.backend.is_draining()), (vec![3], true));
+    let told = bench.told();
+    assert_eq!(
+        told,
+        [
+            "b3: down > up, passed, 2 good probes, 1 of 1",
+            "b1: up > draining, removed, removed from the configuration, 1 of 1"
+        ]
+    );
+    assert!(applied.is_finished());
+    assert_eq!(bench.monitor.view().backends.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_stands_in_for_ever_nor_when_it_is_down_itself() {
+    let [a, b, c] = members([1, 2, 3]);
+    let bench = Bench::start(Some(check()), &[a.clone(), b], &[(3, REFUSED)]);
+    seconds(1.0).await;
+    bench.update(Some(check()), std::slice::from_ref(&c)).await;
+    assert_eq!(bench.eligible().len(), 2);
+    bench.set(2, REFUSED);
+    seconds(23.9).await;
+    assert_eq!(bench.eligible(), [1], "it is asked as before");
+    // An edit of something else does not make it longer.
+    bench.update(Some(check()), std::slice::from_ref(&c)).await;
+    seconds(2.5).await;
+    assert_eq!((bench.eligible(), bench.upstream.eligible().tier()), (vec![], Tier::Nobody));
+    assert!(a.backend.is_draining());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_edit_that_is_taken_back_costs_those_nothing_that_stood_in() {
+    let [a, b] = members([1, 2]);
+    let bench = Bench::start(Some(check()), std::slice::from_ref(&a), &[(2, REFUSED)]);
+    seconds(1.0).await;
+    bench.update(Some(check()), std::slice::from_ref(&b)).await;
+    seconds(1.0).await;
+    bench.told();
+    bench.update(Some(check()), std::slice::from_ref(&a)).await;
+    assert_eq!(bench.eligible(), [1]);
+    assert_eq!(bench.told(), ["b2: down > draining, removed, removed from the configuration, 1 of 1"]);
+    seconds(60.0).await;
+    assert_eq!((bench.eligible(), bench.backend("b1").shown), (vec![1], "up"));
+    bench.monitor.applied().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_nobody_comes_nobody_stands_in() {
+    let [a, b] = members([1, 2]);
+    let bench = Bench::start(Some(check()), &[a.clone(), b.clone()], &[(2, REFUSED)]);
+    seconds(1.0).await;
+    bench.update(Some(check()), std::slice::from_ref(&b)).await;
+    assert_eq!((bench.eligible(), a.backend.is_draining()), (vec![], true));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_member_that_comes_back_is_undrained_and_remembered() {
     let both = members([1, 2]);
     let bench = Bench::start(Some(check()), &both, &[]);

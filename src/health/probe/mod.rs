@@ -32,7 +32,7 @@ use super::{
     outcome::{Millis, quoted, snippet},
 };
 use crate::{
-    base::{Name, Timestamp, duration::Written},
+    base::{Timestamp, duration::Written},
     config::plan::{HealthCheck, ProbeKind, ProbeTls},
     net::{Address, Socket},
     tls::{Connector, PeerName},
@@ -93,7 +93,7 @@ fn name_of(authority: &HeaderValue) -> PeerName {
 
 /// Whom to ask, and what. Two are equal if the same is asked in the same way of the same address.
 #[derive(Clone, Debug)]
-pub struct Question {
+pub(super) struct Question {
     /// How the backend is reached, as the check has it.
     pub(super) dial: Dial,
     /// The `Host` of the request unless the check names another.
@@ -130,25 +130,6 @@ impl Hash for Question {
         self.dial.hash(state);
         self.authority.as_bytes().hash(state);
     }
-}
-
-/// What each health check asks each member, with the names of both. A check is made ready once, before anybody is asked: to read the
-/// authorities of the system takes longer than many a backend, and would be a part of its times.
-#[must_use]
-pub fn questions(members: &[Member], checks: &[HealthCheck]) -> Vec<(Name, Name, Question)> {
-    let prepared: Vec<Arc<Prepared>> = checks.iter().map(Prepared::new).collect();
-    let of_member = |member: &Member| {
-        let question = |check: &Arc<Prepared>| Question::new(member, check);
-        let names = |check: &Arc<Prepared>| (member.name.clone(), check.check().name.clone());
-        let named = prepared.iter().map(|check| (names(check), question(check)));
-        named.map(|((member, check), question)| (member, check, question)).collect::<Vec<_>>()
-    };
-    members.iter().flat_map(of_member).collect()
-}
-
-/// Asks a question once, whoever else asks it.
-pub async fn ask_once(question: &Question) -> Outcome {
-    ask(question).await
 }
 
 /// Asks a backend once, over a connection of its own.

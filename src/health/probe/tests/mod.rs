@@ -402,15 +402,3 @@ fn being_out_of_descriptors_is_our_own_fault() {
     assert_eq!(not_connected(&io::ErrorKind::TimedOut.into()).reason, "connect_timeout");
     assert_eq!(not_connected(&io::ErrorKind::PermissionDenied.into()).kind, Kind::Fail);
 }
-
-#[test]
-fn a_check_is_made_ready_once_for_all_whom_it_asks() {
-    let members = [9001, 9002].map(|port| member(Dial::from(SocketAddr::from(([127, 0, 0, 1], port)))));
-    let checks =
-        ["/a", "/b"].map(|path| HealthCheck::new(ProbeKind::Http(HttpProbe { path: path.into(), ..get(None) })));
-    let asked = questions(&members, &checks);
-    let names: Vec<&str> = asked.iter().map(|(_, check, _)| check.as_str()).collect();
-    assert_eq!(names, ["http /a", "http /b", "http /a", "http /b"]);
-    let is_shared = |one: usize, other: usize| Arc::ptr_eq(&asked[one].2.prepared, &asked[other].2.prepared);
-    assert!(is_shared(0, 2) && is_shared(1, 3) && !is_shared(0, 1));
-}
