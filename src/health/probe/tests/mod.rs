@@ -14,6 +14,7 @@ use tokio::{
 
 use super::*;
 use crate::{
+    base::Name,
     config::plan::{self, Expect, HttpProbe, StatusRange, TcpProbe, Wanted},
     upstream::{Backend, Slot, Verdict},
 };
