@@ -10,6 +10,7 @@
 
 mod backtest;
 mod events;
+mod explain;
 mod health;
 mod metrics;
 mod observed;
@@ -25,6 +26,7 @@ mod why;
 pub(crate) mod tests;
 
 pub use backtest::{BacktestDocument, Replayed};
+pub use explain::{BackendNow, ExplainDocument, ExplainOrder, Matched, Other};
 use observed::{Now, Observed, Row, Standing};
 use problem::Problem;
 use rates::Rates;

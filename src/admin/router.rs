@@ -17,6 +17,7 @@ use serde_json::json;
 use super::{
     Now, Problem, Rates, Standing, StatusDocument,
     events::{self, Streams},
+    explain,
     health::{DraftHealth, Health},
     metrics,
     observed::Overall,
@@ -53,6 +54,7 @@ pub(super) fn router(app: App, audience: Audience) -> Router {
         .route("/metrics", get(scrape))
         .route("/api/v1/status", get(status))
         .route("/api/v1/events", get(events::events))
+        .route("/api/v1/explain", order(explain::explain))
         .route("/api/v1/upstreams", get(upstreams::list))
         .route("/api/v1/upstreams/{upstream}", get(upstreams::upstream))
         .route("/api/v1/upstreams/{upstream}/backends/{backend}", get(upstreams::backend))

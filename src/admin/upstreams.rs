@@ -242,7 +242,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const LARGEST: usize = 4 * 1024;
 
 /// Reads the body of an order; an empty one says nothing.
-async fn read<O: Default + DeserializeOwned>(request: Request) -> Result<O, Problem> {
+pub(super) async fn read<O: Default + DeserializeOwned>(request: Request) -> Result<O, Problem> {
     let (head, body) = request.into_parts();
     // A page of another site can have a browser post a form here, or plain text, but not JSON: for that the browser asks first, and is
     // not answered. This is what keeps such pages from giving orders.

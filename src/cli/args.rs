@@ -35,6 +35,9 @@ pub(super) enum Command {
     /// Show what has happened last, and what happens
     #[command(after_help = ADMIN)]
     Events(EventsArgs),
+    /// Say which route a request takes, and why no other does; by the config, or with --live by a running gateway
+    #[command(after_help = SEARCH)]
+    Explain(ExplainArgs),
     /// Send a backend no new requests, and let those that it has finish
     #[command(after_help = ADMIN)]
     Drain(DrainArgs),
@@ -131,6 +134,41 @@ pub(super) struct StatusArgs {
     /// Exit 1 if an upstream has no usable backend
     #[arg(long)]
     pub(super) exit_code: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct ExplainArgs {
+    /// Its method
+    pub(super) method: String,
+    /// Its URL, or a path alone
+    pub(super) url: String,
+    /// A header field; may be given several times
+    #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = header_field)]
+    pub(super) headers: Vec<(String, String)>,
+    /// The listener that it comes by [default: the one whose port the URL names, else any]
+    #[arg(long, value_name = "NAME")]
+    pub(super) listener: Option<String>,
+    /// The config
+    #[arg(short, long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// Ask the running gateway, and show its backends as they are
+    #[arg(long)]
+    pub(super) live: bool,
+    /// The gateway's admin address; it is asked then
+    #[arg(long, value_name = "HOST:PORT", conflicts_with = "config")]
+    pub(super) admin: Option<String>,
+    /// Show every route that does not match
+    #[arg(long)]
+    pub(super) all: bool,
+    /// Print the document
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// `NAME: VALUE`.
+fn header_field(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once(':').ok_or("write it like `x-env: prod`")?;
+    Ok((name.trim().to_ascii_lowercase(), value.trim().to_owned()))
 }
 
 #[derive(Args, Debug)]

@@ -10,6 +10,7 @@ mod check;
 mod demo;
 mod drain;
 mod events;
+mod explain;
 mod find;
 mod hash;
 mod named;
@@ -28,14 +29,18 @@ use std::{
 
 use clap::Parser as _;
 
-use args::{Cli, Command, DrainArgs, GatewayArgs, RunArgs, StatusArgs};
+use args::{Cli, Command, DrainArgs, ExplainArgs, GatewayArgs, RunArgs, StatusArgs};
 use ask::{Gateway, Unanswered};
 use drain::DrainQuery;
 use events::EventsQuery;
+use explain::ExplainQuery;
 use print::{eprint, print};
 use status::{Exit, Form, StatusQuery};
 
-use crate::config::{self, Code};
+use crate::{
+    admin::ExplainOrder,
+    config::{self, Code},
+};
 
 /// Runs the command that the process was started with.
 #[must_use]
@@ -61,6 +66,7 @@ fn answer(command: Command) -> Result<ExitCode, Trouble> {
             let query = EventsQuery { since: args.since.as_deref(), follow: args.follow, form: form(args.json) };
             ask(&args.gateway, |gateway, out| events::events(gateway, &query, out))
         }
+        Command::Explain(args) => explain(args),
         Command::Drain(args) => drain(&args),
         Command::Undrain(args) => {
             let by = user("tidegate undrain");
@@ -86,6 +92,24 @@ fn status(args: &StatusArgs) -> Result<ExitCode, Trouble> {
         exit: if args.exit_code { Exit::Health } else { Exit::Answered },
     };
     exit(status::status(&query, &mut anstream::stdout().lock()))
+}
+
+fn explain(args: ExplainArgs) -> Result<ExitCode, Trouble> {
+    let ExplainArgs { method, url, headers, listener, config, live, admin, all, json } = args;
+    let order = ExplainOrder { method, url, headers: headers.into_iter().collect(), listener };
+    let query = ExplainQuery { order, all, json };
+    let (text, has_route) = match live || admin.is_some() {
+        true => {
+            let admin = find::admin(admin.as_deref(), config.as_deref())?;
+            match Gateway::at(&admin).and_then(|gateway| explain::by_gateway(&query, &gateway)) {
+                Ok(explained) => explained,
+                Err(why) => return exit(Err(why)),
+            }
+        }
+        false => explain::by_config(&query, config.as_deref())?,
+    };
+    print(&text)?;
+    Ok(if has_route { ExitCode::SUCCESS } else { NO.into() })
 }
 
 fn drain(args: &DrainArgs) -> Result<ExitCode, Trouble> {

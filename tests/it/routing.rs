@@ -1,6 +1,6 @@
 //! Which route takes a request.
 
-use crate::support::{Backend, Client, Gateway, eventually, route};
+use crate::support::{Backend, Client, Gateway, Program, eventually, route};
 
 fn ask(gateway: &Gateway, host: &str, path: &str) -> String {
     let response = gateway.send(format!("GET {path} HTTP/1.1\r\nhost: {host}\r\n\r\n"));
@@ -108,4 +108,54 @@ fn a_path_is_matched_and_forwarded_in_one_form() {
     // Is it a slash or is it not? Whoever comes after us may think otherwise.
     assert_eq!(gateway.get("/a/b%2Fc").fault(), (400, "bad_request".to_owned()));
     assert_eq!(gateway.get("/a/%2e%2e/b").fault(), (404, "no_route".to_owned()));
+}
+
+/// Requests, and whose they are: by the gateway, and by what it says of them beforehand.
+#[test]
+fn a_request_is_whose_the_gateway_says_that_it_is() {
+    let names = ["all", "users", "user", "user-posts", "user-prod", "user-v2", "versions", "inside"];
+    let backends = names.map(Backend::named);
+    let [all, users, user, posts, prod, v2, versions, inside] = backends.each_ref().map(Backend::address);
+    let gateway = Gateway::start(format!(
+        r#"
+admin: {{ bind: "127.0.0.1:0" }}
+routes:
+  - {{ name: all, path: /*, to: "{all}", health: none }}
+  - {{ name: users, path: /users/*, to: "{users}", health: none }}
+  - {{ name: user, path: "/users/{{id}}", to: "{user}", health: none }}
+  - {{ name: user-posts, path: "/users/{{id}}", methods: [POST], to: "{posts}", health: none }}
+  - {{ name: user-prod, path: "/users/{{id}}", headers: {{ x-env: "~ ^prod" }}, to: "{prod}", health: none }}
+  - {{ name: user-v2, path: "/users/{{id}}", query: {{ v: "2" }}, to: "{v2}", health: none }}
+  - {{ name: versions, path: "~ /v[0-9]+/", to: "{versions}", health: none }}
+  - {{ name: inside, host: "*.inside.test", path: "~ ^/v[0-9]+/x$", to: "{inside}", health: none }}
+"#
+    ));
+    for (method, host, target, field, whose) in [
+        ("GET", "a.test", "/users/7", "", "user"),
+        ("GET", "a.test", "/users/7/", "", "users"),
+        ("GET", "a.test", "/users", "", "users"),
+        ("POST", "a.test", "/users/7?v=2", "x-env: production", "user-posts"),
+        ("GET", "a.test", "/users/7?v=2", "X-Env: production", "user-prod"),
+        ("GET", "a.test", "/users/7?v=2&v=3", "x-env: test", "user-v2"),
+        ("GET", "a.test", "/users/7?v=3&v=2", "", "user"),
+        ("GET", "a.test", "/v12/x", "", "versions"),
+        ("GET", "b.inside.test", "/v12/x", "", "inside"),
+        ("GET", "b.inside.test", "/v12/x/y", "", "versions"),
+        ("GET", "a.test", "/x/v12/x", "", "all"),
+        ("GET", "a.test", "/users/%37", "", "user"),
+    ] {
+        let fields = if field.is_empty() { String::new() } else { format!("{field}\r\n") };
+        let body = if method == "POST" { "content-length: 0\r\n" } else { "" };
+        let response = gateway.send(format!("{method} {target} HTTP/1.1\r\nhost: {host}\r\n{fields}{body}\r\n"));
+        assert_eq!(response.text(), whose, "{method} {host}{target}");
+        let explain = Program::new(env!("CARGO_BIN_EXE_tidegate")).args(["explain", method]);
+        let explain = explain.args([&format!("http://{host}{target}"), "--admin", &gateway.admin().to_string()]);
+        let explain = if field.is_empty() { explain } else { explain.args(["-H", field]) };
+        let said = explain.succeed().text();
+        assert!(said.starts_with(&format!("route `{whose}`\n")), "{said}");
+        assert!(said.contains("\nnow    ") && said.contains("unchecked"), "{said}");
+    }
+    let nobody = Program::new(env!("CARGO_BIN_EXE_tidegate")).args(["explain", "GET", "/%2f", "--admin"]);
+    let nobody = nobody.args([gateway.admin().to_string()]).run();
+    assert_eq!((nobody.code, nobody.text().contains("is refused: the path has an encoded slash")), (Some(1), true));
 }
