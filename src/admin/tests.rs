@@ -109,7 +109,8 @@ pub(crate) fn set(status: &Status, upstream: &str, verdicts: &[Verdict]) {
     assert_eq!(upstream.members.len(), verdicts.len());
     let tell = |(member, verdict): (&Member, &Verdict)| member.backend.set_condition(Condition::new(*verdict));
     upstream.members.iter().zip(verdicts).for_each(tell);
-    upstream.live.publish(Eligible::among(&upstream.members, &upstream.plan.health, |_| Percent::whole(100)));
+    let (health, balance) = (&upstream.plan.health, &upstream.plan.balance);
+    upstream.live.publish(Eligible::among(&upstream.members, health, balance, |_| Percent::whole(100)));
 }
 
 pub(crate) fn refuse_an_edit(status: &Status) {

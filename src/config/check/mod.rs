@@ -7,6 +7,7 @@
 mod access;
 mod across;
 mod address;
+mod balance;
 mod hash;
 mod health;
 mod pattern;

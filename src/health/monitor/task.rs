@@ -348,7 +348,7 @@ impl<A: Ask> Task<A> {
             .collect();
         let Edit { plan, members, .. } = &self.edit;
         let ramp = |member: &Member| ramps.get(&member.backend.slot()).copied().unwrap_or(Percent::whole(100));
-        self.shared.upstream.publish(Eligible::among(members, &plan.health, ramp));
+        self.shared.upstream.publish(Eligible::among(members, &plan.health, &plan.balance, ramp));
         let eligible = members.iter().filter(|member| is_eligible(member)).count();
         for event in shifts.into_iter().filter_map(|shift| shift.event(plan.name.clone(), eligible, members.len())) {
             self.prober.events.emit(event);
