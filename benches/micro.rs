@@ -16,11 +16,12 @@ use std::{
 
 use http::{Request, request::Parts};
 use tidegate::{
+    base::Percent,
     config::{self, Source},
     layers::{Pass, PasswordPool},
     runtime::{self, Edition, Registry, Resolved, Snapshot, Tokens},
     telemetry::WorkerId,
-    upstream::{self, Ticket},
+    upstream::{self, Eligible, Ticket},
 };
 
 const WORKER: WorkerId = WorkerId(0);
@@ -28,7 +29,7 @@ const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 const KEY: &str = "0123456789abcdef0123456789abcdef";
 const DIGEST: &str = "3eb1bd439947eb762998e566ccc2e099c791118b2f40579cc4f7da2b5061b7f9";
 
-const MODES: [&str; 7] = [
+const MODES: [&str; 8] = [
     "round_robin",
     "random",
     "least_requests",
@@ -36,6 +37,7 @@ const MODES: [&str; 7] = [
     "hash ip",
     "{ mode: hash ip, bounded_load: 125% }",
     "{ mode: hash ip, algorithm: maglev }",
+    "{ sticky: { cookie: tg } }",
 ];
 
 const BATCHES: usize = 101;
@@ -51,6 +53,9 @@ fn main() {
         for backends in [10, 10_000] {
             pick(mode, backends);
         }
+    }
+    for mode in MODES {
+        publish(mode, 10_000);
     }
 }
 
@@ -85,11 +90,7 @@ fn admit(what: &str, layers: &str) {
 }
 
 fn pick(mode: &str, backends: usize) {
-    let many = (0..backends).fold(String::new(), |mut text, n| {
-        let _ = write!(text, "127.{}.{}.{}:9, ", 1 + n / 62_500, n / 250 % 250, 1 + n % 250);
-        text
-    });
-    let snapshot = snapshot(&format!("  - {{ path: /*, to: [{many}], health: none, balance: {mode} }}\n"));
+    let snapshot = balanced(mode, backends);
     let upstream = &snapshot.routes.values().next().expect("a route").upstream;
     let mut client: u32 = 0;
     report(&format!("pick, {mode}, {backends} backends"), || {
@@ -102,6 +103,30 @@ fn pick(mode: &str, backends: usize) {
         }
         drop(black_box(lease));
     });
+}
+
+/// What the control plane does when the verdict of one backend changes.
+fn publish(mode: &str, backends: usize) {
+    let snapshot = balanced(mode, backends);
+    let upstream = &snapshot.routes.values().next().expect("a route").upstream;
+    let mut times: Vec<f64> = (0..21)
+        .map(|_| {
+            let start = Instant::now();
+            let (health, balance) = (&upstream.plan.health, &upstream.plan.balance);
+            drop(black_box(Eligible::among(&upstream.members, health, balance, |_| Percent::whole(100))));
+            start.elapsed().as_secs_f64() * 1e3
+        })
+        .collect();
+    times.sort_by(f64::total_cmp);
+    println!("{:64} {:8.1} ms", format!("publish, {mode}, {backends} backends"), times[times.len() / 2]);
+}
+
+fn balanced(mode: &str, backends: usize) -> Snapshot {
+    let many = (0..backends).fold(String::new(), |mut text, n| {
+        let _ = write!(text, "127.{}.{}.{}:9, ", 1 + n / 62_500, n / 250 % 250, 1 + n % 250);
+        text
+    });
+    snapshot(&format!("  - {{ path: /*, to: [{many}], health: none, balance: {mode} }}\n"))
 }
 
 fn head() -> Parts {

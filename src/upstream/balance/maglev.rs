@@ -5,8 +5,8 @@
 
 use super::{PROBES, Share, hash};
 
-/// The sizes of tables, which are prime: for as many backends as each has a hundred places for, and for more.
-const SIZES: [usize; 2] = [65_537, 1_048_573];
+/// The sizes of tables, which are prime: one for as many backends as it has a hundred places each for, and one for more.
+const SIZES: [usize; 2] = [65_537, 262_139];
 
 #[derive(Debug)]
 pub(super) struct Maglev {
@@ -93,7 +93,9 @@ impl Taker {
     fn take(&mut self, table: &mut [Option<u16>]) {
         for _ in 0..table.len() {
             let place = self.wants;
-            self.wants = (self.wants + self.skip) % table.len();
+            // No division: this is done millions of times.
+            self.wants += self.skip;
+            self.wants -= if self.wants < table.len() { 0 } else { table.len() };
             if let Some(place @ None) = table.get_mut(place) {
                 *place = Some(self.index);
                 return;
