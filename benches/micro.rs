@@ -11,23 +11,35 @@ use std::{
     net::IpAddr,
     pin::pin,
     task::{Context, Poll, Waker},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use http::{Request, request::Parts};
 use tidegate::{
+    base::Percent,
     config::{self, Source},
     layers::{Pass, PasswordPool},
     route::Ask,
     runtime::{self, Edition, Registry, Resolved, Snapshot, Tokens},
     telemetry::WorkerId,
-    upstream::Lease,
+    upstream::{self, Eligible, Ticket},
 };
 
 const WORKER: WorkerId = WorkerId(0);
 const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 const KEY: &str = "0123456789abcdef0123456789abcdef";
 const DIGEST: &str = "3eb1bd439947eb762998e566ccc2e099c791118b2f40579cc4f7da2b5061b7f9";
+
+const MODES: [&str; 8] = [
+    "round_robin",
+    "random",
+    "least_requests",
+    "p2c",
+    "hash ip",
+    "{ mode: hash ip, bounded_load: 125% }",
+    "{ mode: hash ip, algorithm: maglev }",
+    "{ sticky: { cookie: tg } }",
+];
 
 const BATCHES: usize = 101;
 const DECISIONS: u32 = 10_000;
@@ -38,8 +50,13 @@ fn main() {
     }
     admit("no layers", "");
     admit("an API key and a rate limit", ", auth: keys, limit: 1000000/s per key");
-    for backends in [10, 10_000] {
-        pick(backends);
+    for mode in MODES {
+        for backends in [10, 10_000] {
+            pick(mode, backends);
+        }
+    }
+    for mode in MODES {
+        publish(mode, 10_000);
     }
 }
 
@@ -79,18 +96,44 @@ fn admit(what: &str, layers: &str) {
     });
 }
 
-fn pick(backends: usize) {
+fn pick(mode: &str, backends: usize) {
+    let snapshot = balanced(mode, backends);
+    let upstream = &snapshot.routes.values().next().expect("a route").upstream;
+    let mut client: u32 = 0;
+    report(&format!("pick, {mode}, {backends} backends"), || {
+        client = client.wrapping_add(1);
+        let key = Some(upstream::place_ip(IpAddr::from(client.to_be_bytes())));
+        let lease = upstream.live.lease(WORKER, Ticket { key, token: None }, &[], None).expect("somebody");
+        // What `p2c` goes by, measured with it.
+        if mode == "p2c" {
+            lease.member().backend.took(Duration::from_micros(u64::from(client % 512)), false);
+        }
+        drop(black_box(lease));
+    });
+}
+
+/// What the control plane does when the verdict of one backend changes.
+fn publish(mode: &str, backends: usize) {
+    let snapshot = balanced(mode, backends);
+    let upstream = &snapshot.routes.values().next().expect("a route").upstream;
+    let mut times: Vec<f64> = (0..21)
+        .map(|_| {
+            let start = Instant::now();
+            let (health, balance) = (&upstream.plan.health, &upstream.plan.balance);
+            drop(black_box(Eligible::among(&upstream.members, health, balance, |_| Percent::whole(100))));
+            start.elapsed().as_secs_f64() * 1e3
+        })
+        .collect();
+    times.sort_by(f64::total_cmp);
+    println!("{:64} {:8.1} ms", format!("publish, {mode}, {backends} backends"), times[times.len() / 2]);
+}
+
+fn balanced(mode: &str, backends: usize) -> Snapshot {
     let many = (0..backends).fold(String::new(), |mut text, n| {
         let _ = write!(text, "127.{}.{}.{}:9, ", 1 + n / 62_500, n / 250 % 250, 1 + n % 250);
         text
     });
-    let snapshot = snapshot(&format!("  - {{ path: /*, to: [{many}], health: none }}\n"));
-    let upstream = &snapshot.routes.values().next().expect("a route").upstream;
-    report(&format!("pick, {backends} backends"), || {
-        let eligible = upstream.live.eligible();
-        let member = eligible.pick(upstream.live.turn(WORKER), &[]).expect("somebody");
-        drop(black_box(Lease::take(member, None)));
-    });
+    snapshot(&format!("  - {{ path: /*, to: [{many}], health: none, balance: {mode} }}\n"))
 }
 
 fn head() -> Parts {
@@ -119,5 +162,5 @@ fn report(what: &str, mut decide: impl FnMut()) {
         })
         .collect();
     batches.sort_by(f64::total_cmp);
-    println!("{what:32} {:8.1} ns", batches[BATCHES / 2]);
+    println!("{what:64} {:8.1} ns", batches[BATCHES / 2]);
 }

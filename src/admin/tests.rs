@@ -117,7 +117,8 @@ pub(crate) fn set(status: &Status, upstream: &str, verdicts: &[Verdict]) {
     assert_eq!(upstream.members.len(), verdicts.len());
     let tell = |(member, verdict): (&Member, &Verdict)| member.backend.set_condition(Condition::new(*verdict));
     upstream.members.iter().zip(verdicts).for_each(tell);
-    upstream.live.publish(Eligible::among(&upstream.members, &upstream.plan.health, |_| Percent::whole(100)));
+    let (health, balance) = (&upstream.plan.health, &upstream.plan.balance);
+    upstream.live.publish(Eligible::among(&upstream.members, health, balance, |_| Percent::whole(100)));
 }
 
 pub(crate) fn refuse_an_edit(status: &Status) {
@@ -329,7 +330,9 @@ fn a_draining_backend_counts_for_nothing() {
     assert_eq!((observed.standing(), observed.up(), observed.total(), observed.eligible()), (Standing::Up, 1, 1, 1));
     let upstream = Arc::clone(&status.live.load().upstreams["web"]);
     upstream.members[0].backend.set_condition(drained);
-    upstream.live.publish(Eligible::among(&upstream.members, &upstream.plan.health, |_| Percent::whole(100)));
+    upstream.live.publish(Eligible::among(&upstream.members, &upstream.plan.health, &upstream.plan.balance, |_| {
+        Percent::whole(100)
+    }));
     let now = Now::look(&status);
     let draft = serde_json::to_value(DraftHealth::of(&now)).unwrap();
     assert_eq!(draft["checks"]["web"][0]["output"], "all of its backends are drained");

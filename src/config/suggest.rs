@@ -27,6 +27,14 @@ const SYNONYMS: &[(&str, &[&str])] = &[
     ("port", &["listen", "bind"]),
     ("entrypoints", &["listeners"]),
     ("logging", &["telemetry"]),
+    ("least_conn", &["least_requests"]),
+    ("leastconn", &["least_requests"]),
+    ("least_connections", &["least_requests"]),
+    ("ewma", &["p2c"]),
+    ("wrr", &["round_robin"]),
+    ("ip_hash", &["hash ip"]),
+    ("source", &["hash ip"]),
+    ("ring_hash", &["ring"]),
 ];
 
 /// The candidate that was probably meant: a synonym, else the nearest within two edits (one for short words), else one that

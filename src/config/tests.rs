@@ -71,6 +71,12 @@ fn short_and_long_forms_mean_the_same() {
         ("auth: ops, health: tcp", "auth: [ops], health: tcp"),
         ("limit: slow, health: tcp", "limit: [slow], health: tcp"),
         ("limit: 10/s, health: tcp", "limit: [10/s per ip], health: tcp"),
+        ("balance: p2c, health: tcp", "balance: { mode: p2c }, health: tcp"),
+        ("balance: hash ip, health: tcp", "balance: { mode: hash ip, algorithm: ring }, health: tcp"),
+        (
+            "balance: { sticky: { cookie: tg } }, health: tcp",
+            "balance: { mode: round_robin, sticky: { cookie: tg, path: /, same_site: lax, http_only: true, on_failure: another } }, health: tcp",
+        ),
         (
             "health: tcp",
             "health: tcp, balance: round_robin, critical: false, max_body: 10MiB, timeouts: { connect: 2s, request: 30s, response_header: 0s, client_body: 30s }, retries: { attempts: 1, when: [reset, connect], methods: [PUT, GET, HEAD, OPTIONS, DELETE] }",

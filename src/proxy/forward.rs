@@ -26,7 +26,10 @@ use crate::{
     config::plan::{HostHeader, Protocol, RetryOn},
     net::values,
     runtime::Route,
-    upstream::{Backend, Connection, DialError, Lease, Limits, Member, RequestHead, Reuse, Slot, Tier, WireError},
+    upstream::{
+        Backend, Connection, DialError, Lease, Limits, Member, NoPlace, RequestHead, Reuse, Slot, Ticket, Tier,
+        WireError,
+    },
 };
 
 /// Sends the request to a backend, or to one after the other, and returns the head of a response.
@@ -40,6 +43,7 @@ pub(super) async fn forward(
     mut head: RequestHead,
     mut body: RequestBody,
     asked: Option<&Asked>,
+    ticket: Ticket,
 ) -> Result<(Response<()>, Used), Fault> {
     let mut retries = Retries::new(route, &head, &mut body);
     let mut tried = Vec::new();
@@ -50,12 +54,12 @@ pub(super) async fn forward(
         if last.is_some() && exchange.is_overdue() {
             return Err(last.unwrap_or(Fault::ResponseTimeout));
         }
-        let lease = match pick(exchange, route, &tried) {
+        let lease = match pick(exchange, route, ticket, &tried) {
             Ok(lease) => lease,
             // Everybody was tried. The same ones may do better a second time.
             Err(Fault::NoHealthyBackend) if is_granted || last.is_some_and(|fault| retries.allow(fault)) => {
                 tried.clear();
-                pick(exchange, route, &tried)?
+                pick(exchange, route, ticket, &tried)?
             }
             Err(fault) => return Err(last.unwrap_or(fault)),
         };
@@ -91,32 +95,17 @@ pub(super) async fn forward(
     }
 }
 
-/// The eligible backend whose turn it is, and a place among its requests in flight. A second attempt takes nobody's turn:
-/// where every second backend fails, whoever was next would never get a first one.
-fn pick(exchange: &Exchange, route: &Route, tried: &[Slot]) -> Result<Lease, Fault> {
+/// An eligible backend by the mode of the upstream, and a place among its requests in flight.
+fn pick(exchange: &Exchange, route: &Route, ticket: Ticket, tried: &[Slot]) -> Result<Lease, Fault> {
     let upstream = &route.upstream;
-    let eligible = upstream.live.eligible();
-    let turn = if tried.is_empty() { upstream.live.turn(exchange.worker()) } else { fastrand::usize(..) };
-    let max = upstream.plan.max_in_flight;
-    let Some(member) = eligible.pick(turn, tried) else {
-        return Err(Fault::NoHealthyBackend);
-    };
-    if let Some(lease) = Lease::take(member, max) {
-        return Ok(lease);
-    }
-    // Full: whoever else has a place, in turn.
-    let mut passed_over = tried.to_vec();
-    passed_over.push(member.backend.slot());
-    while let Some(member) = eligible.pick(turn, &passed_over) {
-        if let Some(lease) = Lease::take(member, max) {
-            return Ok(lease);
-        }
-        passed_over.push(member.backend.slot());
-    }
-    Err(Fault::Overloaded)
+    let lease = upstream.live.lease(exchange.worker(), ticket, tried, upstream.plan.max_in_flight);
+    lease.map_err(|none| match none {
+        NoPlace::Full => Fault::Overloaded,
+        NoPlace::Nobody => Fault::NoHealthyBackend,
+    })
 }
 
-/// Says which host is meant, of the backend whose turn it is.
+/// Says which host is meant, of the backend that was chosen.
 fn address(head: &mut RequestHead, names_host: bool, route: &Route, member: &Member) {
     let host = match &route.upstream.plan.host {
         HostHeader::Preserve if names_host => return,

@@ -24,6 +24,7 @@ use super::{
     headers::{self, Special},
     respond::{self, Refused},
     sanitise::{self, Malformed},
+    ticket,
     upgrade::{self, Asked},
     upload::Upload,
 };
@@ -193,11 +194,13 @@ async fn serve(exchange: &Rc<Exchange>, request: Request<Incoming>) -> Result<Re
     if let Some(asked) = &asked {
         asked.ask(&mut head.parts.headers);
     }
-    let (response, used) = forward(exchange, route, head, body, asked.as_ref()).await?;
+    let ticket = ticket::of(exchange, route, &mut head);
+    let (response, used) = forward(exchange, route, head, body, asked.as_ref(), ticket).await?;
 
     let (mut head, ()) = response.into_parts();
     head.version = Version::HTTP_11;
     pass.decorate(&mut head.headers);
+    ticket::bind(exchange, route, ticket, used.lease.member(), &mut head.headers);
     head.headers.insert(headers::X_REQUEST_ID, exchange.id().clone());
     let body = match asked {
         None => {

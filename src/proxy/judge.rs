@@ -25,11 +25,29 @@ const LONGEST_DRAIN: Duration = Duration::from_secs(86_400);
 pub(super) fn failed(worker: WorkerId, upstream: &Upstream, member: &Member, fault: Fault) {
     if fault.blame() == Blame::Backend {
         tell(worker, upstream, member, Failure::new(fault.reason()));
+        if upstream.plan.balance.watches_latency() {
+            member.backend.took(Duration::ZERO, true);
+        }
     }
 }
 
 /// The head of a response came. Returns whether it is a failure.
 pub(super) fn answered(
+    worker: WorkerId,
+    upstream: &Upstream,
+    member: &Member,
+    status: StatusCode,
+    headers: &mut HeaderMap,
+    began: Clock,
+) -> bool {
+    let is_bad = speaks_against(worker, upstream, member, status, headers, began);
+    if upstream.plan.balance.watches_latency() {
+        member.backend.took(began.elapsed(), is_bad);
+    }
+    is_bad
+}
+
+fn speaks_against(
     worker: WorkerId,
     upstream: &Upstream,
     member: &Member,

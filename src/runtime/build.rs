@@ -203,8 +203,9 @@ impl Building<'_> {
             }
         }
         let workers = self.next.workers;
+        let whole = |_: &Member| Percent::whole(100);
         let first_slice =
-            || upstream::Upstream::new(Eligible::among(&members, &plan.health, |_| Percent::whole(100)), workers);
+            || upstream::Upstream::new(Eligible::among(&members, &plan.health, &plan.balance, whole), workers);
         let kept = KeptUpstream {
             plan: Arc::clone(plan),
             departed: kept.map(|kept| kept.departed(&members)).unwrap_or_default(),

@@ -9,9 +9,10 @@ use std::{
             Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst},
         },
     },
+    time::{Duration, Instant},
 };
 
-use super::Dial;
+use super::{Dial, balance::Latency};
 use crate::{
     base::Timestamp,
     net::Address,
@@ -176,6 +177,7 @@ struct Load {
     waiting: AtomicU32,
     tunnels: AtomicU32,
     failures: AtomicU32,
+    latency: Latency,
 }
 
 impl Backend {
@@ -299,6 +301,24 @@ impl Backend {
     pub fn failed(&self, worker: WorkerId, is_answered: bool) {
         self.load.failures.fetch_add(1, Relaxed);
         self.metrics.failed(worker, is_answered);
+    }
+
+    /// Notes how long it took to answer, or to fail. Where nobody asks for it, it need not be noted.
+    pub fn took(&self, took: Duration, is_failure: bool) {
+        match is_failure {
+            true => self.load.latency.failed(took, Instant::now()),
+            false => self.load.latency.answered(took, Instant::now()),
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) const fn load_latency(&self) -> &Latency {
+        &self.load.latency
+    }
+
+    /// How long it takes to answer, as of late, in microseconds; `None` if it has not answered yet.
+    pub(super) fn latency(&self, now: Instant) -> Option<f32> {
+        self.load.latency.at(now)
     }
 
     /// Takes a place among its requests in flight unless `max` are taken; given back by [`Backend::end`].

@@ -1,17 +1,16 @@
-//! Who may get a request, and in which order: the slice that an upstream's health task publishes and every worker walks.
+//! Who may get a request: the slice that an upstream's health task publishes and every worker chooses from.
 
-use std::{
-    cmp::Reverse,
-    collections::{BTreeSet, BinaryHeap},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 use http::HeaderValue;
 
-use super::{Backend, Condition, Slot, Verdict};
+use super::{
+    Backend, Condition, Crowd, Slot, Verdict,
+    balance::{Chooser, Draw, Sessions, Token},
+};
 use crate::{
     base::{Name, Percent},
-    config::plan::{Health, WhenAllDown},
+    config::plan::{Balance, Health, WhenAllDown},
 };
 
 /// A backend in its role within one upstream.
@@ -31,25 +30,38 @@ pub struct Member {
 
 /// One use of a backend, from the choice to the end of the response's body. Dropping it is the accounting.
 #[derive(Debug)]
-pub struct Lease(Arc<Member>);
+pub struct Lease {
+    member: Arc<Member>,
+    crowd: Option<Arc<Crowd>>,
+}
 
 impl Lease {
     /// Takes a place among the backend's requests in flight, or `None` when `max` are taken.
     #[must_use]
     pub fn take(member: &Arc<Member>, max: Option<u32>) -> Option<Self> {
-        member.backend.begin(max).then(|| Self(Arc::clone(member)))
+        member.backend.begin(max).then(|| Self { member: Arc::clone(member), crowd: None })
+    }
+
+    /// Counted among the requests in flight at all of the upstream's backends, too.
+    pub(super) fn in_crowd(mut self, crowd: &Arc<Crowd>) -> Self {
+        crowd.join();
+        self.crowd = Some(Arc::clone(crowd));
+        self
     }
 
     /// The member in use.
     #[must_use]
-    pub fn member(&self) -> &Arc<Member> {
-        &self.0
+    pub const fn member(&self) -> &Arc<Member> {
+        &self.member
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.0.backend.end();
+        self.member.backend.end();
+        if let Some(crowd) = &self.crowd {
+            crowd.leave();
+        }
     }
 }
 
@@ -72,16 +84,23 @@ pub enum Tier {
     Nobody,
 }
 
-/// The members that may get a request, in the order in which they get them. Immutable; swapped whole.
+/// Why nobody is chosen.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum NoPlace {
+    /// There is somebody, who has as many requests in flight as it may have.
+    Full,
+    /// There is nobody, or nobody who has not had the request already.
+    Nobody,
+}
+
+/// The members that may get a request, and how one of them is chosen. Immutable; swapped whole.
 #[derive(Debug)]
 pub struct Eligible {
     tier: Tier,
     members: Box<[Arc<Member>]>,
-    order: Box<[u16]>,
+    chooser: Chooser,
+    sessions: Option<Sessions>,
 }
-
-/// The longest precomputed order. Weights whose sum is larger are scaled down to fit, each keeping at least one turn.
-const LONGEST_ORDER: usize = 4_096;
 
 impl Eligible {
     /// Chooses the members that may get traffic.
@@ -90,12 +109,14 @@ impl Eligible {
     /// those that are ejected; those still `checking`; and, where `when_all_down` says so, everybody. A draining backend is in
     /// none of them. `ramp` is the part of its weight that a member has while it starts slowly.
     #[must_use]
-    pub fn among(members: &[Member], health: &Health, ramp: impl Fn(&Member) -> Percent) -> Self {
+    pub fn among(members: &[Member], health: &Health, balance: &Balance, ramp: impl Fn(&Member) -> Percent) -> Self {
         let (tier, chosen) = choose(members, health);
         let weights: Vec<u32> =
             chosen.iter().map(|member| turns(member, health.degraded_weight, ramp(member))).collect();
-        let members = chosen.into_iter().cloned().map(Arc::new).collect();
-        Self { tier, members, order: smooth_order(&weights) }
+        let chooser = Chooser::new(&balance.mode, &chosen, weights, members);
+        let eligible: Box<[Arc<Member>]> = chosen.into_iter().cloned().map(Arc::new).collect();
+        let sessions = balance.sticky.as_ref().map(|sticky| Sessions::new(sticky, &eligible, members));
+        Self { tier, members: eligible, chooser, sessions }
     }
 
     /// Which members these are.
@@ -110,16 +131,30 @@ impl Eligible {
         &self.members
     }
 
-    /// The member whose turn it is, or the next one after it that was not tried yet. Allocates nothing.
+    /// A member for a request: the one that its client stays with, or one by the mode of the upstream. Allocates nothing.
     ///
-    /// `turn` counts up forever; shares are exact over each full round of it.
-    #[must_use]
-    pub fn pick(&self, turn: usize, tried: &[Slot]) -> Option<&Arc<Member>> {
-        let round = self.order.len();
-        (0..round).map(|step| turn.wrapping_add(step) % round).find_map(|turn| {
-            let member = self.members.get(usize::from(*self.order.get(turn)?))?;
-            (!tried.contains(&member.backend.slot())).then_some(member)
+    /// # Errors
+    /// [`NoPlace`] where there is none that has a place for it and has not had it already.
+    pub fn pick(&self, draw: &Draw<'_>) -> Result<&Arc<Member>, NoPlace> {
+        if let Some(stuck) = self.sessions.as_ref().and_then(|sessions| sessions.pick(draw)) {
+            return stuck;
+        }
+        self.chooser.pick(&self.members, draw).ok_or_else(|| match self.members.iter().all(|m| draw.has_tried(m)) {
+            true => NoPlace::Nobody,
+            false => NoPlace::Full,
         })
+    }
+
+    /// Whether a choice has to know how many requests are in flight at all of the upstream's backends.
+    #[must_use]
+    pub const fn is_bounded(&self) -> bool {
+        self.chooser.is_bounded()
+    }
+
+    /// What the cookie of a backend says, where clients stay with their backends.
+    #[must_use]
+    pub fn token(&self, slot: Slot) -> Option<Token> {
+        self.sessions.as_ref()?.token(slot)
     }
 }
 
@@ -178,77 +213,6 @@ fn turns(member: &Member, degraded: Percent, ramp: Percent) -> u32 {
     u32::from(member.weight) * share.max(1)
 }
 
-/// The order of one round, in which everybody has as many turns as its weight, spread as evenly as can be.
-///
-/// Earliest deadline first: the `k`-th turn of a member of weight `w` in a round of `sum` falls within
-/// `k * sum / w .. (k + 1) * sum / w`, and among those whose time has come the one that has to hurry most is next. Who had
-/// the turn before steps back unless it owns more than half of them, so that nobody else is asked twice in a row, not
-/// even where one round follows another; nginx's smooth round robin does that at `a b c a | a b c a`.
-fn smooth_order(weights: &[u32]) -> Box<[u16]> {
-    let mut shares = scaled(weights);
-    let sum: usize = shares.iter().map(|share| share.weight).sum();
-    // Equal weights, the common case, take turns.
-    if sum == shares.len() {
-        return (0..u16::try_from(sum).unwrap_or(u16::MAX)).collect();
-    }
-    // Whose time has come, by how much it has to hurry; and the others, by when their time comes.
-    let mut open: BinaryHeap<Reverse<(usize, Reverse<usize>, usize)>> = BinaryHeap::new();
-    let mut closed: BinaryHeap<Reverse<(usize, usize)>> = (0..shares.len()).map(|index| Reverse((0, index))).collect();
-    let mut last = None;
-    let turns = (0..sum).filter_map(|turn| {
-        while closed.peek().is_some_and(|Reverse((opens, _))| *opens <= turn) {
-            let Reverse((_, index)) = closed.pop()?;
-            let share = shares.get(index)?;
-            open.push(Reverse((share.closes(sum), Reverse(share.weight), index)));
-        }
-        let first = open.pop()?;
-        let Reverse((_, Reverse(weight), index)) = first;
-        let had_the_last = last == Some(index) && 2 * weight <= sum;
-        let second = if had_the_last { open.pop() } else { None };
-        let next = second.map_or(index, |Reverse((.., second))| {
-            open.push(first);
-            second
-        });
-        let share = shares.get_mut(next)?;
-        share.taken += 1;
-        closed.push(Reverse((share.opens(sum), next)));
-        last = Some(next);
-        u16::try_from(next).ok()
-    });
-    turns.collect()
-}
-
-// A member's turns in a round, and how many of them it has had.
-struct Share {
-    weight: usize,
-    taken: usize,
-}
-
-impl Share {
-    const fn opens(&self, sum: usize) -> usize {
-        self.taken * sum / self.weight
-    }
-
-    const fn closes(&self, sum: usize) -> usize {
-        ((self.taken + 1) * sum).div_ceil(self.weight)
-    }
-}
-
-fn scaled(weights: &[u32]) -> Vec<Share> {
-    let divisor = weights.iter().copied().fold(0, gcd).max(1);
-    let turns = |weight: u32| usize::try_from(weight / divisor).unwrap_or(1).max(1);
-    let sum: usize = weights.iter().copied().map(turns).sum();
-    let fitting = |weight| match sum > LONGEST_ORDER {
-        true => (turns(weight) * LONGEST_ORDER / sum).max(1),
-        false => turns(weight),
-    };
-    weights.iter().map(|weight| Share { weight: fitting(*weight), taken: 0 }).collect()
-}
-
-const fn gcd(a: u32, b: u32) -> u32 {
-    if b == 0 { a } else { gcd(b, a % b) }
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
@@ -266,6 +230,10 @@ mod tests {
         Member { backend, name, authority: HeaderValue::from_static("b"), weight, tier }
     }
 
+    fn pick<'a>(eligible: &'a Eligible, turn: usize, tried: &[Slot]) -> Option<&'a Arc<Member>> {
+        eligible.pick(&Draw { turn, tried, ..Draw::default() }).ok()
+    }
+
     fn weighted(weights: &[u16]) -> Eligible {
         let members: Vec<Member> =
             weights.iter().enumerate().map(|(i, weight)| member(i, *weight, Verdict::Up, 0)).collect();
@@ -273,12 +241,12 @@ mod tests {
     }
 
     fn among(members: &[Member], health: &Health) -> Eligible {
-        Eligible::among(members, health, |_| Percent::whole(100))
+        Eligible::among(members, health, &Balance::default(), |_| Percent::whole(100))
     }
 
     fn round(eligible: &Eligible) -> Vec<usize> {
-        let turns = 0..eligible.order.len();
-        turns.map(|turn| eligible.pick(turn, &[]).unwrap().backend.slot().0 as usize).collect()
+        let turns = 0..eligible.chooser.round();
+        turns.map(|turn| pick(eligible, turn, &[]).unwrap().backend.slot().0 as usize).collect()
     }
 
     fn shares(round: &[usize]) -> HashMap<usize, usize> {
@@ -297,39 +265,14 @@ mod tests {
         prop::sample::select(all.to_vec())
     }
 
-    /// The same order, found by looking at everybody at every turn.
-    fn naive_order(weights: &[u32]) -> Vec<u16> {
-        let mut shares = scaled(weights);
-        let sum: usize = shares.iter().map(|share| share.weight).sum();
-        let mut last = None;
-        let turns = (0..sum).filter_map(|turn| {
-            let open = shares.iter_mut().enumerate().filter(|(_, share)| share.opens(sum) <= turn);
-            let (next, share) = open.min_by_key(|(index, share)| {
-                let had_the_last = last == Some(*index) && 2 * share.weight <= sum;
-                (had_the_last, share.closes(sum), Reverse(share.weight))
-            })?;
-            share.taken += 1;
-            last = Some(next);
-            u16::try_from(next).ok()
-        });
-        turns.collect()
-    }
-
-    #[test]
-    fn heavy_members_are_spread() {
-        assert_eq!(round(&weighted(&[5, 1, 1])), [0, 0, 0, 1, 0, 0, 2]);
-        assert_eq!(round(&weighted(&[2, 1, 1])), [0, 1, 0, 2]);
-        assert_eq!(round(&weighted(&[10, 10])), [0, 1]);
-    }
-
     #[test]
     fn nobody_is_picked_where_nobody_is_eligible() {
         let down = [member(0, 1, Verdict::Down, 0)];
         let eligible = among(&down, &Health::default());
         assert_eq!(eligible.tier(), Tier::Nobody);
-        assert!(eligible.pick(7, &[]).is_none());
+        assert!(pick(&eligible, 7, &[]).is_none());
         let try_all = Health { when_all_down: WhenAllDown::TryAll, ..Health::default() };
-        assert!(among(&[], &try_all).pick(0, &[]).is_none());
+        assert!(pick(&among(&[], &try_all), 0, &[]).is_none());
     }
 
     #[test]
@@ -343,9 +286,9 @@ mod tests {
         let members = [member(0, 1, Verdict::Up, 0), member(1, 1, Verdict::Degraded, 0)];
         assert_eq!(shares(&round(&among(&members, &Health::default()))), HashMap::from([(0, 2), (1, 1)]));
         let ramp = |member: &Member| Percent::whole(if member.backend.slot() == Slot(0) { 10 } else { 100 });
-        let slow = Eligible::among(&members, &Health::default(), ramp);
+        let slow = Eligible::among(&members, &Health::default(), &Balance::default(), ramp);
         assert_eq!(shares(&round(&slow)), HashMap::from([(0, 1), (1, 5)]));
-        let alone = Eligible::among(&members[..1], &Health::default(), ramp);
+        let alone = Eligible::among(&members[..1], &Health::default(), &Balance::default(), ramp);
         assert_eq!(round(&alone), [0], "one that is alone gets everything");
     }
 
@@ -386,61 +329,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_round_holds_exactly_the_weights(weights in prop::collection::vec(1_u16..60, 1..20)) {
-            let round = round(&weighted(&weights));
-            let shares = shares(&round);
-            let divisor = weights.iter().copied().map(u32::from).fold(0, gcd);
-            for (slot, weight) in weights.iter().enumerate() {
-                prop_assert_eq!(shares[&slot], usize::from(*weight) / divisor as usize);
-            }
-        }
-
-        #[test]
-        fn the_order_is_that_of_looking_at_everybody(weights in prop::collection::vec(1_u32..60, 1..30)) {
-            let order = smooth_order(&weights);
-            if order.len() > weights.len() {
-                prop_assert_eq!(order.to_vec(), naive_order(&weights));
-            }
-        }
-
-        #[test]
-        fn every_turn_falls_into_its_part_of_the_round(weights in prop::collection::vec(1_u16..60, 1..20)) {
-            let divisor = weights.iter().copied().map(u32::from).fold(0, gcd);
-            let round = round(&weighted(&weights));
-            let mut taken = vec![0; weights.len()];
-            for (turn, slot) in round.iter().enumerate() {
-                let weight = usize::from(weights[*slot]) / divisor as usize;
-                let part = taken[*slot] * round.len() / weight..((taken[*slot] + 1) * round.len()).div_ceil(weight);
-                prop_assert!(part.contains(&turn));
-                taken[*slot] += 1;
-            }
-        }
-
-        #[test]
-        fn nobody_who_owns_at_most_half_is_asked_twice_in_a_row(weights in prop::collection::vec(1_u16..60, 2..20)) {
-            let round = round(&weighted(&weights));
-            let shares = shares(&round);
-            for (turn, slot) in round.iter().enumerate() {
-                let next = round[(turn + 1) % round.len()];
-                prop_assert!(next != *slot || 2 * shares[slot] > round.len());
-            }
-        }
-
-        #[test]
-        fn large_weights_are_scaled_and_everybody_keeps_a_turn(weights in prop::collection::vec(1_u16..=1_000, 1..60)) {
-            let round = round(&weighted(&weights));
-            prop_assert!(round.len() <= LONGEST_ORDER + weights.len());
-            prop_assert_eq!(shares(&round).len(), weights.len());
-        }
-
-        #[test]
         fn a_tried_member_is_not_picked_again(
             weights in prop::collection::vec(1_u16..20, 1..10),
             turn in any::<usize>(),
         ) {
             let eligible = weighted(&weights);
             let mut tried = Vec::new();
-            while let Some(member) = eligible.pick(turn, &tried) {
+            while let Some(member) = pick(&eligible, turn, &tried) {
                 prop_assert!(!tried.contains(&member.backend.slot()));
                 tried.push(member.backend.slot());
             }

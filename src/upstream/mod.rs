@@ -8,6 +8,7 @@
 #![deny(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 mod backend;
+mod balance;
 mod dial;
 mod eligible;
 mod evidence;
@@ -18,15 +19,16 @@ mod wire;
 
 use std::sync::{
     Arc,
-    atomic::{AtomicUsize, Ordering::Relaxed},
+    atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed},
 };
 
 use arc_swap::{ArcSwap, Guard};
 use tokio::sync::mpsc;
 
 pub use backend::{Backend, Condition, Slot, Verdict};
+pub use balance::{Draw, Ticket, Token, place, place_ip};
 pub use dial::{Dial, DialError, Secured, Transport};
-pub use eligible::{Eligible, Lease, Member, Tier};
+pub use eligible::{Eligible, Lease, Member, NoPlace, Tier};
 pub use evidence::Evidence;
 pub use http1::Garbage;
 #[cfg(fuzzing)]
@@ -43,6 +45,7 @@ pub struct Upstream {
     eligible: ArcSwap<Eligible>,
     evidence: evidence::Channel,
     turns: Box<[Turn]>,
+    crowd: Arc<Crowd>,
 }
 
 // Where a worker is in the round. Its own worker alone reads and writes it; an atomic only because the group is shared.
@@ -50,12 +53,35 @@ pub struct Upstream {
 #[repr(align(128))]
 struct Turn(AtomicUsize);
 
+// Requests in flight at all backends, over all workers. Counted only where loads are bounded.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Crowd(AtomicU32);
+
+impl Crowd {
+    fn join(&self) {
+        self.0.fetch_add(1, Relaxed);
+    }
+
+    fn leave(&self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+/// How often a backend is chosen anew because another worker was faster to take the place that was seen.
+const HANDS: usize = 16;
+
 impl Upstream {
     /// A group with its first slice, for this many workers. Each starts at a turn of its own.
     #[must_use]
     pub fn new(eligible: Eligible, workers: usize) -> Self {
         let turns = (0..workers).map(|_| Turn(AtomicUsize::new(fastrand::usize(..)))).collect();
-        Self { eligible: ArcSwap::from_pointee(eligible), evidence: evidence::Channel::default(), turns }
+        Self {
+            eligible: ArcSwap::from_pointee(eligible),
+            evidence: evidence::Channel::default(),
+            turns,
+            crowd: Arc::default(),
+        }
     }
 
     /// The backends that may get a request now. Not to be held across an await.
@@ -64,9 +90,27 @@ impl Upstream {
         self.eligible.load()
     }
 
+    /// Chooses one of the backends that were not tried yet, and takes a place among its requests in flight, of which there may be
+    /// `max`.
+    ///
+    /// # Errors
+    /// [`NoPlace`] where there is none that has a place.
+    pub fn lease(&self, worker: WorkerId, ticket: Ticket, tried: &[Slot], max: Option<u32>) -> Result<Lease, NoPlace> {
+        let eligible = self.eligible();
+        // A second attempt takes nobody's turn: where every second backend fails, whoever was next would never get a first one.
+        let turn = if tried.is_empty() { self.turn(worker) } else { fastrand::usize(..) };
+        for _ in 0..HANDS {
+            let crowd = if eligible.is_bounded() { self.crowd.0.load(Relaxed) } else { 0 };
+            let member = eligible.pick(&Draw { ticket, turn, tried, max, crowd })?;
+            if let Some(lease) = Lease::take(member, max) {
+                return Ok(if eligible.is_bounded() { lease.in_crowd(&self.crowd) } else { lease });
+            }
+        }
+        Err(NoPlace::Full)
+    }
+
     /// The worker's next turn.
-    #[must_use]
-    pub fn turn(&self, worker: WorkerId) -> usize {
+    fn turn(&self, worker: WorkerId) -> usize {
         let Some(Turn(turn)) = self.turns.get(worker.0) else { return 0 };
         let now = turn.load(Relaxed);
         turn.store(now.wrapping_add(1), Relaxed);

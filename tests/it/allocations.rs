@@ -1,6 +1,6 @@
 //! What a request costs before a backend is chosen: nothing from the allocator.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use allocation_counter::measure;
 use http::{HeaderMap, Method, Request};
@@ -10,20 +10,24 @@ use tidegate::{
     route::Ask,
     runtime::{self, Edition, Registry, Resolved, Route, Snapshot, Tokens},
     telemetry::WorkerId,
-    upstream::Lease,
+    upstream::{self, Ticket, Token},
 };
 
 const WORKER: WorkerId = WorkerId(0);
 
 fn snapshot(routes: usize) -> Snapshot {
-    let mut text = String::from("listen: 8080\nroutes:\n");
+    let mut text = String::new();
     for n in 0..routes {
         text += &format!(
             "  - {{ host: [\"h{n}.example.com\", \"*.w{n}.example.com\"], path: /a/b{n}/*, to: [127.0.0.1:9001, 127.0.0.1:9002], health: none }}\n  \
              - {{ path: \"/a/b{n}/{{id}}\", methods: [GET], query: {{ v: \"~ ^2\" }}, to: 127.0.0.1:9001, health: none }}\n"
         );
     }
-    let source = Source { path: "t.yaml".into(), text };
+    of_routes(&text)
+}
+
+fn of_routes(routes: &str) -> Snapshot {
+    let source = Source { path: "t.yaml".into(), text: format!("listen: 8080\nroutes:\n{routes}") };
     let loaded = config::load(&source, &|_| None).expect("a good config");
     let passwords = PasswordPool::new(1, 1).expect("a thread");
     let registry = Registry::new(1, Tokens { faults: &[], closes: &[] }, passwords);
@@ -49,13 +53,42 @@ fn finding_a_route_and_picking_a_backend_allocates_nothing() {
             let asked = [("h7.example.com", "/a/b7/some/path"), ("x.w7.example.com", "/a/b7"), ("", "/a/b7/1")];
             for (host, path) in asked {
                 let route = find(&snapshot, host, path);
-                let upstream = &route.upstream;
-                let eligible = upstream.live.eligible();
-                let member = eligible.pick(upstream.live.turn(WORKER), &[]).expect("somebody");
-                drop(Lease::take(member, Some(1)).expect("a place"));
+                drop(route.upstream.live.lease(WORKER, Ticket::default(), &[], Some(1)).expect("a place"));
             }
         });
         assert_eq!(cost.count_total, 0, "with {routes} routes");
+    }
+}
+
+#[test]
+fn no_mode_allocates_to_choose_a_backend() {
+    for balance in [
+        "random",
+        "least_requests",
+        "p2c",
+        "hash ip",
+        "{ mode: hash ip, bounded_load: 125% }",
+        "{ mode: hash ip, algorithm: maglev }",
+        "{ sticky: { cookie: tg } }",
+    ] {
+        let many: Vec<String> = (1..40).map(|n| format!("127.0.0.{n}:9001")).collect();
+        let to = many.join(", ");
+        let snapshot = of_routes(&format!("  - {{ path: /*, to: [{to}], health: none, balance: {balance} }}\n"));
+        let upstream = &snapshot.routes.values().next().expect("a route").upstream;
+        let slot = upstream.members[7].backend.slot();
+        let cookie = upstream.live.eligible().token(slot).map(|token| token.to_string()).unwrap_or_default();
+        let choose = || {
+            let key = Some(upstream::place_ip(IpAddr::from([10, 0, 0, 1])));
+            let token = Token::read(cookie.as_bytes());
+            let ticket = Ticket { key, token };
+            // One that was tried goes to another.
+            let first = upstream.live.lease(WORKER, ticket, &[], Some(9)).expect("a place");
+            drop(upstream.live.lease(WORKER, ticket, &[first.member().backend.slot()], Some(9)).expect("a place"));
+            first.member().backend.took(Duration::from_millis(1), false);
+        };
+        // What a thread makes once: its place in the list of readers, its seed.
+        choose();
+        assert_eq!(measure(choose).count_total, 0, "{balance}");
     }
 }
 

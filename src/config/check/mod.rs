@@ -7,6 +7,7 @@
 mod access;
 mod across;
 mod address;
+mod balance;
 mod conditions;
 mod hash;
 mod health;

@@ -486,7 +486,7 @@ impl<'a> Check<'a> {
         let health = self.health(at, whose, written.health.as_ref(), reached);
         self.few_ejected(at, &health, &backends);
         self.no_backups(at, &health, &backends);
-        let balance = self.balance(at, written.balance.as_ref());
+        let balance = self.balance(at, route, written.balance.as_ref());
         match backends.is_empty() {
             true => None,
             false => Some(To::Inline(Box::new(self.anonymous_upstream(route.clone(), backends, tls, health, balance)))),

@@ -16,7 +16,6 @@ use crate::{
 };
 
 pub(super) const DAY: Duration = Duration::from_secs(86_400);
-const BALANCES: &[(&str, Balance)] = &[("round_robin", Balance::RoundRobin)];
 
 impl<'a> Check<'a> {
     pub(super) fn upstreams(&mut self, spec: &Spec, at: At<'a>) -> Upstreams<'a> {
@@ -53,9 +52,9 @@ impl<'a> Check<'a> {
         let hour = Duration::ZERO..=Duration::from_secs(3_600);
         let slow_start = self.duration(at, "slow_start", written.slow_start.as_ref(), hour);
         Upstream {
+            balance: self.balance(at, &name, written.balance.as_ref()),
             name,
             backends,
-            balance: self.balance(at, written.balance.as_ref()),
             host: self.host_header(at, written),
             tls,
             protocol,
@@ -111,10 +110,6 @@ impl<'a> Check<'a> {
     pub(super) fn protocol(&mut self, at: At<'a>, written: Option<&Written<spec::Protocol>>) -> Option<Protocol> {
         let choices = [("http1", Protocol::Http1), ("http2", Protocol::Http2), ("auto", Protocol::Auto)];
         self.choice(at, "protocol", written, "a protocol", &choices)
-    }
-
-    pub(super) fn balance(&mut self, at: At<'a>, written: Option<&Written<spec::Balance>>) -> Balance {
-        self.choice(at, "balance", written, "a balance mode", BALANCES).unwrap_or_default()
     }
 
     fn backends(&mut self, at: At<'a>, upstream: &Name, list: &List<ShortOr<Address, BackendSpec>>) -> Vec<Backend> {

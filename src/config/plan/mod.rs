@@ -4,6 +4,7 @@
 //! (`runtime::registry`): an equal part keeps its object across a reload. For the same reason no file position is in here;
 //! those stay with the findings of the check.
 
+mod balance;
 mod health;
 mod layer;
 mod listener;
@@ -16,6 +17,7 @@ mod webhook;
 
 use std::{collections::BTreeMap, sync::Arc};
 
+pub use balance::{Balance, BalanceMode, HashAlgorithm, HashKey, OnFailure, Placing, SameSite, Sticky};
 pub use health::{
     Document, Expect, FailureRatio, GrpcProbe, Health, HealthCheck, HttpProbe, Passive, ProbeKind, ProbeTls,
     StatusRange, SuspectCheck, TcpProbe, TlsProbe, WhenAllDown, WhenOut,
@@ -25,7 +27,7 @@ pub use listener::{Bind, ClientLimits, Listener, ProxyProtocol, Tls};
 pub use matching::{Conditions, HostPattern, PathPattern, PathRegex, Segment, Template};
 pub use process::{AccessLog, Admin, Destination, Dns, Family, Log, LogFormat, LogLevel, Reload, Shutdown, Workers};
 pub use route::{Coding, Compression, Retries, RetryOn, Route, Timeouts};
-pub use upstream::{Backend, Balance, Host, HostHeader, Protocol, Upstream, UpstreamTls};
+pub use upstream::{Backend, Host, HostHeader, Protocol, Upstream, UpstreamTls};
 pub use wanted::{JsonPath, Pattern, Wanted};
 pub use webhook::{EventKind, Webhook};
 

@@ -2,7 +2,7 @@ use std::{fmt, net::IpAddr, path::Path, sync::Arc, time::Duration};
 
 use http::HeaderValue;
 
-use super::Health;
+use super::{Balance, Health};
 use crate::{
     base::Name,
     tls::{PeerName, Trust},
@@ -88,14 +88,6 @@ pub enum Protocol {
     Http1,
     /// HTTP/2: by prior knowledge, or as agreed in the handshake.
     Http2,
-}
-
-/// How one of the eligible backends is chosen.
-#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
-pub enum Balance {
-    /// Smooth weighted round robin.
-    #[default]
-    RoundRobin,
 }
 
 /// The `Host` header that backends see.

@@ -2,8 +2,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
-    Address, Any, Balance, Coding, Count, Duration, Flag, HealthShort, HealthSpec, HostPattern, LimitRef, List, Method,
-    Name, Named, OneOrMany, PathPattern, RetryOn, ShortOr, SizeOrNone, Upgrade, Wanted, Written,
+    Address, Any, Balance, BalanceSpec, Coding, Count, Duration, Flag, HealthShort, HealthSpec, HostPattern, LimitRef,
+    List, Method, Name, Named, OneOrMany, PathPattern, RetryOn, ShortOr, SizeOrNone, Upgrade, Wanted, Written,
 };
 
 /// Which requests, and what happens to them.
@@ -32,8 +32,8 @@ pub(in crate::config) struct RouteSpec {
     pub(in crate::config) to: Option<OneOrMany<Address>>,
     /// The health check of the addresses in `to`: `/path`, `tcp`, `none`, or fields.
     pub(in crate::config) health: Option<ShortOr<HealthShort, HealthSpec>>,
-    /// How one of the addresses in `to` is chosen. Default `round_robin`.
-    pub(in crate::config) balance: Option<Written<Balance>>,
+    /// How one of the addresses in `to` is chosen: a mode, or fields, as in an upstream. Default `round_robin`.
+    pub(in crate::config) balance: Option<ShortOr<Balance, BalanceSpec>>,
     /// Names under the top level's `auth`; any one of them admits. Default: nobody is asked.
     pub(in crate::config) auth: Option<OneOrMany<Name>>,
     /// Names under `limits`, or rates like `10/s per ip`; all of them must admit. Default: no limit.

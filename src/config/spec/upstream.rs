@@ -2,8 +2,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
-    Address, Any, Balance, Count, Duration, Flag, HealthShort, HealthSpec, HostHeader, List, Name, Protocol, ShortOr,
-    Written,
+    Address, Any, Balance, BalanceSpec, Count, Duration, Flag, HealthShort, HealthSpec, HostHeader, List, Name,
+    Protocol, ShortOr, Written,
 };
 
 /// A named group of interchangeable backends.
@@ -13,8 +13,9 @@ use super::{
 pub(in crate::config) struct UpstreamSpec {
     /// Required. Its replicas: addresses (`10.0.1.11:9001`, `https://orders.internal`, `unix:/run/app.sock`), or fields. At least one.
     pub(in crate::config) backends: Option<List<ShortOr<Address, BackendSpec>>>,
-    /// How a backend is chosen: `round_robin`, weighted. Default `round_robin`.
-    pub(in crate::config) balance: Option<Written<Balance>>,
+    /// How a backend is chosen: `round_robin`, `random`, `least_requests`, `p2c`, `hash header NAME`, `hash cookie NAME`,
+    /// `hash query NAME`, `hash ip`, or fields. Default `round_robin`.
+    pub(in crate::config) balance: Option<ShortOr<Balance, BalanceSpec>>,
     /// The `Host` that backends see: `preserve` (the client's), `backend` (its own address) or a host. Default `preserve`.
     pub(in crate::config) host: Option<Written<HostHeader>>,
     /// TLS to its backends, which are written with `https://`. Default: their names are verified, and whom the system trusts is trusted.

@@ -141,8 +141,16 @@ forms! {
     Version: "the number 1", { "const": 1 };
     /// How many workers.
     Workers: "`auto` or a number", { "anyOf": [{ "const": "auto" }, { "type": "integer", "minimum": 1, "maximum": 1024 }, { "type": "string", "pattern": r"\$\{" }] };
-    /// `round_robin`.
-    Balance: "a balance mode", { "enum": ["round_robin"] };
+    /// How a backend is chosen.
+    Balance: "a balance mode", { "type": "string", "pattern": r"^(round_robin|random|least_requests|p2c|hash (ip|(header|cookie|query) \S+))$|\$\{" };
+    /// How a hash leads to a backend.
+    Algorithm: "`ring` or `maglev`", { "enum": ["ring", "maglev"] };
+    /// A share that may be above the whole.
+    OverPercent: "a percentage like `125%`", { "type": "string", "pattern": r"^[0-9]+%$|\$\{" };
+    /// `lax`, `strict` or `none`.
+    SameSite: "`lax`, `strict` or `none`", { "enum": ["lax", "strict", "none"] };
+    /// `another` or `fail`.
+    OnFailure: "`another` or `fail`", { "enum": ["another", "fail"] };
     /// The `Host` of a request to a backend.
     HostHeader: "`preserve`, `backend` or a host", { "type": "string" };
     /// An IP address.

@@ -441,7 +441,7 @@ impl<A: Ask> Task<A> {
         let Edit { plan, members, number, .. } = &self.edit;
         let ramp = |member: &Member| ramps.get(&member.backend.slot()).copied().unwrap_or(Percent::whole(100));
         let candidates = if stand_ins.is_empty() { members } else { stand_ins.as_slice() };
-        self.shared.upstream.publish(Eligible::among(candidates, &plan.health, ramp));
+        self.shared.upstream.publish(Eligible::among(candidates, &plan.health, &plan.balance, ramp));
         if self.stand_in_until.is_none() {
             self.applied.send_if_modified(|applied| std::mem::replace(applied, *number) != *number);
         }

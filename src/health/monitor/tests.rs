@@ -108,7 +108,10 @@ impl Bench {
         let world = Arc::new(World::default());
         world.behaviours.lock().unwrap().extend(behaviours.iter().copied());
         let (queue, events) = sync_channel(4_096);
-        let upstream = Arc::new(Upstream::new(Eligible::among(&[], &Health::default(), |_| Percent::whole(100)), 1));
+        let upstream = Arc::new(Upstream::new(
+            Eligible::among(&[], &Health::default(), &Balance::default(), |_| Percent::whole(100)),
+            1,
+        ));
         let prober = Prober::new(Events::new(queue), cap);
         let (up, members) = (Arc::clone(&upstream), members.to_vec());
         let monitor = Monitor::start_with(Arc::clone(&world), &prober, up, plan, members.clone(), 1);
@@ -117,7 +120,10 @@ impl Bench {
 
     /// Another upstream of the same process.
     pub(super) fn another(&self, plan: Arc<plan::Upstream>, members: &[Member]) -> (Arc<Upstream>, Monitor) {
-        let upstream = Arc::new(Upstream::new(Eligible::among(&[], &Health::default(), |_| Percent::whole(100)), 1));
+        let upstream = Arc::new(Upstream::new(
+            Eligible::among(&[], &Health::default(), &Balance::default(), |_| Percent::whole(100)),
+            1,
+        ));
         let (up, members) = (Arc::clone(&upstream), members.to_vec());
         (upstream, Monitor::start_with(Arc::clone(&self.world), &self.prober, up, plan, members, 1))
     }
@@ -212,7 +218,7 @@ pub(super) fn judged(health: Health, slow_start: Duration) -> Arc<plan::Upstream
         name: Name::derived("orders"),
         anonymous: false,
         backends: vec![backend],
-        balance: Balance::RoundRobin,
+        balance: Balance::default(),
         host: HostHeader::Preserve,
         slow_start,
         health,
@@ -709,7 +715,10 @@ async fn real_sockets_are_asked() {
     let ports = [&listener, &free].map(|listener| listener.local_addr().unwrap().port());
     drop(free);
     let (queue, events) = sync_channel(16);
-    let upstream = Arc::new(Upstream::new(Eligible::among(&[], &Health::default(), |_| Percent::whole(100)), 1));
+    let upstream = Arc::new(Upstream::new(
+        Eligible::among(&[], &Health::default(), &Balance::default(), |_| Percent::whole(100)),
+        1,
+    ));
     let check = HealthCheck { timeout: Duration::from_secs(30), ..check() };
     let prober = Prober::new(Events::new(queue), 1);
     let monitor = Monitor::start(&prober, Arc::clone(&upstream), plan(Some(check)), members(ports).to_vec(), 1);

@@ -17,7 +17,7 @@ use crate::{
     config::plan::{FailureRatio, Health, HealthCheck, Passive, WhenOut},
     health::Source,
     telemetry::WorkerId,
-    upstream::{Evidence, Tier, Verdict},
+    upstream::{Draw, Evidence, Tier, Verdict},
 };
 
 pub(super) const WORKER: WorkerId = WorkerId(0);
@@ -330,7 +330,7 @@ async fn a_backend_that_comes_back_starts_slowly_and_one_at_the_start_does_not()
     bench.monitor.first_round().await;
     let shares = || {
         let eligible = bench.upstream.eligible();
-        let turns = (0..1_100).map(|turn| eligible.pick(turn, &[]).unwrap().backend.slot());
+        let turns = (0..1_100).map(|turn| eligible.pick(&Draw { turn, ..Draw::default() }).unwrap().backend.slot());
         turns.filter(|slot| *slot == both[0].backend.slot()).count()
     };
     assert_eq!(shares(), 550);
