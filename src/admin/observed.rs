@@ -315,6 +315,10 @@ impl<'a> Row<'a> {
         self.view.map(|view| Arc::clone(&view.record)).unwrap_or_default()
     }
 
+    pub(super) fn oldest(&self) -> Option<Duration> {
+        self.view.and_then(|view| view.backend.oldest())
+    }
+
     pub(super) fn tunnels(&self) -> u32 {
         self.view.map_or(0, |view| view.backend.tunnels())
     }

@@ -46,6 +46,9 @@ pub struct BackendDocument {
     pub in_flight: u32,
     /// Tunnels that are open to it: WebSockets and other upgrades.
     pub tunnels: u32,
+    /// For how many seconds the oldest of the others has been under way, about a second ago; null where that is not looked at: it is
+    /// while the backend drains.
+    pub oldest_s: Option<u64>,
     /// Open connections.
     pub connections: u32,
     /// Names that lead to its address, too: they are this backend.
@@ -199,6 +202,7 @@ impl BackendDocument {
             eligible: row.is_eligible,
             in_flight: row.in_flight(),
             tunnels: row.tunnels(),
+            oldest_s: row.oldest().map(|age| age.as_secs()),
             connections: row.connections(),
             aliases: observed.aliases_of(row.name).map(ToString::to_string).collect(),
             drain: record.drain.as_ref().map(DrainStatus::of),

@@ -94,7 +94,8 @@ fn facts(document: &BackendDocument, today: &Today) -> Vec<(&'static str, String
     let role = if document.tier > 0 { format!(", backup of tier {}", document.tier) } else { String::new() };
     let mut facts = vec![("address", format!("{}, weight {}{role}", document.address, document.weight))];
     let [requests, connections] = [(document.in_flight, "request"), (document.connections, "connection")].map(counted);
-    facts.push(("open", format!("{requests}{}, {connections}", tunnels_among(document.tunnels))));
+    let oldest = document.oldest_s.map(|age| format!(", the oldest for {}", elapsed(age))).unwrap_or_default();
+    facts.push(("open", format!("{requests}{}{oldest}, {connections}", tunnels_among(document.tunnels))));
     if !document.aliases.is_empty() {
         facts.push(("also", document.aliases.join(", ")));
     }
@@ -236,7 +237,7 @@ mod tests {
             "upstream": "orders", "name": "big", "address": "10.0.1.12:9001", "state": "down",
             "since": "2026-11-22T12:01:07.000000Z", "for_s": 161, "reason": "status",
             "why": "status 503, expected 200-399 ×9", "source": "active", "generation": 7, "weight": 4, "tier": 0,
-            "eligible": false, "in_flight": 0, "tunnels": 0, "connections": 1, "drain": null, "ejected": null, "held": false,
+            "eligible": false, "in_flight": 0, "tunnels": 0, "oldest_s": null, "connections": 1, "drain": null, "ejected": null, "held": false,
             "suspicion": null, "spared": null, "live": { "failures_in_row": 2, "failures": 12, "requests": 340 },
             "checks": [{ "name": "http /healthz", "asks": "GET /healthz every 10s, within 2s; down after 3, up after 2" }],
             "probes": [

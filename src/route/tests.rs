@@ -296,3 +296,122 @@ proptest! {
         }
     }
 }
+
+/// A request, its fields, and the route that has it.
+type Case = (&'static str, &'static [(&'static str, &'static str)], Option<&'static str>);
+
+/// What the conformance tests of the Kubernetes Gateway API ask of an HTTPRoute's matches, in words of our own: requests, each with
+/// the route that has it.
+#[test]
+fn matches_are_those_of_the_gateway_api() {
+    let cases: [(&[&str], &[Case]); 6] = [
+        // Exact paths match nothing else: no path below, no slash more, no other case.
+        (
+            &["- /one", "- /two"],
+            &[
+                ("GET a/one", &[], Some("- /one")),
+                ("GET a/two", &[], Some("- /two")),
+                ("GET a/", &[], None),
+                ("GET a/one/example", &[], None),
+                ("GET a/two/", &[], None),
+                ("GET a/Two", &[], None),
+            ],
+        ),
+        // A prefix is made of whole segments; a longer one wins, and beside it a field.
+        (
+            &["- /*", "- /v2/*", "- /* & version: two"],
+            &[
+                ("GET a/", &[], Some("- /*")),
+                ("GET a/example", &[], Some("- /*")),
+                ("GET a/v2", &[], Some("- /v2/*")),
+                ("GET a/v2/", &[], Some("- /v2/*")),
+                ("GET a/v2/example", &[], Some("- /v2/*")),
+                ("GET a/v2example", &[], Some("- /*")),
+                ("GET a/foo/v2/example", &[], Some("- /*")),
+                ("GET a/", &[("version", "one")], Some("- /*")),
+                ("GET a/", &[("version", "two")], Some("- /* & version: two")),
+                ("GET a/v2", &[("version", "two")], Some("- /v2/*")),
+            ],
+        ),
+        // Hosts across routes: what matches is looked for in the routes of the host alone.
+        (
+            &["example.com,example.net /*", "example.com /v2/*", "*.example.com /*", "- /v2/*"],
+            &[
+                ("GET example.com/v2", &[], Some("example.com /v2/*")),
+                ("GET example.net/v2", &[], Some("example.com,example.net /*")),
+                ("GET a.b.example.com/v2", &[], Some("*.example.com /*")),
+                ("GET example.org/v2", &[], Some("- /v2/*")),
+                ("GET example.org/", &[], None),
+            ],
+        ),
+        // Fields: all of them must be there; more of them win.
+        (
+            &[
+                "- /* & version: one",
+                "- /* & version: two",
+                "- /* & color: orange & version: two",
+                "- /* & color: ~ ^(red|blue)$ & version: ~ .",
+            ],
+            &[
+                ("GET a/", &[("version", "one")], Some("- /* & version: one")),
+                ("GET a/", &[("version", "two")], Some("- /* & version: two")),
+                ("GET a/", &[("version", "two"), ("color", "orange")], Some("- /* & color: orange & version: two")),
+                (
+                    "GET a/",
+                    &[("version", "two"), ("color", "blue")],
+                    Some("- /* & color: ~ ^(red|blue)$ & version: ~ ."),
+                ),
+                ("GET a/", &[("color", "orange")], None),
+                ("GET a/", &[("version", "three")], None),
+                ("GET a/", &[], None),
+            ],
+        ),
+        // Methods: no other will do, HEAD for GET neither; a path counts before a method, and that before fields.
+        (
+            &[
+                "- /* & POST",
+                "- /* & GET",
+                "- /path1/* & GET",
+                "- /path1/* & version: one",
+                "- /path1/* & GET & version: one",
+            ],
+            &[
+                ("POST a/", &[], Some("- /* & POST")),
+                ("GET a/", &[], Some("- /* & GET")),
+                ("HEAD a/", &[], None),
+                ("GET a/path1", &[], Some("- /path1/* & GET")),
+                ("PUT a/path1", &[("version", "one")], Some("- /path1/* & version: one")),
+                ("GET a/path1", &[("version", "one")], Some("- /path1/* & GET & version: one")),
+                ("POST a/path1", &[("version", "two")], Some("- /* & POST")),
+                ("PUT a/path1", &[], None),
+            ],
+        ),
+        // Parameters: by their first value, as it is; fields count before them.
+        (
+            &[
+                "- /* & ?animal=whale",
+                "- /* & ?animal=dolphin",
+                "- /* & ?animal=dolphin & ?color=blue",
+                "- /* & version: one & ?animal=whale",
+            ],
+            &[
+                ("GET a/?animal=whale", &[], Some("- /* & ?animal=whale")),
+                ("GET a/?animal=dolphin", &[], Some("- /* & ?animal=dolphin")),
+                ("GET a/?animal=dolphin&color=blue", &[], Some("- /* & ?animal=dolphin & ?color=blue")),
+                ("GET a/?color=blue&animal=dolphin&x=y", &[], Some("- /* & ?animal=dolphin & ?color=blue")),
+                ("GET a/?animal=whale&animal=dolphin", &[], Some("- /* & ?animal=whale")),
+                ("GET a/?animal=whale", &[("version", "one")], Some("- /* & version: one & ?animal=whale")),
+                ("GET a/?animal=Dolphin", &[], None),
+                ("GET a/?color=blue", &[], None),
+                ("GET a/", &[], None),
+            ],
+        ),
+    ];
+    for (written, requests) in cases {
+        let table = table(&routes(written));
+        for (request, fields, whose) in requests {
+            let fields: Vec<(&'static str, &'static str)> = fields.to_vec();
+            assert_eq!(found(&table, request, &fields), *whose, "{request} {fields:?}");
+        }
+    }
+}

@@ -158,6 +158,9 @@ pub struct Backend {
     dial: Dial,
     state: State,
     load: Load,
+    // By worker, since when the oldest of its requests is under way, in microseconds; 0 is none. Written about once a second while
+    // the backend is to be left.
+    oldest: Box<[AtomicU64]>,
     metrics: BackendMetrics,
 }
 
@@ -188,7 +191,8 @@ impl Backend {
             condition: AtomicU8::new(Condition::new(verdict).pack()),
             since: AtomicU64::new(Timestamp::now().as_micros()),
         };
-        Self { slot, dial, state, load: Load::default(), metrics: BackendMetrics::new(workers) }
+        let oldest = (0..workers).map(|_| AtomicU64::default()).collect();
+        Self { slot, dial, state, load: Load::default(), oldest, metrics: BackendMetrics::new(workers) }
     }
 
     /// Its small number.
@@ -269,6 +273,23 @@ impl Backend {
     #[must_use]
     pub fn waiting(&self) -> u32 {
         self.load.waiting.load(SeqCst)
+    }
+
+    /// How long the oldest of them has been under way, tunnels left out, as of about a second ago. Known of one that is to be left: that is
+    /// draining, or out with `when_out: close`.
+    #[must_use]
+    pub fn oldest(&self) -> Option<Duration> {
+        let since = self.oldest.iter().map(|since| since.load(Relaxed)).filter(|since| *since > 0).min()?;
+        let known = self.condition();
+        let is_known = (known.is_draining() || known.is_cut) && self.in_flight() > self.tunnels();
+        is_known.then(|| Duration::from_micros(Timestamp::now().as_micros().saturating_sub(since)))
+    }
+
+    pub(super) fn set_oldest(&self, worker: usize, since: Option<Instant>) {
+        let Some(place) = self.oldest.get(worker) else { return };
+        let now = Timestamp::now().as_micros();
+        let age = since.map(|since| u64::try_from(since.elapsed().as_micros()).unwrap_or(now));
+        place.store(age.map_or(0, |age| now.saturating_sub(age).max(1)), Relaxed);
     }
 
     /// Tunnels among them, over all workers.

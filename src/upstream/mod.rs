@@ -13,6 +13,7 @@ mod dial;
 mod eligible;
 mod evidence;
 mod http1;
+mod living;
 mod pool;
 mod stream;
 mod wire;

@@ -27,7 +27,8 @@ use tokio::sync::Notify;
 use super::{
     Backend, DialError, Sendable,
     http1::Http1,
-    stream::OpenStreams,
+    living::Living,
+    stream::BackendStream,
     wire::{self, Http2, RequestHead, Upgraded, Wire, WireError},
 };
 use crate::config::plan;
@@ -106,7 +107,9 @@ struct Pool<B: Sendable> {
     waiting: Cell<u32>,
     freed: Notify,
     serve_others: Cell<bool>,
-    streams: OpenStreams,
+    // Connections that are open, and, where requests share one, these.
+    streams: Living<RefCell<BackendStream>>,
+    requests: Living<Stream<B>>,
     was_cut: Cell<bool>,
 }
 
@@ -190,6 +193,7 @@ impl<B: Sendable> Pools<B> {
             if let Some(pool) = place {
                 pool.cut_if_told();
                 pool.prune(now);
+                pool.tell_the_oldest(self.worker);
             }
             place.take_if(|pool| is_leaving(&pool.backend) && pool.is_unused());
         }
@@ -241,6 +245,7 @@ impl<B: Sendable> Pool<B> {
         let mut idle = self.idle.borrow_mut();
         while let Some(mut last) = idle.pop_back() {
             if last.is_reusable(now) {
+                last.wire.is_asked(Some(now));
                 return Some(self.connection(Using::Http1(last.wire), limits, true));
             }
         }
@@ -256,7 +261,7 @@ impl<B: Sendable> Pool<B> {
         let now = Instant::now();
         shared.retain(|shared| shared.is_reusable(now));
         let shared = shared.iter().find(|shared| shared.wire.has_room())?;
-        let stream = Stream::new(&shared.wire, self);
+        let stream = Stream::new(&shared.wire, self, now);
         Some(self.connection(Using::Http2 { stream, response: None }, shared.limits, true))
     }
 
@@ -266,10 +271,11 @@ impl<B: Sendable> Pool<B> {
         let wire = match wire {
             Wire::Http1(wire) => {
                 self.speaks_http1.set(true);
+                wire.is_asked(Some(wire.born));
                 Using::Http1(Box::new(wire))
             }
             Wire::Http2(wire) => {
-                let stream = Stream::new(&wire, self);
+                let stream = Stream::new(&wire, self, wire.born);
                 self.shared.borrow_mut().push(Shared { wire, limits });
                 Using::Http2 { stream, response: None }
             }
@@ -295,7 +301,8 @@ impl<B: Sendable> Pool<B> {
             waiting: Cell::new(0),
             freed: Notify::new(),
             serve_others: Cell::new(false),
-            streams: OpenStreams::default(),
+            streams: Living::default(),
+            requests: Living::default(),
             was_cut: Cell::new(false),
         }
     }
@@ -313,7 +320,17 @@ impl<B: Sendable> Pool<B> {
         let known = self.backend.condition();
         let was_cut = self.was_cut.replace(known.is_cut);
         if known.is_cut && (!was_cut || known.is_draining()) {
-            self.streams.cut();
+            self.streams.all().into_iter().for_each(|stream| stream.borrow_mut().cut());
+        }
+    }
+
+    /// Says since when the oldest of its requests is under way, for those who wait until a backend has none any more. Tunnels are
+    /// none of them.
+    fn tell_the_oldest(&self, worker: usize) {
+        if is_leaving(&self.backend) {
+            let alone = self.streams.all().into_iter().filter_map(|stream| stream.borrow().asked);
+            let shared = self.requests.all().into_iter().map(|request| request.since);
+            self.backend.set_oldest(worker, alone.chain(shared).min());
         }
     }
 
@@ -434,6 +451,7 @@ impl<B: Sendable> Connection<B> {
             return;
         }
         wire.may_upgrade(false);
+        wire.is_asked(None);
         let mut idle = pool.idle.borrow_mut();
         if idle.len() < self.limits.max_idle {
             idle.push_back(Idle { wire, since: Instant::now(), limits: self.limits });
@@ -507,14 +525,18 @@ impl<B> Unsent<B> {
 pub(super) struct Stream<B: Sendable> {
     wire: Rc<Http2<B>>,
     pool: Weak<Pool<B>>,
+    since: Instant,
     /// All of the request was sent.
     pub(super) is_sent: Cell<bool>,
 }
 
 impl<B: Sendable> Stream<B> {
-    fn new(wire: &Rc<Http2<B>>, pool: &Rc<Pool<B>>) -> Rc<Self> {
+    fn new(wire: &Rc<Http2<B>>, pool: &Rc<Pool<B>>, since: Instant) -> Rc<Self> {
         wire.begin_stream();
-        Rc::new(Self { wire: Rc::clone(wire), pool: Rc::downgrade(pool), is_sent: Cell::default() })
+        let (wire, is_sent) = (Rc::clone(wire), Cell::default());
+        let stream = Rc::new(Self { wire, pool: Rc::downgrade(pool), since, is_sent });
+        pool.requests.add(&stream);
+        stream
     }
 }
 

@@ -4,8 +4,9 @@ use std::{
     cell::{Cell, RefCell},
     io,
     pin::Pin,
-    rc::{Rc, Weak},
+    rc::Rc,
     task::{Context, Poll, Waker, ready},
+    time::Instant,
 };
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -18,36 +19,9 @@ pub struct BackendStream {
     transport: Transport,
     heard: Option<Heard>,
     is_cut: bool,
+    /// When the request began that has it, where one alone has it.
+    pub(super) asked: Option<Instant>,
     _place: Place,
-}
-
-/// The streams to one backend that are open, for whoever has to end them. The others are forgotten as room for new ones is wanted.
-#[derive(Debug, Default)]
-pub(super) struct OpenStreams(RefCell<Vec<Weak<RefCell<BackendStream>>>>);
-
-impl OpenStreams {
-    /// One more.
-    pub(super) fn add(&self, stream: &Rc<RefCell<BackendStream>>) {
-        let mut streams = self.0.borrow_mut();
-        if streams.len() == streams.capacity() {
-            streams.retain(|stream| stream.strong_count() > 0);
-            // As much again: what is looked through here costs each of those that were added since the same.
-            let open = streams.len();
-            streams.reserve(open.max(8));
-        }
-        streams.push(Rc::downgrade(stream));
-    }
-
-    /// Ends all of them, with whatever is on its way.
-    pub(super) fn cut(&self) {
-        let streams = self.0.take();
-        streams.iter().filter_map(Weak::upgrade).for_each(|stream| stream.borrow_mut().cut());
-    }
-
-    /// Whether none is left.
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.borrow().iter().all(|stream| stream.strong_count() == 0)
-    }
 }
 
 /// What a stream says that was cut. No read of a connected socket says it of itself.
@@ -94,10 +68,11 @@ impl Heard {
 
 impl BackendStream {
     pub(super) const fn new(transport: Transport, heard: Option<Heard>, place: Place) -> Self {
-        Self { transport, heard, is_cut: false, _place: place }
+        Self { transport, heard, is_cut: false, asked: None, _place: place }
     }
 
-    fn cut(&mut self) {
+    /// Ends it, with whatever is on its way.
+    pub(super) fn cut(&mut self) {
         self.is_cut = true;
         self.transport.cut();
     }

@@ -23,8 +23,9 @@ use super::{
     Dial, Garbage,
     dial::DialError,
     http1::Http1,
+    living::Living,
     pool::{Place, Stream, Unsent},
-    stream::{BackendStream, CUT, Heard, OpenStreams, SharedStream},
+    stream::{BackendStream, CUT, Heard, SharedStream},
 };
 use crate::tls::Protocol;
 
@@ -98,7 +99,11 @@ pub(super) enum Wire<B: Sendable> {
 }
 
 /// Opens a connection, which holds the place until its socket is closed, and is one of those that are open from then on.
-pub(super) async fn open<B: Sendable>(dial: &Dial, place: Place, streams: &OpenStreams) -> Result<Wire<B>, DialError> {
+pub(super) async fn open<B: Sendable>(
+    dial: &Dial,
+    place: Place,
+    streams: &Living<RefCell<BackendStream>>,
+) -> Result<Wire<B>, DialError> {
     let transport = dial.connect().await?;
     let protocol = transport.protocol(dial);
     let heard = (protocol == Protocol::Http2).then(Heard::default);

@@ -81,10 +81,12 @@ fn a_request_under_way_is_waited_for() {
     let said = gather(waiting.stdout.take().expect("it is piped"));
     // Not before: what it says first is how many requests there are.
     eventually("it waits", || said.lock().unwrap().ends_with("; 1 open\n"));
+    eventually("the oldest is known", || known(&gateway, &backend)["oldest_s"].as_u64() >= Some(1));
     gate.open();
     assert_eq!(client.response().text(), "late");
     assert_eq!(waiting.wait().unwrap().code(), Some(0));
     eventually("it says so", || said.lock().unwrap().contains("(1 finished, 0 cut)"));
+    assert_eq!(known(&gateway, &backend)["oldest_s"], Value::Null);
 }
 
 /// A backend that begins an answer to `/begun`, whose body ends when the connection does, and answers nothing else.

@@ -64,18 +64,21 @@ fn what_an_operator_cuts_ends_for_all_that_share_the_connection() {
     assert_eq!(reads.chunk(), b"half");
     eventually("all are under way", || backend.under_way() == 3);
     assert_eq!(backend.connections(), 1);
-    let (host, order) = (gateway.admin(), r#"{ "deadline": "200ms" }"#);
-    let path = format!("/api/v1/upstreams/up/backends/{}/drain", backend.address());
-    let length = order.len();
-    let request = format!(
-        "POST {path} HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{order}"
-    );
-    assert_eq!(Client::connect(host).send(request).response().status(), 200);
+    let path = format!("/api/v1/upstreams/up/backends/{}", backend.address());
+    let known = |field: &str| gateway.ask_admin(&path).json()[field].clone();
+    let drain = |order: &str| {
+        let (host, length) = (gateway.admin(), order.len());
+        let request = format!(
+            "POST {path}/drain HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{order}"
+        );
+        assert_eq!(Client::connect(host).send(request).response().status(), 200);
+    };
+    drain("{}");
+    eventually("the oldest is known", || known("oldest_s").as_u64() >= Some(1));
+    drain(r#"{ "deadline": "200ms" }"#);
     clients.iter_mut().for_each(|client| assert_eq!(client.response().fault(), (503, "draining".to_owned())));
     assert_eq!(reads.rest(), "", "no last chunk: what was cut does not look whole");
-    let connections = |known: serde_json::Value| known["connections"].clone();
-    let path = format!("/api/v1/upstreams/up/backends/{}", backend.address());
-    eventually("the connection is closed", || connections(gateway.ask_admin(&path).json()) == 0);
+    eventually("the connection is closed", || known("connections") == 0 && known("oldest_s").is_null());
 }
 
 /// A backend that does on each connection, by its number, what it likes.

@@ -166,7 +166,7 @@ impl ExplainDocument {
         if let Some((first, behind)) = matching.split_first().filter(|_| explained.refused.is_none()) {
             let (name, by) = (first.to.name.to_string(), words::matched(first));
             explained.route = Some(Matched { name, line: line(first.to), by });
-            (explained.then, explained.within) = (words::then(first.to), Some(words::within(first.to)));
+            (explained.then, explained.within) = (words::then(plan, first.to), Some(words::within(first.to)));
             explained.beats = behind.iter().map(|c| other(c, c.host, words::weaker(c, first))).collect();
         }
         let misses = missed.iter().filter_map(|candidate| {

@@ -2,7 +2,7 @@
 
 use crate::{
     base::duration::Written,
-    config::plan::{HostPattern, LimitKey, PathPattern, RetryOn, Route, Wanted},
+    config::plan::{HostPattern, LimitKey, PathPattern, Plan, RetryOn, Route, Wanted},
     route::{Candidate, HostRank, PathRank},
 };
 
@@ -80,14 +80,16 @@ pub(super) fn weaker(candidate: &Candidate<'_, &Route>, first: &Candidate<'_, &R
 }
 
 /// What happens to a request of the route, in order.
-pub(super) fn then(route: &Route) -> Vec<String> {
+pub(super) fn then(plan: &Plan, route: &Route) -> Vec<String> {
     let limits = |of_identity: bool| {
         let meant = route.limits.iter().filter(move |limit| (limit.by == LimitKey::Key) == of_identity);
         meant.map(|limit| format!("limit {} {} by {}", limit.name, limit.rate, key(&limit.by)))
     };
     let auth: Vec<&str> = route.auth.iter().map(|auth| &*auth.name).collect();
     let auth = (!auth.is_empty()).then(|| format!("auth {}", auth.join(" or ")));
-    limits(false).chain(auth).chain(limits(true)).chain([format!("upstream {}", route.to)]).collect()
+    let balance = plan.upstreams.get(&route.to).map(|upstream| format!(" ({})", upstream.balance));
+    let upstream = format!("upstream {}{}", route.to, balance.unwrap_or_default());
+    limits(false).chain(auth).chain(limits(true)).chain([upstream]).collect()
 }
 
 fn key(key: &LimitKey) -> String {

@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use http::HeaderName;
 
@@ -61,6 +61,25 @@ pub enum HashAlgorithm {
     /// The next of many points that each backend has on a circle.
     #[default]
     Ring,
+}
+
+/// In short, as it is written: `round_robin`, `hash header x-user`, `p2c, sticky by cookie sid`.
+impl fmt::Display for Balance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.mode {
+            BalanceMode::LeastRequests => f.write_str("least_requests"),
+            BalanceMode::P2c => f.write_str("p2c"),
+            BalanceMode::Random => f.write_str("random"),
+            BalanceMode::RoundRobin => f.write_str("round_robin"),
+            BalanceMode::Hash(placing) => match &placing.by {
+                HashKey::Cookie(name) => write!(f, "hash cookie {name}"),
+                HashKey::Header(name) => write!(f, "hash header {name}"),
+                HashKey::Ip => f.write_str("hash ip"),
+                HashKey::Query(name) => write!(f, "hash query {name}"),
+            },
+        }?;
+        self.sticky.as_ref().map_or(Ok(()), |sticky| write!(f, ", sticky by cookie {}", sticky.cookie))
+    }
 }
 
 /// A cookie by which clients stay with a backend.

@@ -121,6 +121,11 @@ impl Http1 {
         self.room = READ;
     }
 
+    /// From when on a request has it; `None`: it is idle.
+    pub(super) fn is_asked(&self, since: Option<Instant>) {
+        self.stream.borrow_mut().asked = since;
+    }
+
     /// Sends a request and returns the head of its response, which may come before the request has ended.
     pub(super) async fn send<B: Sendable>(&mut self, head: &RequestHead, body: B) -> Result<Response<()>, Unsent<B>> {
         let mut upload = Upload::new(head, body, std::mem::take(&mut self.out));
