@@ -33,7 +33,7 @@ use rates::Rates;
 pub use serve::serve;
 pub use status::{
     AliasStatus, AttemptStatus, BackendStatus, CarriedStatus, ConfigStatus, DetectionStatus, GatewayStatus, Recent,
-    StatusDocument, UpstreamStatus,
+    StaleName, StatusDocument, UpstreamStatus,
 };
 pub use why::{BackendDocument, ChangeStatus, CheckStatus, DrainStatus, EjectedStatus, LiveStatus, ProbeStatus};
 

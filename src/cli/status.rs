@@ -10,7 +10,9 @@ use super::{
     print::{aligned, detection},
 };
 use crate::{
-    admin::{AliasStatus, BackendStatus, DetectionStatus, DrainStatus, Recent, StatusDocument, UpstreamStatus},
+    admin::{
+        AliasStatus, BackendStatus, DetectionStatus, DrainStatus, Recent, StaleName, StatusDocument, UpstreamStatus,
+    },
     base::duration::Elapsed,
     telemetry::Printable,
 };
@@ -71,7 +73,7 @@ pub(super) fn render(document: &StatusDocument) -> String {
     let rows: Vec<[String; HEADINGS.len()]> =
         std::iter::once(HEADINGS.map(str::to_owned)).chain(document.upstreams.iter().flat_map(upstream_rows)).collect();
     let mut out = headline(document) + "\n" + &aligned(&rows);
-    let complaints = certificates(document) + &refusal(document) + &suspicions(document);
+    let complaints = certificates(document) + &stale_names(document) + &refusal(document) + &suspicions(document);
     out.push_str(&complaints);
     out.push_str(&aliases(document));
     out.push_str(&detections(document));
@@ -183,6 +185,17 @@ fn certificates(document: &StatusDocument) -> String {
         let _ = writeln!(out, "CERTIFICATE {name} of listener {listener} {when}.");
     }
     out
+}
+
+/// Names whose addresses are in use although DNS does not confirm them.
+fn stale_names(document: &StatusDocument) -> String {
+    let line = |name: &StaleName| {
+        let StaleName { name, addresses, since, why } = name;
+        let es = if *addresses == 1 { "" } else { "es" };
+        let told = format!("DNS: {name} keeps {addresses} address{es} since {}: {why}", clock(since, "HH:MM:SS"));
+        format!("{}\n", Printable(&told))
+    };
+    document.stale_names.iter().map(line).collect()
 }
 
 /// The last edit, where it was refused.
@@ -515,6 +528,18 @@ mod tests {
         document["upstreams"][0]["aliases"] = json!([alias("api.test:9001@10.0.1.12"), alias("b.test:9001@10.0.1.12")]);
         let said = "orders: api.test:9001@10.0.1.12 has the address of big: they are one backend, and 1 more like it\n";
         assert!(shown(document.clone()).contains(said), "{}", shown(document));
+    }
+
+    #[test]
+    fn a_name_that_dns_does_not_confirm_is_told_and_all_is_not_good() {
+        let mut document = document();
+        (document["upstreams"][0]["up"], document["upstreams"][0]["backends"][1]["state"]) = (json!(3), json!("up"));
+        document["stale_names"] = json!([{
+            "name": "api.test", "addresses": 2, "since": "2026-11-22T12:01:07.000000Z", "why": "no answer in 2s",
+        }]);
+        let shown = shown(document);
+        assert!(shown.contains("DNS: api.test keeps 2 addresses since 12:01:07: no answer in 2s\n"), "{shown}");
+        assert!(!shown.contains("All good"), "{shown}");
     }
 
     #[test]
