@@ -12,6 +12,7 @@ mod hash;
 mod health;
 mod pattern;
 mod process;
+mod retry;
 mod route;
 mod tls;
 mod upstream;
