@@ -3,7 +3,7 @@ use std::path::Path;
 use proptest::prelude::*;
 
 use super::{Code, Loaded, Report, Source, Style, diff, load, plan::*, reference, schema};
-use crate::base::Name;
+use crate::base::{Name, Percent};
 
 fn read(text: &str) -> Result<Loaded, Report> {
     let env = |name: &str| match name {
@@ -79,7 +79,7 @@ fn short_and_long_forms_mean_the_same() {
         ),
         (
             "health: tcp",
-            "health: tcp, balance: round_robin, critical: false, max_body: 10MiB, timeouts: { connect: 2s, request: 30s, response_header: 0s, client_body: 30s }, retries: { attempts: 1, when: [reset, connect], methods: [PUT, GET, HEAD, OPTIONS, DELETE] }",
+            "health: tcp, balance: round_robin, critical: false, max_body: 10MiB, timeouts: { connect: 2s, request: 30s, response_header: 0s, client_body: 30s }, retries: { attempts: 1, when: [504, reset, connect, 503, 502], methods: [PUT, GET, HEAD, OPTIONS, DELETE], timeout: 0s, body: none, backoff: 25ms, budget: 20%, min_retries: 100, hedge_after: 0s }",
         ),
     ];
     for (short, long) in pairs {
@@ -114,6 +114,30 @@ routes:
     let main = &plan.listeners["main"];
     assert_eq!((main.client_header.as_secs(), main.client_idle.as_secs()), (3, 4));
     assert_eq!(plan.upstreams["/a"].idle.as_secs(), 5);
+}
+
+#[test]
+fn retries_say_what_they_are_for() {
+    let plan = plan(
+        "listen: 8080
+defaults: { retries: { budget: 5%, body: 64KiB } }
+routes:
+  - { path: /a, to: '10.0.0.1:80', health: tcp, retries: { when: [reset, 503, 429, 503-504, grpc_unavailable] } }
+  - { path: /b, to: '10.0.0.1:80', health: tcp, retries: { timeout: 1s, body: none } }
+  - { path: /c, to: '10.0.0.1:80', health: tcp, retries: { timeout: 1s, when: [connect] } }
+",
+    );
+    let retries = |path: &str| plan.routes[path].retries.clone();
+    let shown = |path: &str| retries(path).status.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    let (a, b, c) = (retries("/a"), retries("/b"), retries("/c"));
+    assert_eq!(
+        (shown("/a").as_str(), shown("/b").as_str(), shown("/c").as_str()),
+        ("429 503 503-504", "502 503 504", "")
+    );
+    assert_eq!((a.when, a.grpc), ([RetryOn::Reset].into(), [14].into()));
+    assert_eq!(b.when, [RetryOn::Connect, RetryOn::Reset, RetryOn::Timeout].into());
+    assert_eq!(c.when, [RetryOn::Connect].into());
+    assert_eq!((a.body, b.body, a.budget, a.min_retries), (65_536, 0, Percent::whole(5), 100));
 }
 
 #[test]

@@ -87,10 +87,11 @@ impl RequestBody {
         matches!(self, Self::Empty)
     }
 
-    /// Keeps what is sent of it for as long as somebody holds what is returned. `None` where it is known to be too large.
-    pub(super) fn kept(&mut self) -> Option<Rc<RefCell<Kept>>> {
+    /// Keeps what is sent of it, up to so many bytes, for as long as somebody holds what is returned. `None` where it is known to be
+    /// larger.
+    pub(super) fn kept(&mut self, most: usize) -> Option<Rc<RefCell<Kept>>> {
         let Self::Client(body) = self else { return None };
-        let kept = Rc::new(RefCell::new(Kept::of_at_least(body.incoming.size_hint().lower())?));
+        let kept = Rc::new(RefCell::new(Kept::up_to(most, body.incoming.size_hint().lower())?));
         body.kept = Rc::downgrade(&kept);
         Some(kept)
     }

@@ -91,6 +91,21 @@ struct Attempt {
     is_judged: bool,
 }
 
+/// An attempt that has begun: its number, from 0, and when.
+#[derive(Clone, Copy)]
+pub(super) struct Begun {
+    pub(super) number: usize,
+    pub(super) at: Clock,
+}
+
+/// The outcome of an attempt that was given up for another.
+const OVERTAKEN: &str = "overtaken";
+
+/// The attempt whose response the client gets. Of two that were made at the same time it may be the first.
+fn answer_of(attempts: &[Attempt]) -> Option<&Attempt> {
+    attempts.iter().rfind(|attempt| attempt.status.is_some())
+}
+
 impl Exchange {
     pub(super) fn begin(
         gateway: &Rc<Gateway>,
@@ -250,14 +265,14 @@ impl Exchange {
         self.deadline().is_some_and(|deadline| deadline <= Instant::now())
     }
 
-    /// Returns when it began.
-    pub(super) fn begin_attempt(&self, member: &Arc<Member>) -> Clock {
+    pub(super) fn begin_attempt(&self, member: &Arc<Member>) -> Begun {
         let began = Clock::now();
-        // A request that was sent whole is sent anew with each attempt, and the wait for its response starts anew.
-        if self.is_request_sent() {
-            self.request_sent.set(Some(began.into()));
+        let mut attempts = self.attempts.borrow_mut();
+        let number = attempts.len();
+        if let Some(route) = self.route.get().filter(|_| number == 0) {
+            route.upstream.live.count_request(self.worker(), began);
         }
-        self.attempts.borrow_mut().push(Attempt {
+        attempts.push(Attempt {
             member: Arc::clone(member),
             began,
             took: None,
@@ -266,19 +281,25 @@ impl Exchange {
             status: None,
             is_judged: false,
         });
-        began
+        Begun { number, at: began }
     }
 
     /// It brought a response, or `outcome` says why not, and `detail` in words, where there is more to say.
-    pub(super) fn end_attempt(&self, outcome: &'static str, detail: Option<Box<str>>, status: Option<StatusCode>) {
+    pub(super) fn end_attempt(
+        &self,
+        number: usize,
+        outcome: &'static str,
+        detail: Option<Box<str>>,
+        status: Option<StatusCode>,
+    ) {
         let mut attempts = self.attempts.borrow_mut();
-        let is_first = attempts.len() == 1;
-        let Some(attempt) = attempts.last_mut() else { return };
+        let Some(attempt) = attempts.get_mut(number) else { return };
         attempt.took = Some(attempt.began.elapsed());
         attempt.outcome = outcome;
         attempt.detail = detail;
         attempt.status = status;
-        let counted = match (is_first, status.is_some()) {
+        let counted = match (number == 0, status.is_some()) {
+            _ if outcome == OVERTAKEN => AttemptOutcome::Overtaken,
             (true, true) => AttemptOutcome::FirstOk,
             (true, false) => AttemptOutcome::FirstFailed,
             (false, true) => AttemptOutcome::RetryOk,
@@ -289,10 +310,36 @@ impl Exchange {
         }
     }
 
-    /// What the last attempt brought speaks against the backend.
-    pub(super) fn judged(&self) {
-        if let Some(attempt) = self.attempts.borrow_mut().last_mut() {
+    /// Another attempt, which was made at the same time, has brought a response.
+    pub(super) fn overtaken(&self, number: usize) {
+        self.end_attempt(number, OVERTAKEN, None, None);
+    }
+
+    /// What an attempt brought speaks against the backend.
+    pub(super) fn judged(&self, number: usize) {
+        if let Some(attempt) = self.attempts.borrow_mut().get_mut(number) {
             attempt.is_judged = true;
+        }
+    }
+
+    /// The client does not get the response that is there, but that of another attempt; `why` is for the log.
+    pub(super) fn dismissed(&self, why: Box<str>) {
+        let mut attempts = self.attempts.borrow_mut();
+        let Some(attempt) = attempts.iter_mut().rfind(|attempt| attempt.status.is_some()) else { return };
+        let Some(status) = attempt.status.take() else { return };
+        attempt.outcome = "status";
+        attempt.detail = Some(why);
+        let backend = &attempt.member.backend;
+        backend.metrics().record(self.worker(), status.as_u16(), attempt.took.unwrap_or_default());
+        if !attempt.is_judged {
+            backend.succeeded();
+        }
+    }
+
+    /// Why no other attempt came after the last one, in words for the log.
+    pub(super) fn not_retried(&self, why: &str) {
+        if let Some(attempt) = self.attempts.borrow_mut().last_mut() {
+            attempt.detail.get_or_insert_with(|| why.into());
         }
     }
 
@@ -419,7 +466,8 @@ impl Exchange {
                 error: self.fault.get().map(Fault::index),
             },
         );
-        if let Some(Attempt { member, status: Some(status), began, is_judged, .. }) = self.attempts.borrow().last() {
+        if let Some(Attempt { member, status: Some(status), began, is_judged, .. }) = answer_of(&self.attempts.borrow())
+        {
             member.backend.metrics().record(worker, status.as_u16(), now - *began);
             match (self.fault.get(), self.route.get()) {
                 _ if *is_judged => {}
@@ -439,6 +487,7 @@ impl Exchange {
     fn log(&self, status: Option<StatusCode>, duration: Duration) {
         let Some(facts) = self.facts.as_ref().map(|facts| facts.borrow()) else { return };
         let attempts = self.attempts.borrow();
+        let backend = answer_of(&attempts).or(attempts.last()).map(|attempt| attempt.member.name.as_str());
         let attempts: Vec<LoggedAttempt<'_>> = attempts
             .iter()
             .map(|a| LoggedAttempt {
@@ -468,7 +517,7 @@ impl Exchange {
             },
             route: route.map(|route| route.plan.name.as_str()),
             upstream: route.map(|route| route.upstream.plan.name.as_str()).filter(|_| asked_for_backend),
-            backend: attempts.last().map(|attempt| attempt.backend),
+            backend,
             status: status.map(|status| status.as_u16()),
             grpc_status: self.grpc_status.get(),
             reason: fault.map(Fault::reason),

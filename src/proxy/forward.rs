@@ -1,33 +1,34 @@
 //! Pick a backend, send it the request, judge what comes back; again, where another backend can save the request.
 
 use std::{
-    cell::RefCell,
     future::poll_fn,
     io,
     rc::Rc,
     sync::Arc,
     task::{Poll, ready},
-    time::Instant as Clock,
+    time::{Duration, Instant as Clock},
 };
 
 use http::{Response, StatusCode, header::HOST};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{
     Exchange, Fault, RequestBody,
     alarm::Alarm,
     body::{Used, io_kind},
+    exchange::Begun,
     headers::{self, Special},
+    hedge::Hedge,
     judge,
-    resend::Kept,
+    retry::{Came, Retries, dismiss},
     upgrade::Asked,
 };
 use crate::{
-    config::plan::{HostHeader, Protocol, RetryOn},
+    config::plan::HostHeader,
     net::values,
     runtime::Route,
     upstream::{
-        Backend, Connection, DialError, Lease, Limits, Member, NoPlace, RequestHead, Reuse, Slot, Ticket, Tier,
+        Backend, Connection, DialError, Draw, Lease, Limits, Member, NoPlace, RequestHead, Reuse, Slot, Ticket, Tier,
         WireError,
     },
 };
@@ -36,7 +37,8 @@ use crate::{
 ///
 /// A request of which no byte was written goes to another backend, whatever its method; that is no retry. Nor is it one where
 /// the backend says that it has not begun: then it is sent again, with its body, if that is small and was sent whole. One
-/// that was written and lost is retried only as `retries` says, and only where its body is empty.
+/// that was written and lost, or answered with a status that `retries` names, is retried as `retries` says, and only where its body
+/// is empty or was kept.
 pub(super) async fn forward(
     exchange: &Rc<Exchange>,
     route: &Route,
@@ -44,59 +46,57 @@ pub(super) async fn forward(
     mut body: RequestBody,
     asked: Option<&Asked>,
     ticket: Ticket,
-) -> Result<(Response<()>, Used), Fault> {
-    let mut retries = Retries::new(route, &head, &mut body);
-    let mut tried = Vec::new();
-    let mut last = None;
-    let mut is_granted = false;
+) -> Result<Answer, Fault> {
+    let mut retries = Retries::new(exchange, route, &head, &mut body);
+    let hedge_after = if asked.is_none() { retries.hedge_after(&head, &body) } else { None };
     let names_host = values(&head.parts.headers, &HOST).next().is_some();
+    let mut tried = Vec::new();
+    let mut lease = pick(exchange, route, ticket, &tried)?;
     loop {
-        if last.is_some() && exchange.is_overdue() {
-            return Err(last.unwrap_or(Fault::ResponseTimeout));
-        }
-        let lease = match pick(exchange, route, ticket, &tried) {
-            Ok(lease) => lease,
-            // Everybody was tried. The same ones may do better a second time.
-            Err(Fault::NoHealthyBackend) if is_granted || last.is_some_and(|fault| retries.allow(fault)) => {
-                tried.clear();
-                pick(exchange, route, ticket, &tried)?
+        address(&mut head, names_host, route, lease.member());
+        let slot = lease.member().backend.slot();
+        let begun = exchange.begin_attempt(lease.member());
+        let came = match hedge_after.filter(|_| begun.number == 0) {
+            None => attempt(exchange, route, lease, begun, &head, body, asked).await,
+            Some(after) => {
+                tried.push(slot);
+                let hedge = Hedge { exchange, route, ticket, names_host, after };
+                Box::pin(hedge.attempt(&retries, lease, begun, &head, &mut tried)).await
             }
-            Err(fault) => return Err(last.unwrap_or(fault)),
         };
-        let member = Arc::clone(lease.member());
-        address(&mut head, names_host, route, &member);
-        let began = exchange.begin_attempt(&member);
-        let failure = match attempt(exchange, route, lease, began, &head, body, asked).await {
-            Ok((mut response, used)) => {
-                let (worker, status) = (exchange.worker(), response.status());
-                let is_bad = judge::answered(worker, &route.upstream, &member, status, response.headers_mut(), began);
-                exchange.end_attempt("ok", None, Some(status));
-                if is_bad {
-                    exchange.judged();
-                }
-                return Ok((response, used));
-            }
-            Err(failure) => failure,
+        let (came, unsent, is_unprocessed) = match came {
+            Ok(answer) if !retries.wants_another(answer.0.status(), answer.0.headers()) => return Ok(answer),
+            Ok(answer) => (Came::Ok(answer), None, false),
+            Err(failure) => (Came::Err(failure.fault), failure.unsent, failure.is_unprocessed),
         };
-        if !failure.is_unprocessed {
-            judge::failed(exchange.worker(), &route.upstream, &member, failure.fault);
+        if !tried.contains(&slot) {
+            tried.push(slot);
         }
-        exchange.end_attempt(failure.fault.reason(), failure.detail, None);
-        tried.push(member.backend.slot());
+        let others = Draw { ticket, tried: &tried, ..Draw::default() };
+        let is_other_left = route.upstream.live.eligible().pick(&others).is_ok();
         // Nothing speaks against a backend that has not begun: where there is no other, a new connection to it may do.
-        let is_free = failure.is_unprocessed && retries.allow_unprocessed();
-        is_granted = failure.unsent.is_none() && (is_free || retries.allow(failure.fault));
-        body = match failure.unsent {
-            Some(body) => body,
-            None if is_granted => retries.replay(),
-            None => return Err(failure.fault),
-        };
-        last = Some(failure.fault);
+        let is_free = is_unprocessed && retries.allow_unprocessed() || unsent.is_some() && is_other_left;
+        let pause = if is_free { Some(Duration::ZERO) } else { retries.allow(&came, is_other_left) };
+        let Some(pause) = pause.filter(|_| !exchange.is_overdue()) else { return came };
+        if !pause.is_zero() {
+            Box::pin(sleep(pause)).await;
+        }
+        if !is_other_left {
+            // Everybody was tried. The same ones may do better a second time.
+            tried.clear();
+        }
+        let Ok(next) = pick(exchange, route, ticket, &tried) else { return came };
+        lease = next;
+        dismiss(exchange, came);
+        body = unsent.unwrap_or_else(|| retries.replay());
     }
 }
 
+/// The head of a response, and the backend that it is from.
+pub(super) type Answer = (Response<()>, Used);
+
 /// An eligible backend by the mode of the upstream, and a place among its requests in flight.
-fn pick(exchange: &Exchange, route: &Route, ticket: Ticket, tried: &[Slot]) -> Result<Lease, Fault> {
+pub(super) fn pick(exchange: &Exchange, route: &Route, ticket: Ticket, tried: &[Slot]) -> Result<Lease, Fault> {
     let upstream = &route.upstream;
     let lease = upstream.live.lease(exchange.worker(), ticket, tried, upstream.plan.max_in_flight);
     lease.map_err(|none| match none {
@@ -106,7 +106,7 @@ fn pick(exchange: &Exchange, route: &Route, ticket: Ticket, tried: &[Slot]) -> R
 }
 
 /// Says which host is meant, of the backend that was chosen.
-fn address(head: &mut RequestHead, names_host: bool, route: &Route, member: &Member) {
+pub(super) fn address(head: &mut RequestHead, names_host: bool, route: &Route, member: &Member) {
     let host = match &route.upstream.plan.host {
         HostHeader::Preserve if names_host => return,
         // A client of HTTP/1.0 may name none, and a request of HTTP/1.1 must (RFC 9112, section 3.2).
@@ -117,8 +117,8 @@ fn address(head: &mut RequestHead, names_host: bool, route: &Route, member: &Mem
 }
 
 /// An attempt that brought no response: why, and the body if no byte of the request was written.
-struct Failure {
-    fault: Fault,
+pub(super) struct Failure {
+    pub(super) fault: Fault,
     /// More of the reason, in words for the log.
     detail: Option<Box<str>>,
     unsent: Option<RequestBody>,
@@ -132,7 +132,40 @@ impl From<Fault> for Failure {
     }
 }
 
-async fn attempt(
+/// One attempt, and what it says of its backend.
+pub(super) async fn attempt(
+    exchange: &Exchange,
+    route: &Route,
+    lease: Lease,
+    begun: Begun,
+    head: &RequestHead,
+    body: RequestBody,
+    asked: Option<&Asked>,
+) -> Result<Answer, Failure> {
+    let member = Arc::clone(lease.member());
+    let (worker, upstream) = (exchange.worker(), &route.upstream);
+    let came = ask(exchange, route, lease, begun.at, head, body, asked).await;
+    match came {
+        Ok((mut response, used)) => {
+            let status = response.status();
+            let is_bad = judge::answered(worker, upstream, &member, status, response.headers_mut(), begun.at);
+            exchange.end_attempt(begun.number, "ok", None, Some(status));
+            if is_bad {
+                exchange.judged(begun.number);
+            }
+            Ok((response, used))
+        }
+        Err(mut failure) => {
+            if !failure.is_unprocessed {
+                judge::failed(worker, upstream, &member, failure.fault);
+            }
+            exchange.end_attempt(begun.number, failure.fault.reason(), failure.detail.take(), None);
+            Err(failure)
+        }
+    }
+}
+
+async fn ask(
     exchange: &Exchange,
     route: &Route,
     lease: Lease,
@@ -140,9 +173,11 @@ async fn attempt(
     head: &RequestHead,
     mut body: RequestBody,
     asked: Option<&Asked>,
-) -> Result<(Response<()>, Used), Failure> {
+) -> Result<Answer, Failure> {
     let backend = &lease.member().backend;
-    let mut due = None;
+    let limit = route.plan.retries.timeout;
+    let due = (!limit.is_zero()).then(|| Instant::from_std(began + limit));
+    let mut connected_by = None;
     let mut reuse = Reuse::Allowed;
     loop {
         let limits = route.upstream.limits;
@@ -150,8 +185,9 @@ async fn attempt(
         let connected = match at_hand {
             Some(connection) => Ok(connection),
             None => {
-                let due = *due.get_or_insert_with(|| exchange.deadline_within(route.plan.timeouts.connect));
-                Box::pin(connect(exchange, backend, limits, due)).await
+                let within = || exchange.deadline_within(route.plan.timeouts.connect).into_iter().chain(due).min();
+                let connected_by = *connected_by.get_or_insert_with(within);
+                Box::pin(connect(exchange, backend, limits, connected_by)).await
             }
         };
         let mut connection = match connected {
@@ -164,7 +200,8 @@ async fn attempt(
         if asked.is_some() {
             connection.may_upgrade();
         }
-        let failure = match send(exchange, route, &mut connection, head, body).await {
+        let overdue = head_overdue(exchange, route, began, due);
+        let failure = match send(exchange, route, &mut connection, head, body, overdue).await {
             Ok(mut response) => {
                 let is_agreed = |asked: &Asked| asked.is_agreed(response.headers());
                 let is_asked_for = response.status() != StatusCode::SWITCHING_PROTOCOLS || asked.is_some_and(is_agreed);
@@ -209,6 +246,7 @@ async fn send(
     connection: &mut Connection<RequestBody>,
     head: &RequestHead,
     body: RequestBody,
+    overdue: impl Future<Output = ()>,
 ) -> Result<Response<()>, Failure> {
     let sent = tokio::select! {
         biased;
@@ -218,7 +256,7 @@ async fn send(
             detail: send_detail(&unsent.error),
             unsent: unsent.body,
         }),
-        () = head_overdue(exchange, route) => Err(Fault::ResponseTimeout.into()),
+        () = overdue => Err(Fault::ResponseTimeout.into()),
     };
     if matches!(&sent, Err(failure) if failure.fault == Fault::ResponseTimeout) {
         connection.doubt();
@@ -227,17 +265,18 @@ async fn send(
     sent
 }
 
-/// Returns when the head of a response is overdue: `request` after the start of the exchange, or `response_header` after the
-/// end of the request, whichever is first.
-async fn head_overdue(exchange: &Exchange, route: &Route) {
+/// Returns when the head of a response is overdue: `request` after the start of the exchange, `response_header` after the end of
+/// the request, or when the attempt is `due`, whichever is first.
+async fn head_overdue(exchange: &Exchange, route: &Route, began: Clock, attempt_due: Option<Instant>) {
     let limit = route.plan.timeouts.response_header;
     let client = exchange.client();
     let mut own = Alarm::default();
     poll_fn(|cx| {
         loop {
-            // Of a request that is still being sent the wait for its response has not begun.
-            let sent = || exchange.request_sent_at().unwrap_or_else(Instant::now);
-            let due = || exchange.deadline().into_iter().chain((!limit.is_zero()).then(|| sent() + limit)).min();
+            // Of a request that is still being sent the wait for its response has not begun. One that is sent again begins anew.
+            let sent = || exchange.request_sent_at().map_or_else(Instant::now, |sent| sent.max(began.into()));
+            let header_due = || (!limit.is_zero()).then(|| sent() + limit);
+            let due = || exchange.deadline().into_iter().chain(attempt_due).chain(header_due()).min();
             let Some(now_due) = due() else { return Poll::Pending };
             // Many tasks serve a client in HTTP/2, and each wants to be woken.
             ready!(match client.is_multiplexed() {
@@ -304,78 +343,6 @@ fn send_fault(error: &WireError) -> Fault {
             Fault::BadResponse
         }
         WireError::Body | WireError::Ended | WireError::Http2(_) | WireError::Io(_) => Fault::ResetBeforeHeaders,
-    }
-}
-
-/// How often a request is sent again because the backend has not begun: more than once, because connections that were opened
-/// together go away together, and few times, because a backend that refuses has enough to do.
-const MOST_UNPROCESSED: u8 = 3;
-
-/// What is left of a route's retries for one request, and whether it can be sent again.
-struct Retries<'a> {
-    route: &'a Route,
-    left: u8,
-    // What was sent of it can be had once more: nothing, or what was kept.
-    is_repeatable: bool,
-    // What was sent of its body, if it has one.
-    kept: Option<Rc<RefCell<Kept>>>,
-    may_repeat: bool,
-    unprocessed: u8,
-}
-
-impl<'a> Retries<'a> {
-    fn new(route: &'a Route, head: &RequestHead, body: &mut RequestBody) -> Self {
-        let plan = &route.plan.retries;
-        let may_repeat = plan.attempts > 0 && plan.methods.contains(&head.parts.method) && body.is_empty();
-        // What a backend says that it has not begun may be sent again whatever it is, and only HTTP/2 can say so.
-        let may_be_refused = route.upstream.plan.protocol != Protocol::Http1;
-        let kept = if may_be_refused { body.kept() } else { None };
-        let is_repeatable = may_repeat || may_be_refused && (body.is_empty() || kept.is_some());
-        Self { route, left: plan.attempts, is_repeatable, kept, may_repeat, unprocessed: 0 }
-    }
-
-    /// Whether a request that the backend has not begun may be sent again. That counts as no retry.
-    fn allow_unprocessed(&mut self) -> bool {
-        let is_kept = self.kept.as_ref().is_none_or(|kept| kept.borrow().is_whole());
-        self.unprocessed += 1;
-        self.is_repeatable && is_kept && self.unprocessed <= MOST_UNPROCESSED
-    }
-
-    /// Whether the failure may be retried; takes one of those left.
-    fn allow(&mut self, fault: Fault) -> bool {
-        let condition = match fault {
-            Fault::ConnectFailed | Fault::ConnectRefused | Fault::ConnectTimeout | Fault::TlsError => RetryOn::Connect,
-            Fault::Draining | Fault::ResetBeforeHeaders => RetryOn::Reset,
-            Fault::BadRequest
-            | Fault::BadResponse
-            | Fault::BodyTooLarge
-            | Fault::ClientGone
-            | Fault::ClientTimeout
-            | Fault::ExpectationFailed
-            | Fault::HeaderTooLarge
-            | Fault::Internal
-            | Fault::MethodNotAllowed
-            | Fault::NoHealthyBackend
-            | Fault::NoRoute
-            | Fault::Overloaded
-            | Fault::RateLimited
-            | Fault::ResponseCut
-            | Fault::ResponseTimeout
-            | Fault::TunnelTimeout
-            | Fault::Unauthorized
-            | Fault::UriTooLong => return false,
-        };
-        if !self.may_repeat || self.left == 0 || !self.route.plan.retries.when.contains(&condition) {
-            return false;
-        }
-        self.left -= 1;
-        true
-    }
-
-    /// The body once more.
-    fn replay(&self) -> RequestBody {
-        let again = |kept: &Rc<RefCell<Kept>>| RequestBody::Again(Box::new(kept.borrow().again()));
-        self.kept.as_ref().map_or(RequestBody::Empty, again)
     }
 }
 

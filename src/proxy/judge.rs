@@ -66,7 +66,7 @@ fn speaks_against(
         }
     }
     let Some(reason) = what_is_wrong(rules, status, began) else { return false };
-    let retry_after = values(headers, &RETRY_AFTER).next().and_then(|value| seconds(value.to_str().ok()?));
+    let retry_after = retry_after(headers).and_then(Result::ok);
     let status = Some(status.as_u16());
     tell(worker, upstream, member, Failure { reason, is_answered: true, status, retry_after });
     true
@@ -83,6 +83,16 @@ fn what_is_wrong(rules: &Passive, status: StatusCode, began: Clock) -> Option<&'
     }
     rules.slower_than.is_some_and(|limit| began.elapsed() > limit).then_some("slow")
 }
+
+/// When a backend wants to be asked again, if it says so; an error where it says it in another form than ours.
+pub(super) fn retry_after(headers: &HeaderMap) -> Option<Result<Duration, NotSeconds>> {
+    let said = values(headers, &RETRY_AFTER).next()?;
+    Some(said.to_str().ok().and_then(seconds).ok_or(NotSeconds))
+}
+
+/// A date, or garbage.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NotSeconds;
 
 /// Whole seconds, as `Retry-After` has them. As a date it is left alone: the backend's clock is not ours.
 fn seconds(text: &str) -> Option<Duration> {

@@ -1,22 +1,26 @@
-//! A copy of a small request body, for a request that a backend gives back.
+//! A copy of a small request body, for a request that a backend gives back, or that is to be retried.
 //!
-//! Only HTTP/2 can say that a request was not begun, so only what goes to such backends is copied. The copy is a list of pieces
-//! that share their bytes with what is sent: nothing is copied but pointers. It is dropped when the head of a response is there.
+//! Only HTTP/2 can say that a request was not begun, so only what goes to such backends is copied, and what a route's `retries` ask
+//! for. The copy is a list of pieces that share their bytes with what is sent: nothing is copied but pointers. It is dropped when
+//! the head of a response is there.
 
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 
-/// The largest body of which a copy is kept, in bytes: any message of most services, and a bound on what a request may hold
-/// until it is answered.
-const MOST_BYTES: usize = 64 * 1024;
+/// The largest body of which a copy is kept unasked, in bytes: any message of most services, and a bound on what a request may
+/// hold until it is answered.
+pub(super) const UNASKED: usize = 64 * 1024;
 
-/// The most pieces in which it may come. Each may keep alive the buffer in which it was read, which is larger.
-const MOST_PIECES: usize = 16;
+/// The most pieces in which it may come: one for so many bytes that may be kept. Each may keep alive the buffer in which it was
+/// read, which is larger.
+const PER_PIECE: usize = 4 * 1024;
+const FEWEST_PIECES: usize = 16;
 
 /// What was sent of a request body so far.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Kept {
+    most: usize,
     pieces: Vec<Bytes>,
     length: usize,
     trailers: Option<HeaderMap>,
@@ -36,9 +40,10 @@ enum Extent {
 }
 
 impl Kept {
-    /// For a body of at least so many bytes; `None` where that is too large.
-    pub(super) fn of_at_least(length: u64) -> Option<Self> {
-        (length <= MOST_BYTES as u64).then(Self::default)
+    /// Up to so many bytes of a body of at least `length`; `None` where that is too large.
+    pub(super) fn up_to(most: usize, length: u64) -> Option<Self> {
+        let nothing = || Self { most, pieces: Vec::new(), length: 0, trailers: None, extent: Extent::Part };
+        (length <= most as u64).then(nothing)
     }
 
     /// The next frame.
@@ -49,8 +54,9 @@ impl Kept {
         // Empty ones say nothing, and a client may send any number of them.
         let Some(data) = frame.data_ref().filter(|data| !data.is_empty()) else { return };
         self.length = self.length.saturating_add(data.len());
-        if self.length > MOST_BYTES || self.pieces.len() == MOST_PIECES {
-            *self = Self { extent: Extent::TooLarge, ..Self::default() };
+        let most_pieces = FEWEST_PIECES.max(self.most / PER_PIECE);
+        if self.length > self.most || self.pieces.len() == most_pieces {
+            (self.pieces, self.trailers, self.extent) = (Vec::new(), None, Extent::TooLarge);
         } else if self.extent == Extent::Part {
             self.pieces.push(data.clone());
         }
@@ -66,6 +72,11 @@ impl Kept {
     /// Whether it is all of the body.
     pub(super) fn is_whole(&self) -> bool {
         self.extent == Extent::Whole
+    }
+
+    /// How much has come.
+    pub(super) const fn length(&self) -> usize {
+        self.length
     }
 
     /// The body, to be sent again.
@@ -106,11 +117,12 @@ impl Again {
 #[cfg(test)]
 mod tests {
     use http::{HeaderValue, header::ETAG};
+    use proptest::prelude::*;
 
     use super::*;
 
     fn kept(pieces: &[usize]) -> Kept {
-        let mut kept = Kept::default();
+        let mut kept = Kept::up_to(UNASKED, 0).unwrap();
         for length in pieces {
             kept.push(&Frame::data(Bytes::from(vec![b'x'; *length])));
         }
@@ -122,6 +134,30 @@ mod tests {
         assert!(!kept.is_whole(), "more may come");
         kept.end();
         kept.is_whole()
+    }
+
+    proptest! {
+        /// What is sent again is all of it, and what is not all there, or too much, is not sent again.
+        #[test]
+        fn a_body_is_whole_or_not_sent_again(
+            pieces in prop::collection::vec(0usize..200, 0..40),
+            most in 1usize..2_000,
+            has_ended: bool,
+        ) {
+            let mut kept = Kept::up_to(most, 0).unwrap();
+            pieces.iter().for_each(|length| kept.push(&Frame::data(Bytes::from(vec![b'x'; *length]))));
+            if has_ended {
+                kept.end();
+            }
+            let length: usize = pieces.iter().sum();
+            let is_few = pieces.iter().filter(|length| **length > 0).count() <= FEWEST_PIECES;
+            prop_assert_eq!(kept.is_whole(), has_ended && length <= most && is_few);
+            if kept.is_whole() {
+                let mut again = kept.again();
+                let sent: usize = std::iter::from_fn(|| again.next()).map(|frame| frame.into_data().unwrap().len()).sum();
+                prop_assert_eq!(sent, length);
+            }
+        }
     }
 
     #[test]
@@ -150,10 +186,10 @@ mod tests {
 
     #[test]
     fn what_is_too_large_is_not_kept() {
-        assert!(is_kept(&[MOST_BYTES]) && is_kept(&[1; MOST_PIECES]) && is_kept(&[0; 1_000]));
-        assert!(!is_kept(&[MOST_BYTES, 1]) && !is_kept(&[MOST_BYTES + 1]) && !is_kept(&[1; MOST_PIECES + 1]));
+        assert!(is_kept(&[UNASKED]) && is_kept(&[1; FEWEST_PIECES]) && is_kept(&[0; 1_000]));
+        assert!(!is_kept(&[UNASKED, 1]) && !is_kept(&[UNASKED + 1]) && !is_kept(&[1; FEWEST_PIECES + 1]));
         // What comes after that does not begin anew.
-        assert!(!is_kept(&[MOST_BYTES + 1, 3]));
-        assert!(Kept::of_at_least(MOST_BYTES as u64).is_some() && Kept::of_at_least(MOST_BYTES as u64 + 1).is_none());
+        assert!(!is_kept(&[UNASKED + 1, 3]));
+        assert!(Kept::up_to(10, 10).is_some() && Kept::up_to(10, 11).is_none());
     }
 }

@@ -90,6 +90,7 @@ catalogue! {
     UPSTREAM_REQUESTS: Counter "tidegate_upstream_requests_total" ["upstream" "backend" "code"] "Responses of backends, by status code.";
     UPSTREAM_REQUEST_DURATION: Histogram "tidegate_upstream_request_duration_seconds" ["upstream" "backend"] "From sending a request to a backend to the end of its response's body.";
     UPSTREAM_ATTEMPTS: Counter "tidegate_upstream_attempts_total" ["upstream" "outcome"] "Attempts to have a backend answer, first ones and retries.";
+    UPSTREAM_RETRIES: Counter "tidegate_upstream_retries_total" ["upstream" "result"] "Failures that `retries` names: sent again, hedged (sent to a second backend as well), budget_spent, gave_up (no attempt, time or backend was left).";
     UPSTREAM_INTERIM_RESPONSES: Counter "tidegate_upstream_interim_responses_total" ["upstream"] "Interim responses (1xx) of backends that speak HTTP/1.1. They end here.";
     UPSTREAM_CONNECTIONS: Gauge "tidegate_upstream_connections" ["upstream" "backend" "state"] "Open connections to a backend: active carry a request, idle wait for one.";
     UPSTREAM_BACKENDS: Gauge "tidegate_upstream_backends" ["upstream" "state"] "Backends of an upstream, by state.";

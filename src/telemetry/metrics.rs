@@ -343,14 +343,32 @@ pub enum AttemptOutcome {
     RetryOk,
     /// A retry failed.
     RetryFailed,
+    /// Another backend that was asked at the same time answered first.
+    Overtaken,
 }
 
-const ATTEMPT_OUTCOMES: [&str; 4] = ["first_ok", "first_failed", "retry_ok", "retry_failed"];
+const ATTEMPT_OUTCOMES: [&str; 5] = ["first_ok", "first_failed", "retry_ok", "retry_failed", "overtaken"];
+
+/// What became of an attempt that could be followed by another.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum RetryResult {
+    /// The request was sent again.
+    Sent,
+    /// It took long, and was sent to a second backend as well.
+    Hedged,
+    /// It was not: the upstream had as many retries as it may.
+    BudgetSpent,
+    /// It was not: all attempts were used, or there was no time or no backend for another.
+    GaveUp,
+}
+
+const RETRY_RESULTS: [&str; 4] = ["sent", "hedged", "budget_spent", "gave_up"];
 
 /// What is counted of an upstream.
 #[derive(Debug)]
 pub struct UpstreamMetrics {
     attempts: TokenCounter,
+    retries: TokenCounter,
     // One cell for all workers: there are few.
     interim: AtomicU64,
 }
@@ -359,7 +377,11 @@ impl UpstreamMetrics {
     /// All at zero.
     #[must_use]
     pub fn new(workers: usize) -> Self {
-        Self { attempts: TokenCounter::new(workers, &ATTEMPT_OUTCOMES), interim: AtomicU64::new(0) }
+        Self {
+            attempts: TokenCounter::new(workers, &ATTEMPT_OUTCOMES),
+            retries: TokenCounter::new(workers, &RETRY_RESULTS),
+            interim: AtomicU64::new(0),
+        }
     }
 
     /// Counts interim responses.
@@ -374,7 +396,17 @@ impl UpstreamMetrics {
         self.attempts.record(worker, outcome as usize);
     }
 
-    /// Attempts by outcome: `first_ok`, `first_failed`, `retry_ok`, `retry_failed`.
+    /// Counts what became of an attempt that could be followed by another.
+    pub fn retried(&self, worker: WorkerId, result: RetryResult) {
+        self.retries.record(worker, result as usize);
+    }
+
+    /// Retries by result: `sent`, `hedged`, `budget_spent`, `gave_up`.
+    pub fn retries(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.retries.sums()
+    }
+
+    /// Attempts by outcome: `first_ok`, `first_failed`, `retry_ok`, `retry_failed`, `overtaken`.
     pub fn attempts(&self) -> impl Iterator<Item = (&'static str, u64)> {
         self.attempts.sums()
     }
@@ -384,6 +416,10 @@ impl UpstreamMetrics {
         let mut attempts = out.family(&catalogue::UPSTREAM_ATTEMPTS);
         for (outcome, sum) in self.attempts() {
             attempts.sample([upstream, outcome], sum);
+        }
+        let mut retries = out.family(&catalogue::UPSTREAM_RETRIES);
+        for (result, sum) in self.retries() {
+            retries.sample([upstream, result], sum);
         }
         out.family(&catalogue::UPSTREAM_INTERIM_RESPONSES).sample([upstream], self.interim.load(Relaxed));
     }

@@ -9,6 +9,7 @@
 
 mod backend;
 mod balance;
+mod budget;
 mod dial;
 mod eligible;
 mod evidence;
@@ -18,9 +19,12 @@ mod pool;
 mod stream;
 mod wire;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed},
+    },
+    time::Instant,
 };
 
 use arc_swap::{ArcSwap, Guard};
@@ -38,7 +42,8 @@ pub use pool::{Bells, Connection, Limits, Pools, Reuse, Unsent};
 pub use stream::BackendStream;
 pub use wire::{Added, RequestHead, Sendable, Upgraded, WireError};
 
-use crate::telemetry::cells::WorkerId;
+use self::budget::Window;
+use crate::{base::Percent, telemetry::cells::WorkerId};
 
 /// A group of interchangeable backends, live. Survives reloads that keep its name (or, for an anonymous one, its backends).
 #[derive(Debug)]
@@ -47,12 +52,17 @@ pub struct Upstream {
     evidence: evidence::Channel,
     turns: Box<[Turn]>,
     crowd: Arc<Crowd>,
+    retries: Window,
+    born: Instant,
 }
 
-// Where a worker is in the round. Its own worker alone reads and writes it; an atomic only because the group is shared.
+// Where a worker is in the round, and what it has sent. Its own worker alone writes it.
 #[derive(Debug)]
 #[repr(align(128))]
-struct Turn(AtomicUsize);
+struct Turn {
+    next: AtomicUsize,
+    requests: Window,
+}
 
 // Requests in flight at all backends, over all workers. Counted only where loads are bounded.
 #[derive(Debug, Default)]
@@ -76,12 +86,14 @@ impl Upstream {
     /// A group with its first slice, for this many workers. Each starts at a turn of its own.
     #[must_use]
     pub fn new(eligible: Eligible, workers: usize) -> Self {
-        let turns = (0..workers).map(|_| Turn(AtomicUsize::new(fastrand::usize(..)))).collect();
+        let turn = |_| Turn { next: AtomicUsize::new(fastrand::usize(..)), requests: Window::default() };
         Self {
             eligible: ArcSwap::from_pointee(eligible),
             evidence: evidence::Channel::default(),
-            turns,
+            turns: (0..workers).map(turn).collect(),
             crowd: Arc::default(),
+            retries: Window::default(),
+            born: Instant::now(),
         }
     }
 
@@ -112,10 +124,35 @@ impl Upstream {
 
     /// The worker's next turn.
     fn turn(&self, worker: WorkerId) -> usize {
-        let Some(Turn(turn)) = self.turns.get(worker.0) else { return 0 };
+        let Some(Turn { next: turn, .. }) = self.turns.get(worker.0) else { return 0 };
         let now = turn.load(Relaxed);
         turn.store(now.wrapping_add(1), Relaxed);
         now
+    }
+
+    /// Counts a request, at its first attempt. Costs a load and a store on a line that [`Upstream::turn`] has written.
+    pub fn count_request(&self, worker: WorkerId, now: Instant) {
+        if let Some(turn) = self.turns.get(worker.0) {
+            turn.requests.add(self.second(now));
+        }
+    }
+
+    /// Takes one retry from the budget: `share` of the requests of the last ten seconds, or `min` where that is more. Returns
+    /// whether there was one. Each worker looks before it takes, so that together they may take one more each.
+    #[must_use]
+    pub fn spend_retry(&self, share: Percent, min: u32, now: Instant) -> bool {
+        let second = self.second(now);
+        let requests: u64 = self.turns.iter().map(|turn| turn.requests.sum(second)).sum();
+        let allowed = (requests * u64::from(share.basis_points()) / 10_000).max(min.into());
+        let is_left = self.retries.sum(second) < allowed;
+        if is_left {
+            self.retries.add_shared(second);
+        }
+        is_left
+    }
+
+    fn second(&self, now: Instant) -> u32 {
+        u32::try_from(now.saturating_duration_since(self.born).as_secs()).unwrap_or(u32::MAX)
     }
 
     /// Tells the health task what traffic has seen. Never blocks.

@@ -80,7 +80,7 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub type Added = Vec<(HeaderName, HeaderValue)>;
 
 /// The head of a request as a backend gets it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct RequestHead {
     /// What the client sent of it.
     pub parts: Parts,

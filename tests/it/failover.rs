@@ -138,8 +138,8 @@ fn a_reset_is_a_close_too() {
 }
 
 #[test]
-fn an_answer_of_a_backend_is_never_retried() {
-    let backend = Backend::scripted(|peer, _| peer.respond("503 Service Unavailable", "busy"));
+fn an_answer_that_retries_do_not_name_is_never_retried() {
+    let backend = Backend::scripted(|peer, _| peer.respond("501 Not Implemented", "what"));
     let other = Backend::scripted(|peer, _| peer.respond("500 Internal Server Error", "broken"));
     let gateway = Gateway::start(format!("workers: 1\n{}", route(&[backend.address(), other.address()], "")));
     for _ in 0..4 {

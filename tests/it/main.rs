@@ -33,6 +33,7 @@ mod peers;
 mod pool;
 mod proxy_protocol;
 mod reload;
+mod retries;
 mod real_servers;
 mod responses;
 mod routing;

@@ -106,7 +106,8 @@ fn too_large_a_part_of_failures_ejects() {
 #[test]
 fn the_last_one_is_never_ejected() {
     let bad = Backend::scripted(|peer, _| peer.respond("503 Service Unavailable", "no"));
-    let gateway = Gateway::start(route(&[bad.address()], &passive("")));
+    let fields = format!("{}, retries: {{ attempts: 0 }}", passive(""));
+    let gateway = Gateway::start(route(&[bad.address()], &fields));
     for _ in 0..20 {
         assert_eq!(gateway.get("/").status(), 503);
     }

@@ -106,14 +106,17 @@ pub(super) fn within(route: &Route) -> String {
     let limit = route.timeouts.request;
     let time = if limit.is_zero() { "without a deadline".to_owned() } else { format!("within {}", Written(limit)) };
     let retries = &route.retries;
-    if retries.attempts == 0 || retries.when.is_empty() {
+    let word = |when: &RetryOn| match when {
+        RetryOn::Connect => "connect".to_owned(),
+        RetryOn::Reset => "reset".to_owned(),
+        RetryOn::Timeout => "timeout".to_owned(),
+    };
+    let statuses = retries.status.iter().map(ToString::to_string);
+    let calls = retries.grpc.iter().map(|status| format!("gRPC {status}"));
+    let when: Vec<String> = retries.when.iter().map(word).chain(statuses).chain(calls).collect();
+    if retries.attempts == 0 || when.is_empty() {
         return format!("{time}, no retries");
     }
-    let word = |when: &RetryOn| match when {
-        RetryOn::Connect => "connect",
-        RetryOn::Reset => "reset",
-    };
     let plural = if retries.attempts == 1 { "y" } else { "ies" };
-    let when: Vec<&str> = retries.when.iter().map(word).collect();
     format!("{time}, up to {} retr{plural} on {}", retries.attempts, when.join(", "))
 }

@@ -13,6 +13,7 @@ mod hash;
 mod health;
 mod pattern;
 mod process;
+mod retry;
 mod route;
 mod tls;
 mod upstream;

@@ -6,20 +6,16 @@ use std::{
     time::Duration,
 };
 
-use http::Method;
-
 use super::{Auths, Check, Known, Limits, Placed, Routes, health::Reached, upstream::DAY};
 use crate::{
     base::{Name, Size, duration::Written as Shown},
     config::{
         diagnostics::Code,
         plan::{
-            Auth, Backend, Coding, Compression, HostPattern, Limit, LimitKey, PathPattern, Protocol, Retries, RetryOn,
-            Route, Timeouts, Upstream,
+            Auth, Backend, Coding, Compression, HostPattern, Limit, LimitKey, PathPattern, Protocol, Retries, Route,
+            Timeouts, Upstream,
         },
-        spec::{
-            self, Address, CompressSpec, Flag, List, OneOrMany, RetriesSpec, RouteSpec, ShortOr, Spec, Upgrade, Written,
-        },
+        spec::{self, Address, CompressSpec, Flag, List, OneOrMany, RouteSpec, ShortOr, Spec, Upgrade, Written},
         suggest,
         yaml::At,
     },
@@ -369,15 +365,13 @@ impl<'a> Check<'a> {
             client_body: Duration::from_secs(30),
             tunnel: Duration::from_secs(3_600),
         };
-        let methods = [Method::DELETE, Method::GET, Method::HEAD, Method::OPTIONS, Method::PUT].to_vec();
-        let plain_retries = Retries { attempts: 1, when: [RetryOn::Connect, RetryOn::Reset].into(), methods };
         let max_body = written.and_then(|written| written.max_body.as_ref());
         Base {
             timeouts: self.timeouts(timeouts_at, &written_timeouts, &plain),
             retries: self.retries(
                 at.key("retries"),
                 written.and_then(|written| written.retries.as_ref()),
-                &plain_retries,
+                &Retries::default(),
             ),
             max_body: self.size(at, "max_body", max_body).unwrap_or(Some(MAX_BODY)),
         }
@@ -417,40 +411,6 @@ impl<'a> Check<'a> {
             self.report(finding.label("the whole exchange ends before it"));
         }
         timeouts
-    }
-
-    fn retries(&mut self, at: At<'a>, written: Option<&RetriesSpec>, base: &Retries) -> Retries {
-        let Some(written) = written else { return base.clone() };
-        let attempts = self.count(at, "attempts", written.attempts.as_ref(), 0..=10);
-        let choices = [("connect", RetryOn::Connect), ("reset", RetryOn::Reset)];
-        let when = written.when.as_ref().map(|list| {
-            let items = self.items(at.key("when"), list);
-            items
-                .into_iter()
-                .filter_map(|(at, text)| self.word(at, text, "a failure that can be retried", &choices))
-                .collect()
-        });
-        let methods = written.methods.as_ref().map(|list| self.retry_methods(at.key("methods"), list));
-        Retries {
-            attempts: attempts.and_then(|attempts| u8::try_from(attempts).ok()).unwrap_or(base.attempts),
-            when: when.unwrap_or_else(|| base.when.clone()),
-            methods: methods.unwrap_or_else(|| base.methods.clone()),
-        }
-    }
-
-    fn retry_methods(&mut self, at: At<'a>, list: &List<Written<spec::Method>>) -> Vec<Method> {
-        let mut methods = vec![];
-        for (at, text) in self.items(at, list) {
-            let Some(method) = self.method(at, text) else { continue };
-            if matches!(method, Method::POST | Method::PATCH) {
-                let finding = self.finding(Code::RetriesPost, at, format!("retries include {method}"));
-                self.report(finding.label("a backend may do the work twice"));
-            }
-            methods.push(method);
-        }
-        methods.sort_by(|a, b| a.as_str().cmp(b.as_str()));
-        methods.dedup();
-        methods
     }
 
     fn destination(

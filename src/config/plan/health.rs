@@ -357,6 +357,16 @@ pub struct StatusRange {
 }
 
 impl StatusRange {
+    /// Reads `503` or `200-399`, from 200 to 599; `None` for any other form.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        let parse =
+            |text: &str| text.parse::<u16>().ok().filter(|status| text.len() == 3 && (200..=599).contains(status));
+        let (first, last) = (parse(first)?, parse(last)?);
+        (first <= last).then_some(Self { first, last })
+    }
+
     /// Whether the status lies within.
     #[must_use]
     pub const fn contains(self, status: u16) -> bool {

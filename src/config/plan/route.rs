@@ -2,8 +2,8 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use http::Method;
 
-use super::{Auth, Conditions, HostPattern, Limit, PathPattern};
-use crate::base::{Name, Size};
+use super::{Auth, Conditions, HostPattern, Limit, PathPattern, StatusRange};
+use crate::base::{Name, Percent, Size};
 
 /// Which requests, and what happens to them.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -136,10 +136,47 @@ pub struct Timeouts {
 pub struct Retries {
     /// Extra attempts. Default 1. Zero: none.
     pub attempts: u8,
-    /// The failures that allow one. Default connect and reset.
+    /// The failures that allow one. Default connect and reset, and timeout where there is one.
     pub when: BTreeSet<RetryOn>,
+    /// The statuses that allow one, 400 to 599. Default 502, 503, 504.
+    pub status: Vec<StatusRange>,
+    /// The statuses of gRPC that allow one, in a head that ends the response. Default none.
+    pub grpc: BTreeSet<u16>,
     /// The methods that allow one, sorted by name. Default GET, HEAD, OPTIONS, PUT, DELETE.
     pub methods: Vec<Method>,
+    /// From the choice of a backend to the head of its response. Default zero: bounded by the route's deadlines alone.
+    pub timeout: Duration,
+    /// The largest request body of which a copy is kept for another attempt, in bytes, up to 1 MiB. Default 0: none.
+    pub body: u32,
+    /// The longest wait before the first retry that waits; doubled with each, up to ten times. Default 25 ms.
+    pub backoff: Duration,
+    /// The most retries that the upstream may get, as a part of its requests over the last 10 s. Default 20%.
+    pub budget: Percent,
+    /// Retries in 10 s that need no budget. Default 100.
+    pub min_retries: u32,
+    /// When a second backend is asked as well. Default zero: never.
+    pub hedge_after: Duration,
+}
+
+impl Default for Retries {
+    fn default() -> Self {
+        let only = |status| StatusRange { first: status, last: status };
+        Self {
+            attempts: 1,
+            when: [RetryOn::Connect, RetryOn::Reset].into(),
+            status: [502, 503, 504].map(only).to_vec(),
+            grpc: BTreeSet::new(),
+            methods: [Method::DELETE, Method::GET, Method::HEAD, Method::OPTIONS, Method::PUT].to_vec(),
+            timeout: Duration::ZERO,
+            body: 0,
+            // Envoy's: full jitter below 25 ms, up to ten times that.
+            backoff: Duration::from_millis(25),
+            // Finagle's and Linkerd's: a fifth of the requests over ten seconds, and ten a second whatever comes.
+            budget: Percent::whole(20),
+            min_retries: 100,
+            hedge_after: Duration::ZERO,
+        }
+    }
 }
 
 /// A failure that allows a retry.
@@ -149,4 +186,6 @@ pub enum RetryOn {
     Connect,
     /// The connection ended before the head of a response.
     Reset,
+    /// The head of a response did not come in time.
+    Timeout,
 }

@@ -69,7 +69,7 @@ const HOMES: &[(&str, &[&str], &str)] = &[
     ("upstreams", &["weight", "backup", "tier", "url"], "a backend: { url: …, weight: … }"),
     ("upstreams", &["timeouts", "retries", "max_body"], "the route, or defaults"),
     ("routes", &["connect", "request", "response_header", "client_body", "tunnel"], "timeouts"),
-    ("routes", &["attempts", "when"], "retries"),
+    ("routes", &["attempts", "when", "budget", "backoff", "hedge_after"], "retries"),
     ("routes", &["backends"], "upstreams; a route has `to`"),
     ("routes", UPSTREAM, "upstreams"),
     ("timeouts", &["idle", "client_header", "client_idle"], "defaults.timeouts"),
@@ -82,7 +82,7 @@ const HOMES: &[(&str, &[&str], &str)] = &[
     ("tls", &["cert", "key"], "certs: [{ cert: …, key: … }]"),
     ("", &["backends"], "upstreams"),
     ("defaults", &["connect", "request", "idle", "client_header", "client_body", "tunnel"], "defaults.timeouts"),
-    ("defaults", &["attempts", "when"], "defaults.retries"),
+    ("defaults", &["attempts", "when", "budget", "backoff", "hedge_after"], "defaults.retries"),
     ("auth", &["header", "query", "keys", "keys_file"], "api_key"),
     ("auth", &["realm", "users", "users_file"], "basic"),
 ];

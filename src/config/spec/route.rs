@@ -3,7 +3,7 @@ use serde::Deserialize;
 
 use super::{
     Address, Any, Balance, BalanceSpec, Coding, Count, Duration, Flag, HealthShort, HealthSpec, HostPattern, LimitRef,
-    List, Method, Name, Named, OneOrMany, PathPattern, RetryOn, ShortOr, SizeOrNone, Upgrade, Wanted, Written,
+    List, Method, Name, Named, OneOrMany, PathPattern, Percent, RetryOn, ShortOr, SizeOrNone, Upgrade, Wanted, Written,
 };
 
 /// Which requests, and what happens to them.
@@ -118,16 +118,35 @@ pub(in crate::config) struct RouteTimeouts {
     pub(in crate::config) tunnel: Option<Written<Duration>>,
 }
 
-/// What may be tried again, on another backend when there is one: requests without a body. What was never sent, or what an HTTP/2
-/// backend gives back unbegun (with its body, up to 64 KiB), is sent again whatever is said here.
+/// What may be tried again, on another backend when there is one: requests without a body, or with a small one where `body` says so.
+/// What was never sent, or what an HTTP/2 backend gives back unbegun (with its body, up to 64 KiB), is sent again whatever is said
+/// here. `docs/retries.md` says more.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, expecting = "the fields of retries")]
 #[schemars(rename = "Retries")]
 pub(in crate::config) struct RetriesSpec {
     /// Extra attempts, 0 to 10. Default `1`.
     pub(in crate::config) attempts: Option<Written<Count>>,
-    /// Failures that allow one: `connect`, `reset`. Default: both.
+    /// What allows one: `connect`, `reset` (no head of a response came), `timeout` (none in time), statuses from 400 (`503`, `502-504`),
+    /// and where a call of gRPC ended before it began `grpc_cancelled`, `grpc_deadline_exceeded`, `grpc_internal`,
+    /// `grpc_resource_exhausted`, `grpc_unavailable`. Default: `connect`, `reset`, `502`, `503`, `504`, and `timeout` beside a `timeout`.
     pub(in crate::config) when: Option<List<Written<RetryOn>>>,
     /// Methods that allow one. Default: `GET`, `HEAD`, `OPTIONS`, `PUT`, `DELETE`.
     pub(in crate::config) methods: Option<List<Written<Method>>>,
+    /// For one attempt, from the choice of its backend to the head of the response, within `timeouts.request`. Up to `1d`; `0s` is
+    /// none. Default `0s`.
+    pub(in crate::config) timeout: Option<Written<Duration>>,
+    /// Request bodies up to this size, up to `1MiB`, are kept until a response begins, so that they can be sent again; or `none`.
+    /// Default `none`.
+    pub(in crate::config) body: Option<Written<SizeOrNone>>,
+    /// The wait before a second retry, and before one on a backend that was asked already: a random part of this, which doubles with
+    /// each retry up to ten times. Up to `10s`. Default `25ms`.
+    pub(in crate::config) backoff: Option<Written<Duration>>,
+    /// The most retries that the upstream may get, as a part of its requests over the last 10 s. Default `20%`.
+    pub(in crate::config) budget: Option<Written<Percent>>,
+    /// Retries in 10 s that need no budget. Up to 1,000,000. Default `100`.
+    pub(in crate::config) min_retries: Option<Written<Count>>,
+    /// A GET or HEAD that has no response after this is sent to a second backend as well, and whoever answers first is heard. Counts
+    /// against the budget. Up to `1d`; `0s` is never. Default `0s`.
+    pub(in crate::config) hedge_after: Option<Written<Duration>>,
 }

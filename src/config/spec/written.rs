@@ -176,7 +176,14 @@ forms! {
     /// `none`.
     PassiveShort: "`none`, or fields", { "const": "none" };
     /// A failure that allows a retry.
-    RetryOn: "`connect` or `reset`", { "enum": ["connect", "reset"] };
+    RetryOn: "`connect`, `reset`, `timeout`, a status or a status of gRPC", { "anyOf": [
+        { "enum": [
+            "connect", "reset", "timeout",
+            "grpc_cancelled", "grpc_deadline_exceeded", "grpc_internal", "grpc_resource_exhausted", "grpc_unavailable"
+        ] },
+        { "type": "integer", "minimum": 400, "maximum": 599 },
+        { "type": "string", "pattern": r"^[45][0-9]{2}-[45][0-9]{2}$|\$\{" }
+    ] };
     /// `json`.
     AccessFormat: "`json`", { "enum": ["json"] };
     /// `required` or `optional`.

@@ -157,16 +157,11 @@ impl<'a> Check<'a> {
     }
 
     fn status(&mut self, at: At<'a>, text: &str) -> Option<StatusRange> {
-        let (first, last) = text.split_once('-').unwrap_or((text, text));
-        let parse =
-            |text: &str| text.parse::<u16>().ok().filter(|status| text.len() == 3 && (200..=599).contains(status));
-        match (parse(first), parse(last)) {
-            (Some(first), Some(last)) if first <= last => Some(StatusRange { first, last }),
-            _ => {
-                let finding = self.finding(Code::Invalid, at, format!("`{}` is not a status", at.shown()));
-                self.report(finding.label("write one from 200 to 599, or a range like 200-399"));
-                None
-            }
+        let range = StatusRange::parse(text);
+        if range.is_none() {
+            let finding = self.finding(Code::Invalid, at, format!("`{}` is not a status", at.shown()));
+            self.report(finding.label("write one from 200 to 599, or a range like 200-399"));
         }
+        range
     }
 }
