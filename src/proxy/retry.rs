@@ -84,13 +84,13 @@ pub(super) struct Retries<'a> {
 impl<'a> Retries<'a> {
     pub(super) fn new(exchange: &'a Exchange, route: &'a Route, head: &RequestHead, body: &mut RequestBody) -> Self {
         let (plan, upstream) = (&route.plan.retries, &*route.upstream);
-        let may_method = plan.attempts > 0 && plan.methods.contains(&head.parts.method);
+        let has_method = plan.attempts > 0 && plan.methods.contains(&head.parts.method);
         // What a backend says that it has not begun may be sent again whatever it is, and only HTTP/2 can say so.
         let may_be_refused = upstream.plan.protocol != Protocol::Http1;
-        let asked = if may_method { plan.body as usize } else { 0 };
+        let asked = if has_method { plan.body as usize } else { 0 };
         let most = asked.max(if may_be_refused { UNASKED } else { 0 });
         let kept = if most > 0 { body.kept(most) } else { None };
-        let may_repeat = may_method && (body.is_empty() || asked > 0 && kept.is_some());
+        let may_repeat = has_method && (body.is_empty() || asked > 0 && kept.is_some());
         let is_repeatable = may_repeat || may_be_refused && (body.is_empty() || kept.is_some());
         Self { exchange, plan, upstream, left: Left::of(plan), kept, is_repeatable, may_repeat }
     }
@@ -109,10 +109,10 @@ impl<'a> Retries<'a> {
 
     /// Whether the client should rather have another response than this one.
     pub(super) fn wants_another(&self, status: StatusCode, headers: &HeaderMap) -> bool {
-        let names = |status: StatusCode| self.plan.status.iter().any(|range| range.contains(status.as_u16()));
-        let is_named = status.as_u16() >= 400 && names(status);
-        let names_grpc = |headers: &HeaderMap| grpc::status(headers).is_some_and(|code| self.plan.grpc.contains(&code));
-        (is_named || !self.plan.grpc.is_empty() && names_grpc(headers)) && self.can_repeat()
+        let (plan, code) = (self.plan, status.as_u16());
+        let is_named = code >= 400 && plan.status.iter().any(|range| range.contains(code));
+        let ends_call = || !plan.grpc.is_empty() && grpc::status(headers).is_some_and(|code| plan.grpc.contains(&code));
+        (is_named || ends_call()) && self.can_repeat()
     }
 
     /// Whether a request that the backend has not begun may be sent again. That counts as no retry.

@@ -7,13 +7,16 @@ use std::{
     io::{BufRead, BufReader},
     net::SocketAddr,
     process::Command,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
     thread,
     time::{Duration, Instant},
 };
 
 use serde_json::Value;
 
-use crate::support::{Account, Client, Gateway, Load, Response, Server, alone, completed, eventually, replace};
+use crate::support::{
+    Account, Backend, Client, Gateway, Load, Response, Server, alone, completed, eventually, replace,
+};
 
 #[test]
 fn reloads_under_load_fail_no_request() {
@@ -205,6 +208,101 @@ routes:
     assert_eq!(lines.len() as u64, written, "as many as were counted arrived");
     let id = |line: &String| serde_json::from_str::<Value>(line).unwrap()["request_id"].as_str().unwrap().to_owned();
     assert_eq!(lines.iter().map(id).collect::<BTreeSet<_>>().len(), lines.len(), "whole, and each once");
+}
+
+/// What retries do for clients, and to backends, where one of three is half broken, and where all are.
+#[test]
+fn retries_hide_what_is_half_broken_and_add_no_more_than_their_budget_to_an_outage() {
+    let _alone = alone();
+    let rate = short_or_long(300, 2_000);
+    let requests = rate * short_or_long(3, 30);
+    let (half, all) = (sick_backends(1, 2), sick_backends(3, 1));
+    eprintln!(
+        "{:<12} {:<10} {:>8} {:>7} {:>8} {:>8} {:>8}",
+        "outage", "retries", "requests", "errors", "sent", "retried", "refused"
+    );
+    let drill = |outage: &str, backends: &[Backend; 3], named: &str, retries: &str| {
+        let sent_before: usize = backends.iter().map(Backend::hits).sum();
+        let [one, two, three] = backends.each_ref().map(Backend::address);
+        let gateway = Gateway::start(format!(
+            r#"
+admin: {{ bind: "127.0.0.1:0" }}
+defaults: {{ retries: {{ {retries} }} }}
+upstreams: {{ app: {{ backends: ["{one}", "{two}", "{three}"], health: {{ passive: none }} }} }}
+routes: [{{ path: /*, to: app }}]
+"#
+        ));
+        let load = Load { total: Some(requests), ..Load::steady(32, u32::try_from(rate).unwrap()) };
+        let account = load.get(gateway.address(), "/").finish();
+        let count = |result| {
+            gateway.metric(&format!("tidegate_upstream_retries_total{{upstream=\"app\",result=\"{result}\"}}"))
+        };
+        let sent = backends.iter().map(Backend::hits).sum::<usize>() as u64 - sent_before as u64;
+        let errors = requests - account.with(200);
+        let (retried, refused) = (count("sent") as u64, count("budget_spent"));
+        eprintln!("{outage:<12} {named:<10} {requests:>8} {errors:>7} {sent:>8} {retried:>8} {refused:>8}");
+        assert!(account.unanswered.is_empty(), "{account:#?}");
+        assert_eq!(sent, requests + retried, "every retry is counted");
+        (errors, sent)
+    };
+    let unbounded = "attempts: 3, budget: 100%, min_retries: 1000000";
+    let (errors, sent) = drill("half of one", &half, "off", "attempts: 0");
+    assert!((requests / 10..requests / 4).contains(&errors) && sent == requests, "a sixth: {errors}");
+    let (errors, _) = drill("half of one", &half, "on", "min_retries: 30");
+    assert_eq!(errors, 0);
+    assert_eq!(drill("half of one", &half, "no budget", unbounded).0, 0);
+
+    assert_eq!(drill("all", &all, "off", "attempts: 0"), (requests, requests));
+    let (errors, sent) = drill("all", &all, "on", "attempts: 3, min_retries: 30");
+    assert_eq!(errors, requests);
+    assert!(sent <= requests * 6 / 5 + 30, "{sent}");
+    assert_eq!(drill("all", &all, "no budget", unbounded).1, requests * 4);
+}
+
+/// What a second backend does for the slowest requests, where one of three is slow now and then.
+#[test]
+fn hedging_cuts_the_tail_of_a_backend_that_is_slow_now_and_then() {
+    let _alone = alone();
+    let rate = short_or_long(200, 1_000);
+    let requests = rate * short_or_long(3, 30);
+    let quick = || Backend::named("quick");
+    let slow = Backend::named("slow");
+    let asked = AtomicU64::new(0);
+    slow.behave(move |peer, _| {
+        if asked.fetch_add(1, Relaxed).is_multiple_of(5) {
+            thread::sleep(Duration::from_millis(300));
+        }
+        peer.respond("200 OK", "slow")
+    });
+    let backends = [slow, quick(), quick()];
+    let [one, two, three] = backends.each_ref().map(Backend::address);
+    let drill = |retries: &str| {
+        let sent_before: usize = backends.iter().map(Backend::hits).sum();
+        let gateway = Gateway::start(format!(
+            "routes: [{{ path: /*, to: [\"{one}\", \"{two}\", \"{three}\"], health: none, retries: {{ {retries} }} }}]\n"
+        ));
+        let load = Load { total: Some(requests), ..Load::steady(64, u32::try_from(rate).unwrap()) };
+        let account = load.get(gateway.address(), "/").finish();
+        let sent = backends.iter().map(Backend::hits).sum::<usize>() - sent_before;
+        tell("hedging", &gateway, &account, format!("{{ {retries} }}: {sent} sent for {requests}"));
+        account.assert_flawless();
+        account.percentile(99)
+    };
+    let (without, with) = (drill("attempts: 1"), drill("hedge_after: 50ms"));
+    assert!(without >= Duration::from_millis(250), "{without:?}");
+    assert!(with < Duration::from_millis(250), "{with:?}");
+}
+
+/// Three backends, of which the first so many answer every so manieth request with 503.
+fn sick_backends(sick: usize, every: u64) -> [Backend; 3] {
+    [0, 1, 2].map(|number| {
+        let asked = AtomicU64::new(0);
+        Backend::scripted(move |peer, _| {
+            let is_bad = number < sick && asked.fetch_add(1, Relaxed).is_multiple_of(every);
+            let status = if is_bad { "503 Service Unavailable" } else { "200 OK" };
+            peer.respond(status, "said")
+        })
+    })
 }
 
 pub fn is_long() -> bool {

@@ -33,7 +33,7 @@ const PEER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr
 const CONFIG: &str = "\
 listen: 8080
 auth: { key: { api_key: { header: x-key, keys: { me: sha256:DIGEST } } } }
-routes: [{ path: /*, to: [127.0.0.1:9], health: none, auth: key }]
+routes: [{ path: /*, to: [127.0.0.1:9], health: none, auth: key, retries: { attempts: 0 } }]
 ";
 const SECRET: &str = "0123456789abcdefghijklmnopqrstuvwxyz0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ";
 
