@@ -85,7 +85,7 @@ fn pick(backends: usize) {
         text
     });
     let snapshot = snapshot(&format!("  - {{ path: /*, to: [{many}], health: none }}\n"));
-    let upstream = &snapshot.routes.values().next().expect("a route").upstream;
+    let upstream = snapshot.upstreams.values().next().expect("an upstream");
     report(&format!("pick, {backends} backends"), || {
         let eligible = upstream.live.eligible();
         let member = eligible.pick(upstream.live.turn(WORKER), &[]).expect("somebody");

@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Version, header, request::Parts};
+use http::{HeaderName, Version, header, request::Parts};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 
@@ -140,7 +140,8 @@ impl ClientBody {
 
     fn count(&mut self, mut frame: Frame<Bytes>) -> Result<Frame<Bytes>, Fault> {
         if let Some(trailers) = frame.trailers_mut() {
-            headers::strip_request_trailers(trailers, |name| self.exchange.is_identity(name));
+            let is_ours = |name: &HeaderName| self.exchange.is_identity(name) || self.exchange.is_replaced(name);
+            headers::strip_request_trailers(trailers, is_ours);
             // Two readers of HTTP/1.1 take different bytes for the end of trailers: hyper the first CRLF CRLF, and its parser of
             // fields, as others, an LF LF before it. What stands between is dropped, so nothing that follows is believed.
             self.exchange.be_last();

@@ -24,7 +24,7 @@ use crate::{
     base::Timestamp,
     config::plan::Timeouts,
     layers::Identity,
-    runtime::{Pinned, Route},
+    runtime::{Pinned, Route, Upstream},
     telemetry::{
         AccessRecord, WorkerId,
         access_log::Attempt as LoggedAttempt,
@@ -53,6 +53,7 @@ pub struct Exchange {
     facts: Option<Box<RefCell<Facts>>>,
     started: Clock,
     route: OnceCell<Arc<Route>>,
+    upstream: OnceCell<Arc<Upstream>>,
     identity: RefCell<Option<Identity>>,
     attempts: RefCell<Vec<Attempt>>,
     status: Cell<Option<StatusCode>>,
@@ -131,6 +132,7 @@ impl Exchange {
             facts,
             started,
             route: OnceCell::new(),
+            upstream: OnceCell::new(),
             identity: RefCell::default(),
             attempts: RefCell::default(),
             status: Cell::default(),
@@ -212,8 +214,19 @@ impl Exchange {
         route
     }
 
-    pub(super) fn route(&self) -> Option<&Arc<Route>> {
-        self.route.get()
+    /// Of the upstreams of its route, this one has it.
+    pub(super) fn goes_to(&self, upstream: &Arc<Upstream>) {
+        self.upstream.get_or_init(|| Arc::clone(upstream));
+    }
+
+    pub(super) fn upstream(&self) -> Option<&Arc<Upstream>> {
+        self.upstream.get()
+    }
+
+    /// Whether a field is the route's own word in what it sends on, so that a client's is not.
+    pub(super) fn is_replaced(&self, name: &HeaderName) -> bool {
+        let rules = self.route.get().and_then(|route| route.plan.request_headers.as_ref());
+        rules.is_some_and(|rules| rules.replaces(name))
     }
 
     /// Layers have taken credentials out of the head: what is left of its target may be logged.
@@ -284,8 +297,8 @@ impl Exchange {
             (false, true) => AttemptOutcome::RetryOk,
             (false, false) => AttemptOutcome::RetryFailed,
         };
-        if let Some(route) = self.route.get() {
-            route.upstream.metrics.record(self.worker(), counted);
+        if let Some(upstream) = self.upstream.get() {
+            upstream.metrics.record(self.worker(), counted);
         }
     }
 
@@ -421,9 +434,9 @@ impl Exchange {
         );
         if let Some(Attempt { member, status: Some(status), began, is_judged, .. }) = self.attempts.borrow().last() {
             member.backend.metrics().record(worker, status.as_u16(), now - *began);
-            match (self.fault.get(), self.route.get()) {
+            match (self.fault.get(), self.upstream.get()) {
                 _ if *is_judged => {}
-                (Some(Fault::ResponseCut), Some(route)) => judge::cut(worker, &route.upstream, member),
+                (Some(Fault::ResponseCut), Some(upstream)) => judge::cut(worker, upstream, member),
                 _ => member.backend.succeeded(),
             }
         }
@@ -467,7 +480,7 @@ impl Exchange {
                 _ => "HTTP/1.1",
             },
             route: route.map(|route| route.plan.name.as_str()),
-            upstream: route.map(|route| route.upstream.plan.name.as_str()).filter(|_| asked_for_backend),
+            upstream: self.upstream.get().map(|upstream| upstream.plan.name.as_str()).filter(|_| asked_for_backend),
             backend: attempts.last().map(|attempt| attempt.backend),
             status: status.map(|status| status.as_u16()),
             grpc_status: self.grpc_status.get(),

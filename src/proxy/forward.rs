@@ -21,12 +21,12 @@ use super::{
     judge,
     resend::Kept,
     upgrade::Asked,
+    way::Way,
 };
 use crate::{
     config::plan::{HostHeader, Protocol, RetryOn},
     net::values,
-    runtime::Route,
-    upstream::{Backend, Connection, DialError, Lease, Limits, Member, RequestHead, Reuse, Slot, Tier, WireError},
+    upstream::{Backend, Connection, DialError, Lease, Limits, Member, RequestHead, Reuse, Slot, WireError},
 };
 
 /// Sends the request to a backend, or to one after the other, and returns the head of a response.
@@ -36,7 +36,7 @@ use crate::{
 /// that was written and lost is retried only as `retries` says, and only where its body is empty.
 pub(super) async fn forward(
     exchange: &Rc<Exchange>,
-    route: &Route,
+    route: &Way<'_>,
     mut head: RequestHead,
     mut body: RequestBody,
     asked: Option<&Asked>,
@@ -65,7 +65,7 @@ pub(super) async fn forward(
         let failure = match attempt(exchange, route, lease, began, &head, body, asked).await {
             Ok((mut response, used)) => {
                 let (worker, status) = (exchange.worker(), response.status());
-                let is_bad = judge::answered(worker, &route.upstream, &member, status, response.headers_mut(), began);
+                let is_bad = judge::answered(worker, route.upstream, &member, status, response.headers_mut(), began);
                 exchange.end_attempt("ok", None, Some(status));
                 if is_bad {
                     exchange.judged();
@@ -75,7 +75,7 @@ pub(super) async fn forward(
             Err(failure) => failure,
         };
         if !failure.is_unprocessed {
-            judge::failed(exchange.worker(), &route.upstream, &member, failure.fault);
+            judge::failed(exchange.worker(), route.upstream, &member, failure.fault);
         }
         exchange.end_attempt(failure.fault.reason(), failure.detail, None);
         tried.push(member.backend.slot());
@@ -93,7 +93,7 @@ pub(super) async fn forward(
 
 /// The eligible backend whose turn it is, and a place among its requests in flight. A second attempt takes nobody's turn:
 /// where every second backend fails, whoever was next would never get a first one.
-fn pick(exchange: &Exchange, route: &Route, tried: &[Slot]) -> Result<Lease, Fault> {
+fn pick(exchange: &Exchange, route: &Way<'_>, tried: &[Slot]) -> Result<Lease, Fault> {
     let upstream = &route.upstream;
     let eligible = upstream.live.eligible();
     let turn = if tried.is_empty() { upstream.live.turn(exchange.worker()) } else { fastrand::usize(..) };
@@ -117,7 +117,7 @@ fn pick(exchange: &Exchange, route: &Route, tried: &[Slot]) -> Result<Lease, Fau
 }
 
 /// Says which host is meant, of the backend whose turn it is.
-fn address(head: &mut RequestHead, names_host: bool, route: &Route, member: &Member) {
+fn address(head: &mut RequestHead, names_host: bool, route: &Way<'_>, member: &Member) {
     let host = match &route.upstream.plan.host {
         HostHeader::Preserve if names_host => return,
         // A client of HTTP/1.0 may name none, and a request of HTTP/1.1 must (RFC 9112, section 3.2).
@@ -145,7 +145,7 @@ impl From<Fault> for Failure {
 
 async fn attempt(
     exchange: &Exchange,
-    route: &Route,
+    route: &Way<'_>,
     lease: Lease,
     began: Clock,
     head: &RequestHead,
@@ -216,7 +216,7 @@ async fn connect(
 
 async fn send(
     exchange: &Exchange,
-    route: &Route,
+    route: &Way<'_>,
     connection: &mut Connection<RequestBody>,
     head: &RequestHead,
     body: RequestBody,
@@ -240,7 +240,7 @@ async fn send(
 
 /// Returns when the head of a response is overdue: `request` after the start of the exchange, or `response_header` after the
 /// end of the request, whichever is first.
-async fn head_overdue(exchange: &Exchange, route: &Route) {
+async fn head_overdue(exchange: &Exchange, route: &Way<'_>) {
     let limit = route.plan.timeouts.response_header;
     let client = exchange.client();
     let mut own = Alarm::default();
@@ -324,7 +324,7 @@ const MOST_UNPROCESSED: u8 = 3;
 
 /// What is left of a route's retries for one request, and whether it can be sent again.
 struct Retries<'a> {
-    route: &'a Route,
+    route: &'a Way<'a>,
     left: u8,
     // What was sent of it can be had once more: nothing, or what was kept.
     is_repeatable: bool,
@@ -335,7 +335,7 @@ struct Retries<'a> {
 }
 
 impl<'a> Retries<'a> {
-    fn new(route: &'a Route, head: &RequestHead, body: &mut RequestBody) -> Self {
+    fn new(route: &'a Way<'a>, head: &RequestHead, body: &mut RequestBody) -> Self {
         let plan = &route.plan.retries;
         let may_repeat = plan.attempts > 0 && plan.methods.contains(&head.parts.method) && body.is_empty();
         // What a backend says that it has not begun may be sent again whatever it is, and only HTTP/2 can say so.
@@ -388,9 +388,4 @@ impl<'a> Retries<'a> {
         let again = |kept: &Rc<RefCell<Kept>>| RequestBody::Again(Box::new(kept.borrow().again()));
         self.kept.as_ref().map_or(RequestBody::Empty, again)
     }
-}
-
-/// Whether the backends are all out, for the words of a refusal.
-pub(super) fn is_everybody_out(route: &Route) -> bool {
-    matches!(route.upstream.live.eligible().tier(), Tier::Nobody | Tier::TooFew)
 }

@@ -12,6 +12,7 @@ mod client;
 mod compress;
 mod exchange;
 mod fault;
+mod fields;
 mod forward;
 mod frames;
 #[cfg(fuzzing)]
@@ -21,12 +22,14 @@ mod gateway;
 mod grpc;
 mod headers;
 mod judge;
+mod own;
 mod resend;
 mod respond;
 mod sanitise;
 mod tunnel;
 mod upgrade;
 mod upload;
+mod way;
 
 pub use body::{BackendBody, Cut, RequestBody, ResponseBody};
 pub use client::{Client, Phase, Source};

@@ -6,10 +6,11 @@ use std::{
     sync::Arc,
 };
 
+use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 
 use super::{
-    Listener, ListenerId, Registry, Route, Served, Snapshot, Upstream, UpstreamId,
+    Action, Listener, ListenerId, Registry, Route, Served, Side, Snapshot, Upstream, UpstreamId,
     registry::{KeptListener, KeptRoute, KeptUpstream, ListenerKey},
 };
 use crate::{
@@ -90,8 +91,8 @@ pub fn build(old: &Registry, plan: &Arc<plan::Plan>, edition: Edition, resolved:
     }
     let mut routes = BTreeMap::new();
     for (name, route) in &plan.routes {
-        let upstream = upstreams.get(&route.to).expect("the check resolved every reference");
-        routes.insert(name.clone(), Arc::new(building.route(route, upstream)));
+        let action = action(&route.action, &upstreams);
+        routes.insert(name.clone(), Arc::new(building.route(route, action)));
     }
     let by_id = by_id(&listeners, &routes);
     let Edition { generation, sha, since } = edition;
@@ -99,6 +100,22 @@ pub fn build(old: &Registry, plan: &Arc<plan::Plan>, edition: Edition, resolved:
     let plan = Arc::clone(plan);
     let snapshot = Snapshot { generation, sha, since, plan, listeners, routes, upstreams, identity_headers, by_id };
     Built { snapshot, registry: building.next, upstreams: ids }
+}
+
+fn action(plan: &plan::Action, upstreams: &BTreeMap<Name, Arc<Upstream>>) -> Action {
+    match plan {
+        plan::Action::Forward(forward) => {
+            let running = |side: &plan::Side| {
+                let upstream = upstreams.get(&side.upstream).expect("the check resolved every reference");
+                Side { upstream: Arc::clone(upstream), weight: side.weight }
+            };
+            Action::Forward(forward.sides.iter().map(running).collect())
+        }
+        plan::Action::Redirect(redirect) => Action::Redirect(redirect.clone()),
+        plan::Action::Respond(respond) => {
+            Action::Respond(respond.clone(), Bytes::copy_from_slice(respond.body.as_bytes()))
+        }
+    }
 }
 
 /// Headers by which backends learn who a client is, of whatever listener: nobody may bring one along.
@@ -241,7 +258,7 @@ impl Building<'_> {
         self.next.allot(|slot| Backend::new(slot, dial, verdict, workers))
     }
 
-    fn route(&mut self, plan: &Arc<plan::Route>, upstream: &Arc<Upstream>) -> Route {
+    fn route(&mut self, plan: &Arc<plan::Route>, action: Action) -> Route {
         let kept = self.old.routes.get(&plan.name);
         let has_same_layers = |kept: &&KeptRoute| kept.plan.auth == plan.auth && kept.plan.limits == plan.limits;
         let layers = match kept.filter(has_same_layers) {
@@ -262,7 +279,7 @@ impl Building<'_> {
         let metrics = metrics.unwrap_or_else(|| Arc::new(RouteMetrics::new(workers, faults)));
         let kept = KeptRoute { plan: Arc::clone(plan), layers: Arc::clone(&layers), metrics: Arc::clone(&metrics) };
         self.next.routes.insert(plan.name.clone(), kept);
-        Route { plan: Arc::clone(plan), layers, upstream: Arc::clone(upstream), metrics }
+        Route { plan: Arc::clone(plan), layers, action, metrics }
     }
 
     fn limiter(&mut self, limit: &Arc<plan::Limit>) -> Arc<RateLimiter> {

@@ -4,18 +4,21 @@
 //! (`runtime::registry`): an equal part keeps its object across a reload. For the same reason no file position is in here;
 //! those stay with the findings of the check.
 
+mod action;
 mod health;
 mod layer;
 mod listener;
 mod matching;
 mod process;
 mod route;
+mod text;
 mod upstream;
 mod wanted;
 mod webhook;
 
 use std::{collections::BTreeMap, sync::Arc};
 
+pub use action::{Action, FieldValue, Forward, HeaderRules, Redirect, Regex, Respond, Rewrite, Side, Sticky, WhenDown};
 pub use health::{
     Document, Expect, FailureRatio, GrpcProbe, Health, HealthCheck, HttpProbe, Passive, ProbeKind, ProbeTls,
     StatusRange, SuspectCheck, TcpProbe, TlsProbe, WhenAllDown, WhenOut,
@@ -25,6 +28,7 @@ pub use listener::{Bind, ClientLimits, Listener, ProxyProtocol, Tls};
 pub use matching::{Conditions, HostPattern, PathPattern, PathRegex, Segment, Template};
 pub use process::{AccessLog, Admin, Destination, Dns, Family, Log, LogFormat, LogLevel, Reload, Shutdown, Workers};
 pub use route::{Coding, Compression, Retries, RetryOn, Route, Timeouts};
+pub use text::{Fact, Piece, Text, TextError};
 pub use upstream::{Backend, Balance, Host, HostHeader, Protocol, Upstream, UpstreamTls};
 pub use wanted::{JsonPath, Pattern, Wanted};
 pub use webhook::{EventKind, Webhook};

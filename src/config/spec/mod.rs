@@ -5,6 +5,7 @@
 //! Field names follow the rules of the file: nouns, units in values, no repeated namespace.
 
 mod access;
+mod action;
 mod health;
 mod home;
 mod process;
@@ -16,6 +17,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub(super) use access::{ApiKeySpec, AuthSpec, BasicSpec, LimitSpec};
+pub(super) use action::{HeadersSpec, RedirectSpec, RespondSpec, RewriteRegexSpec, RewriteSpec, SplitSpec};
 pub(super) use health::{ActiveSpec, ExpectSpec, HealthSpec, PassiveSpec};
 pub(super) use home::{home, is_planned};
 pub(super) use process::{
@@ -25,10 +27,11 @@ pub(super) use route::{CompressSpec, Defaults, RetriesSpec, RouteSpec};
 pub(super) use upstream::{BackendSpec, UpstreamSpec, UpstreamTlsSpec};
 pub(super) use written::{
     AccessFormat, Address, AdminShort, Any, Balance, Bind, Blocks, By, Cidr, ClientAuth, Coding, Count, DnsServer,
-    DocumentUse, Duration, EventKind, Family, File, Flag, Form, HealthShort, HostHeader, HostPattern, Ip, KeyHash,
-    LimitRef, List, Listen, LogFormat, LogLevel, Method, Name, Named, OneOrMany, PassiveShort, PasswordHash,
-    PathPattern, Percent, ProbeTlsShort, ProbeType, Protocol, ProxyProtocol, Rate, RetryOn, ShortOr, SizeOrNone,
-    SocketMode, Status, SuspectCheck, TlsVersion, Upgrade, Version, Wanted, WhenAllDown, WhenOut, Workers, Written,
+    DocumentUse, Duration, EventKind, Family, File, Flag, Form, HealthShort, Host, HostHeader, HostPattern, Ip,
+    KeyHash, LimitRef, List, Listen, LogFormat, LogLevel, Method, Name, Named, NewPath, NewUrl, OneOrMany, OneStatus,
+    PassiveShort, PasswordHash, PathPattern, Percent, ProbeTlsShort, ProbeType, Protocol, ProxyProtocol, Rate,
+    RedirectStatus, Regex, RetryOn, Scheme, ShortOr, SizeOrNone, SocketMode, Status, Sticky, SuspectCheck, TlsVersion,
+    To, Upgrade, Version, Wanted, WhenAllDown, WhenDown, WhenOut, Workers, Written,
 };
 
 /// A Tidegate config. Keys that start with `x-` are free space for YAML anchors.
