@@ -12,12 +12,16 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderName, Version, header, request::Parts};
 use http_body::{Body, Frame, SizeHint};
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, Sleep, sleep_until},
+};
 
 use super::{
     Exchange, Fault,
     compress::CompressedBody,
     headers,
+    mirror::{Copied, Copy},
     resend::{Again, Kept},
     upload::Upload,
 };
@@ -49,6 +53,8 @@ pub struct ClientBody {
     silence: Option<Pin<Box<Sleep>>>,
     // Gone once nobody would send it again.
     kept: Weak<RefCell<Kept>>,
+    // For whoever gets a copy.
+    copy: Option<Box<Copy>>,
     /// A head of HTTP/2 announces trailers, which HTTP/1.1 has only behind chunks: its length is not told.
     announces_trailers: bool,
 }
@@ -77,6 +83,7 @@ impl RequestBody {
                 left: max,
                 silence: None,
                 kept: Weak::new(),
+                copy: None,
                 announces_trailers: head.version == Version::HTTP_2 && head.headers.contains_key(header::TRAILER),
             }))),
         }
@@ -85,6 +92,14 @@ impl RequestBody {
     /// Whether there is none, so that it could be sent again.
     pub(super) const fn is_empty(&self) -> bool {
         matches!(self, Self::Empty)
+    }
+
+    /// Copies what is sent of it, up to so many bytes, to where what is returned says. `None` where it has none.
+    pub(super) fn copied(&mut self, most: usize) -> Option<oneshot::Receiver<Copied>> {
+        let Self::Client(body) = self else { return None };
+        let (copy, copied) = Copy::of_at_most(most);
+        body.copy = Some(Box::new(copy));
+        Some(copied)
     }
 
     /// Keeps what is sent of it for as long as somebody holds what is returned. `None` where it is known to be too large.
@@ -115,7 +130,13 @@ impl ClientBody {
     }
 
     /// Keeps a frame, or, without one, the end.
-    fn keep(&self, frame: Option<&Frame<Bytes>>) {
+    fn keep(&mut self, frame: Option<&Frame<Bytes>>) {
+        if let Some(copy) = &mut self.copy {
+            frame.and_then(Frame::data_ref).into_iter().for_each(|data| copy.push(data));
+            if frame.is_none_or(|frame| is_last(frame, &self.incoming)) {
+                copy.end();
+            }
+        }
         let Some(kept) = self.kept.upgrade() else { return };
         let mut kept = kept.borrow_mut();
         frame.into_iter().for_each(|frame| kept.push(frame));

@@ -174,6 +174,10 @@ impl Exchange {
         self.gateway.worker()
     }
 
+    pub(super) fn gateway(&self) -> &Rc<Gateway> {
+        &self.gateway
+    }
+
     pub(super) fn pools(&self) -> &Pools<RequestBody> {
         self.gateway.pools()
     }
@@ -212,6 +216,10 @@ impl Exchange {
         let route = self.route.get_or_init(|| Arc::clone(route));
         self.client.set_deadline(self.deadline().map(Instant::into_std));
         route
+    }
+
+    pub(super) fn route(&self) -> Option<&Arc<Route>> {
+        self.route.get()
     }
 
     /// Of the upstreams of its route, this one has it.

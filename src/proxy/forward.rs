@@ -26,6 +26,7 @@ use super::{
 use crate::{
     config::plan::{HostHeader, Protocol, RetryOn},
     net::values,
+    runtime::Upstream,
     upstream::{Backend, Connection, DialError, Lease, Limits, Member, RequestHead, Reuse, Slot, WireError},
 };
 
@@ -60,7 +61,7 @@ pub(super) async fn forward(
             Err(fault) => return Err(last.unwrap_or(fault)),
         };
         let member = Arc::clone(lease.member());
-        address(&mut head, names_host, route, &member);
+        address(&mut head, names_host, route.upstream, &member);
         let began = exchange.begin_attempt(&member);
         let failure = match attempt(exchange, route, lease, began, &head, body, asked).await {
             Ok((mut response, used)) => {
@@ -117,8 +118,8 @@ fn pick(exchange: &Exchange, route: &Way<'_>, tried: &[Slot]) -> Result<Lease, F
 }
 
 /// Says which host is meant, of the backend whose turn it is.
-fn address(head: &mut RequestHead, names_host: bool, route: &Way<'_>, member: &Member) {
-    let host = match &route.upstream.plan.host {
+pub(super) fn address(head: &mut RequestHead, names_host: bool, upstream: &Upstream, member: &Member) {
+    let host = match &upstream.plan.host {
         HostHeader::Preserve if names_host => return,
         // A client of HTTP/1.0 may name none, and a request of HTTP/1.1 must (RFC 9112, section 3.2).
         HostHeader::Backend | HostHeader::Preserve => member.authority.clone(),

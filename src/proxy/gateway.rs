@@ -23,7 +23,7 @@ use super::{
     fields::Fields,
     forward::forward,
     headers::{self, Special},
-    own,
+    mirror, own,
     respond::{self, Refused},
     sanitise::{self, Malformed},
     upgrade::{self, Asked},
@@ -199,7 +199,7 @@ async fn serve(exchange: &Rc<Exchange>, request: Request<Incoming>) -> Result<Re
         fields.change_response(response.headers_mut());
         return Ok(response);
     };
-    let body = RequestBody::new(body, &head, exchange, route.plan.max_body.map(|size| size.0))?;
+    let mut body = RequestBody::new(body, &head, exchange, route.plan.max_body.map(|size| size.0))?;
     let offer = route.plan.compress.as_ref().map(|compression| Offer::of(compression, &head));
     let asked = asked?;
     let mut head = ready_for_backend(exchange, head, special);
@@ -207,6 +207,9 @@ async fn serve(exchange: &Rc<Exchange>, request: Request<Incoming>) -> Result<Re
     fields.change_request(&mut head);
     if let Some(asked) = &asked {
         asked.ask(&mut head.parts.headers);
+    }
+    if asked.is_none() {
+        mirror::begin(exchange, &way, &head, &mut body);
     }
     let (response, used) = forward(exchange, &way, head, body, asked.as_ref()).await?;
 

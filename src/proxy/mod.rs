@@ -22,6 +22,7 @@ mod gateway;
 mod grpc;
 mod headers;
 mod judge;
+mod mirror;
 mod own;
 mod resend;
 mod respond;

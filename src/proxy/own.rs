@@ -24,7 +24,7 @@ pub(super) fn answer(
     head: &Parts,
 ) -> Result<Option<Response<ResponseBody>>, Malformed> {
     let mut response = match &route.action {
-        Action::Forward(_) => return Ok(None),
+        Action::Forward { .. } => return Ok(None),
         Action::Redirect(redirect) => {
             let location = HeaderValue::try_from(location(exchange, redirect, &route.plan, head)?);
             let mut response = Response::new(ResponseBody::own(Bytes::new(), Rc::clone(exchange)));

@@ -9,7 +9,7 @@ use crate::{
     config::plan::{self, Forward, Rewrite, Sticky, WhenDown},
     net::values,
     route,
-    runtime::{Action, Route, Side, Upstream},
+    runtime::{Action, Mirror, Route, Side, Upstream},
     upstream::{RequestHead, Tier},
 };
 
@@ -19,15 +19,23 @@ pub(super) struct Way<'r> {
     pub(super) plan: &'r plan::Route,
     pub(super) upstream: &'r Arc<Upstream>,
     rewrite: Option<&'r Rewrite>,
+    pub(super) mirror: Option<&'r Arc<Mirror>>,
 }
 
 impl<'r> Way<'r> {
     /// The way of a request; `None` where its route leads to no upstream.
     pub(super) fn of(exchange: &Exchange, route: &'r Route, headers: &HeaderMap) -> Option<Self> {
-        let (Some(forward), Action::Forward(sides)) = (route.plan.action.forward(), &route.action) else { return None };
+        let (Some(forward), Action::Forward { sides, mirror }) = (route.plan.action.forward(), &route.action) else {
+            return None;
+        };
         let side = choose(forward, sides, headers)?;
         exchange.goes_to(&side.upstream);
-        Some(Self { plan: &route.plan, upstream: &side.upstream, rewrite: forward.rewrite.as_ref() })
+        Some(Self {
+            plan: &route.plan,
+            upstream: &side.upstream,
+            rewrite: forward.rewrite.as_ref(),
+            mirror: mirror.as_ref(),
+        })
     }
 
     /// Gives the request the path that backends are to see. It was matched, and authenticated, by the one that it had.

@@ -3,14 +3,14 @@
 use std::{
     collections::{BTreeMap, HashMap},
     net::SocketAddr,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicU32},
 };
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 
 use super::{
-    Action, Listener, ListenerId, Registry, Route, Served, Side, Snapshot, Upstream, UpstreamId,
+    Action, Listener, ListenerId, Mirror, Registry, Route, Served, Side, Snapshot, Upstream, UpstreamId,
     registry::{KeptListener, KeptRoute, KeptUpstream, ListenerKey},
 };
 use crate::{
@@ -105,11 +105,15 @@ pub fn build(old: &Registry, plan: &Arc<plan::Plan>, edition: Edition, resolved:
 fn action(plan: &plan::Action, upstreams: &BTreeMap<Name, Arc<Upstream>>) -> Action {
     match plan {
         plan::Action::Forward(forward) => {
-            let running = |side: &plan::Side| {
-                let upstream = upstreams.get(&side.upstream).expect("the check resolved every reference");
-                Side { upstream: Arc::clone(upstream), weight: side.weight }
+            let upstream = |name: &Name| Arc::clone(upstreams.get(name).expect("the check resolved every reference"));
+            let side = |side: &plan::Side| Side { upstream: upstream(&side.upstream), weight: side.weight };
+            let mirror = |plan: &plan::Mirror| {
+                Arc::new(Mirror { plan: plan.clone(), upstream: upstream(&plan.to), under_way: AtomicU32::new(0) })
             };
-            Action::Forward(forward.sides.iter().map(running).collect())
+            Action::Forward {
+                sides: forward.sides.iter().map(side).collect(),
+                mirror: forward.mirror.as_ref().map(mirror),
+            }
         }
         plan::Action::Redirect(redirect) => Action::Redirect(redirect.clone()),
         plan::Action::Respond(respond) => {

@@ -93,12 +93,28 @@ pub struct Route {
 /// What a route leads to, running.
 #[derive(Debug)]
 pub enum Action {
-    /// Upstreams, at least one.
-    Forward(Vec<Side>),
+    /// Backends.
+    Forward {
+        /// Upstreams, at least one.
+        sides: Vec<Side>,
+        /// Where copies go.
+        mirror: Option<Arc<Mirror>>,
+    },
     /// Another URL.
     Redirect(plan::Redirect),
     /// An answer that is always the same, with its body.
     Respond(plan::Respond, Bytes),
+}
+
+/// An upstream that gets copies of requests.
+#[derive(Debug)]
+pub struct Mirror {
+    /// What it was built from.
+    pub plan: plan::Mirror,
+    /// The upstream.
+    pub upstream: Arc<Upstream>,
+    /// Copies under way now, over all workers.
+    pub under_way: AtomicU32,
 }
 
 /// One of the upstreams of a route.

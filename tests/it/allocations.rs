@@ -38,7 +38,7 @@ fn find<'a>(snapshot: &'a Snapshot, host: &str, path: &str) -> &'a Arc<Route> {
 }
 
 fn upstream(route: &Route) -> &Upstream {
-    let Action::Forward(sides) = &route.action else { panic!("it leads to an upstream") };
+    let Action::Forward { sides, .. } = &route.action else { panic!("it leads to an upstream") };
     &sides.first().expect("one").upstream
 }
 

@@ -28,6 +28,7 @@ mod health;
 mod http2_conformance;
 mod layers;
 mod limits;
+mod mirror;
 mod operators;
 mod passive;
 mod peers;

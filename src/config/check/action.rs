@@ -1,21 +1,21 @@
 //! What a route leads to, and what is changed on the way there.
 
-use std::{collections::BTreeSet, net::Ipv6Addr};
+use std::{collections::BTreeSet, net::Ipv6Addr, ops::Range, time::Duration};
 
 use http::{HeaderName, HeaderValue, StatusCode, header};
 
 use super::{Check, address::is_dns_name, pattern::normalise};
 use crate::{
-    base::Name,
+    base::{Name, Percent, Size},
     config::{
         diagnostics::Code,
         plan::{
-            Action, Fact, FieldValue, Forward, HeaderRules, PathPattern, Redirect, Regex, Respond, Rewrite, Segment,
-            Side, Sticky, Text, TextError, WhenDown,
+            Action, Fact, FieldValue, Forward, HeaderRules, Mirror, PathPattern, Redirect, Regex, Respond, Rewrite,
+            Segment, Side, Sticky, Text, TextError, WhenDown,
         },
         spec::{
-            Any, Count, HeadersSpec, Named, RedirectSpec, RespondSpec, RewriteRegexSpec, RewriteSpec, RouteSpec,
-            SplitSpec, Written,
+            Any, Count, HeadersSpec, MirrorSpec, Named, RedirectSpec, RespondSpec, RewriteRegexSpec, RewriteSpec,
+            RouteSpec, SplitSpec, Written,
         },
         suggest,
         yaml::At,
@@ -26,8 +26,19 @@ const LARGEST_BODY: usize = 64 << 10;
 const LARGEST_WEIGHT: u32 = 1_000_000;
 
 /// Fields that mean something only where there is an upstream.
-const OF_A_WAY: [&str; 10] =
-    ["to", "health", "balance", "split", "rewrite", "request_headers", "retries", "compress", "upgrades", "critical"];
+const OF_A_WAY: [&str; 11] = [
+    "to",
+    "health",
+    "balance",
+    "split",
+    "mirror",
+    "rewrite",
+    "request_headers",
+    "retries",
+    "compress",
+    "upgrades",
+    "critical",
+];
 
 impl<'a> Check<'a> {
     /// What the gateway answers itself, where the route says so.
@@ -368,7 +379,7 @@ impl<'a> Check<'a> {
     fn changed_field(
         &mut self,
         at: At<'a>,
-        span: std::ops::Range<usize>,
+        span: Range<usize>,
         text: &str,
         named: &mut BTreeSet<String>,
     ) -> Option<HeaderName> {
@@ -411,7 +422,7 @@ impl<'a> Check<'a> {
         for (name, weight) in &written.0 {
             let at = at.key(name);
             let weight = self.number(at, name, &weight.text, 0..=LARGEST_WEIGHT);
-            let is_known = self.side(at, name, names, whose);
+            let is_known = self.is_upstream(at, at.key_span(), name, names, whose);
             sides.extend(
                 weight.filter(|_| is_known).map(|weight| Side { upstream: Name::derived(name.as_str()), weight }),
             );
@@ -427,7 +438,7 @@ impl<'a> Check<'a> {
         Some(sides)
     }
 
-    fn side(&mut self, at: At<'a>, name: &str, names: &BTreeSet<Name>, whose: &str) -> bool {
+    fn is_upstream(&mut self, at: At<'a>, span: Range<usize>, name: &str, names: &BTreeSet<Name>, whose: &str) -> bool {
         self.used.insert(("upstreams", name.to_owned()));
         if names.contains(name) {
             return true;
@@ -435,7 +446,7 @@ impl<'a> Check<'a> {
         if !self.root.key("upstreams").names(name) {
             let message = format!("{whose} sends to `{name}`, which is not an upstream");
             let mut finding = self.finding(Code::UnknownUpstream, at, message);
-            finding.span = at.key_span();
+            finding.span = span;
             let all = || names.iter().map(|name| &**name);
             let finding = match suggest::nearest(name, all()) {
                 Some(near) => finding.label(format!("did you mean `{near}`?")).fix(near),
@@ -459,6 +470,38 @@ impl<'a> Check<'a> {
         let when_down = self.choice(at, "when_down", written.when_down.as_ref(), "a way out", &choices);
         forward.when_down = when_down.unwrap_or(WhenDown::Stay);
         forward.sticky = written.sticky.as_ref().and_then(|sticky| self.sticky(at.key("sticky"), &sticky.text));
+    }
+
+    /// Where copies go.
+    pub(super) fn mirror(
+        &mut self,
+        at: At<'a>,
+        written: &MirrorSpec,
+        forward: &Forward,
+        names: &BTreeSet<Name>,
+    ) -> Option<Mirror> {
+        let share = self.percent(at, "share", written.share.as_ref(), Percent::whole(100));
+        let max_body = self.bytes(at, "max_body", written.max_body.as_ref(), 0..=1 << 20);
+        let (shortest, longest) = (Duration::from_millis(1), Duration::from_secs(3_600));
+        let timeout = self.duration(at, "timeout", written.timeout.as_ref(), shortest..=longest);
+        let max_in_flight = self.count(at, "max_in_flight", written.max_in_flight.as_ref(), 1..=100_000);
+        self.missing(at, "to", "`mirror`", "add to: UPSTREAM");
+        let to = &written.to.as_ref()?.text;
+        let at = at.key("to");
+        if !self.is_upstream(at, at.span(), to, names, "`mirror`") {
+            return None;
+        }
+        if forward.sides.iter().any(|side| *side.upstream == **to) {
+            let finding = self.finding(Code::Contradiction, at, format!("`{to}` gets the requests themselves"));
+            self.report(finding.label("copies go to another upstream"));
+        }
+        Some(Mirror {
+            to: Name::derived(to.as_str()),
+            share: share.unwrap_or(Percent::whole(100)),
+            max_body: Size(max_body.map_or(64 << 10, u64::from)),
+            timeout: timeout.unwrap_or(Duration::from_secs(5)),
+            max_in_flight: max_in_flight.unwrap_or(100),
+        })
     }
 
     fn sticky(&mut self, at: At<'a>, text: &str) -> Option<Sticky> {

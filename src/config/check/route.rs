@@ -99,6 +99,8 @@ impl<'a> Check<'a> {
             }
             forward.rewrite =
                 written.rewrite.as_ref().and_then(|rewrite| self.rewrite(at.key("rewrite"), rewrite, &route.path));
+            forward.mirror =
+                written.mirror.as_ref().and_then(|mirror| self.mirror(at.key("mirror"), mirror, &forward, &names));
             route.action = Action::Forward(forward);
             // Without its patterns it would be compared as what it is not.
             if has_patterns {

@@ -1,11 +1,14 @@
 //! What a route leads to.
 
-use std::hash::{Hash, Hasher};
+use std::{
+    hash::{Hash, Hasher},
+    time::Duration,
+};
 
 use http::{HeaderName, HeaderValue, StatusCode};
 
 use super::{Text, wanted::compile};
-use crate::base::Name;
+use crate::base::{Name, Percent, Size};
 
 /// What a route leads to.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -51,6 +54,8 @@ pub struct Forward {
     pub when_down: WhenDown,
     /// The path that backends see; `None` is the client's, normalised.
     pub rewrite: Option<Rewrite>,
+    /// Where copies of requests go.
+    pub mirror: Option<Mirror>,
 }
 
 impl Forward {
@@ -58,8 +63,23 @@ impl Forward {
     #[must_use]
     pub fn to(upstream: Name) -> Self {
         let sides = vec![Side { upstream, weight: 1 }];
-        Self { sides, sticky: None, when_down: WhenDown::Stay, rewrite: None }
+        Self { sides, sticky: None, when_down: WhenDown::Stay, rewrite: None, mirror: None }
     }
+}
+
+/// Sends copies of requests to another upstream. What comes back is thrown away.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Mirror {
+    /// The name of the upstream, which the plan has.
+    pub to: Name,
+    /// How many of the requests. Default all.
+    pub share: Percent,
+    /// Requests with a larger body are not copied. Default 64 KiB, at most 1 MiB.
+    pub max_body: Size,
+    /// For all of a copy. Default 5 s.
+    pub timeout: Duration,
+    /// Copies under way at once; those above are dropped. Default 100.
+    pub max_in_flight: u32,
 }
 
 /// One of the upstreams of a route.

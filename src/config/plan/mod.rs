@@ -18,7 +18,9 @@ mod webhook;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-pub use action::{Action, FieldValue, Forward, HeaderRules, Redirect, Regex, Respond, Rewrite, Side, Sticky, WhenDown};
+pub use action::{
+    Action, FieldValue, Forward, HeaderRules, Mirror, Redirect, Regex, Respond, Rewrite, Side, Sticky, WhenDown,
+};
 pub use health::{
     Document, Expect, FailureRatio, GrpcProbe, Health, HealthCheck, HttpProbe, Passive, ProbeKind, ProbeTls,
     StatusRange, SuspectCheck, TcpProbe, TlsProbe, WhenAllDown, WhenOut,

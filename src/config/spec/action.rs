@@ -2,8 +2,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
-    Any, Count, Host, Named, NewPath, NewUrl, OneOrMany, OneStatus, RedirectStatus, Regex, Scheme, Sticky, WhenDown,
-    Written,
+    Any, Count, Duration, Host, Name, Named, NewPath, NewUrl, OneOrMany, OneStatus, Percent, RedirectStatus, Regex,
+    Scheme, SizeOrNone, Sticky, WhenDown, Written,
 };
 
 /// Where the client is sent: `to`, or the parts of the URL that are to be others. The rest stays as it was in the request, and so
@@ -95,4 +95,22 @@ pub(in crate::config) struct SplitSpec {
     /// What becomes of a request whose upstream has no eligible backend: `stay` refuses it (503), `other` sends it to another one.
     /// Default `stay`.
     pub(in crate::config) when_down: Option<Written<WhenDown>>,
+}
+
+/// Copies of requests go to another upstream, too. Clients hear nothing of it: what comes back is thrown away, and what goes wrong is
+/// counted in `tidegate_mirrored_total` alone. A copy has `X-Mirrored: 1` in its head. Upgrades are not copied.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, expecting = "the fields of mirror")]
+#[schemars(rename = "Mirror")]
+pub(in crate::config) struct MirrorSpec {
+    /// Required. The name of an upstream that is not one of the route's own.
+    pub(in crate::config) to: Option<Written<Name>>,
+    /// How many of the requests, by chance. Default `100%`.
+    pub(in crate::config) share: Option<Written<Percent>>,
+    /// Requests with a larger body are not copied. Up to `1MiB`. Default `64KiB`.
+    pub(in crate::config) max_body: Option<Written<SizeOrNone>>,
+    /// For all of a copy, the wait for the client's body included: `1ms` to `1h`. Default `5s`.
+    pub(in crate::config) timeout: Option<Written<Duration>>,
+    /// Copies under way at once, 1 to 100000; those above are dropped. Default `100`.
+    pub(in crate::config) max_in_flight: Option<Written<Count>>,
 }

@@ -17,7 +17,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub(super) use access::{ApiKeySpec, AuthSpec, BasicSpec, LimitSpec};
-pub(super) use action::{HeadersSpec, RedirectSpec, RespondSpec, RewriteRegexSpec, RewriteSpec, SplitSpec};
+pub(super) use action::{HeadersSpec, MirrorSpec, RedirectSpec, RespondSpec, RewriteRegexSpec, RewriteSpec, SplitSpec};
 pub(super) use health::{ActiveSpec, ExpectSpec, HealthSpec, PassiveSpec};
 pub(super) use home::{home, is_planned};
 pub(super) use process::{

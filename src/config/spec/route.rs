@@ -3,8 +3,8 @@ use serde::Deserialize;
 
 use super::{
     Any, Balance, Coding, Count, Duration, Flag, HeadersSpec, HealthShort, HealthSpec, HostPattern, LimitRef, List,
-    Method, Name, Named, OneOrMany, PathPattern, RedirectSpec, RespondSpec, RetryOn, RewriteSpec, ShortOr, SizeOrNone,
-    SplitSpec, To, Upgrade, Wanted, Written,
+    Method, MirrorSpec, Name, Named, OneOrMany, PathPattern, RedirectSpec, RespondSpec, RetryOn, RewriteSpec, ShortOr,
+    SizeOrNone, SplitSpec, To, Upgrade, Wanted, Written,
 };
 
 /// Which requests, and what happens to them.
@@ -34,6 +34,8 @@ pub(in crate::config) struct RouteSpec {
     pub(in crate::config) to: Option<To>,
     /// How requests are divided where `to` has weights.
     pub(in crate::config) split: Option<SplitSpec>,
+    /// Copies of requests go to another upstream, too.
+    pub(in crate::config) mirror: Option<MirrorSpec>,
     /// The client is sent to another URL.
     pub(in crate::config) redirect: Option<RedirectSpec>,
     /// The gateway answers, always the same.
