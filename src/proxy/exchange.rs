@@ -24,7 +24,7 @@ use crate::{
     base::Timestamp,
     config::plan::Timeouts,
     layers::Identity,
-    runtime::{Pinned, Route, Upstream},
+    runtime::{Action, Pinned, Route, Upstream},
     telemetry::{
         AccessRecord, WorkerId,
         access_log::Attempt as LoggedAttempt,
@@ -53,7 +53,8 @@ pub struct Exchange {
     facts: Option<Box<RefCell<Facts>>>,
     started: Clock,
     route: OnceCell<Arc<Route>>,
-    upstream: OnceCell<Arc<Upstream>>,
+    // Which of the upstreams of its route has it.
+    side: Cell<Option<usize>>,
     identity: RefCell<Option<Identity>>,
     attempts: RefCell<Vec<Attempt>>,
     status: Cell<Option<StatusCode>>,
@@ -132,7 +133,7 @@ impl Exchange {
             facts,
             started,
             route: OnceCell::new(),
-            upstream: OnceCell::new(),
+            side: Cell::default(),
             identity: RefCell::default(),
             attempts: RefCell::default(),
             status: Cell::default(),
@@ -222,13 +223,14 @@ impl Exchange {
         self.route.get()
     }
 
-    /// Of the upstreams of its route, this one has it.
-    pub(super) fn goes_to(&self, upstream: &Arc<Upstream>) {
-        self.upstream.get_or_init(|| Arc::clone(upstream));
+    /// Of the upstreams of its route, the one with this number has it.
+    pub(super) fn goes_to(&self, side: usize) {
+        self.side.set(Some(side));
     }
 
     pub(super) fn upstream(&self) -> Option<&Arc<Upstream>> {
-        self.upstream.get()
+        let Action::Forward { sides, .. } = &self.route.get()?.action else { return None };
+        Some(&sides.get(self.side.get()?)?.upstream)
     }
 
     /// Whether a field is the route's own word in what it sends on, so that a client's is not.
@@ -305,7 +307,7 @@ impl Exchange {
             (false, true) => AttemptOutcome::RetryOk,
             (false, false) => AttemptOutcome::RetryFailed,
         };
-        if let Some(upstream) = self.upstream.get() {
+        if let Some(upstream) = self.upstream() {
             upstream.metrics.record(self.worker(), counted);
         }
     }
@@ -442,7 +444,7 @@ impl Exchange {
         );
         if let Some(Attempt { member, status: Some(status), began, is_judged, .. }) = self.attempts.borrow().last() {
             member.backend.metrics().record(worker, status.as_u16(), now - *began);
-            match (self.fault.get(), self.upstream.get()) {
+            match (self.fault.get(), self.upstream()) {
                 _ if *is_judged => {}
                 (Some(Fault::ResponseCut), Some(upstream)) => judge::cut(worker, upstream, member),
                 _ => member.backend.succeeded(),
@@ -488,7 +490,7 @@ impl Exchange {
                 _ => "HTTP/1.1",
             },
             route: route.map(|route| route.plan.name.as_str()),
-            upstream: self.upstream.get().map(|upstream| upstream.plan.name.as_str()).filter(|_| asked_for_backend),
+            upstream: self.upstream().map(|upstream| upstream.plan.name.as_str()).filter(|_| asked_for_backend),
             backend: attempts.last().map(|attempt| attempt.backend),
             status: status.map(|status| status.as_u16()),
             grpc_status: self.grpc_status.get(),

@@ -28,8 +28,8 @@ impl<'r> Way<'r> {
         let (Some(forward), Action::Forward { sides, mirror }) = (route.plan.action.forward(), &route.action) else {
             return None;
         };
-        let side = choose(forward, sides, headers)?;
-        exchange.goes_to(&side.upstream);
+        let (number, side) = choose(forward, sides, headers)?;
+        exchange.goes_to(number);
         Some(Self {
             plan: &route.plan,
             upstream: &side.upstream,
@@ -75,26 +75,26 @@ pub(super) fn is_everybody_out(upstream: &Upstream) -> bool {
 }
 
 /// The side of a request.
-fn choose<'r>(forward: &Forward, sides: &'r [Side], headers: &HeaderMap) -> Option<&'r Side> {
+fn choose<'r>(forward: &Forward, sides: &'r [Side], headers: &HeaderMap) -> Option<(usize, &'r Side)> {
     if let [only] = sides {
-        return Some(only);
+        return Some((0, only));
     }
     let user = forward.sticky.as_ref().and_then(|sticky| user(sticky, headers)).map(hash);
     let chosen = draw(sides, user, |_| true)?;
     let is_out = |side: &Side| is_everybody_out(&side.upstream);
     match forward.when_down {
-        WhenDown::Other if is_out(chosen) => draw(sides, user, |side| !is_out(side)).or(Some(chosen)),
+        WhenDown::Other if is_out(chosen.1) => draw(sides, user, |side| !is_out(side)).or(Some(chosen)),
         WhenDown::Other | WhenDown::Stay => Some(chosen),
     }
 }
 
 /// A side by the weights of those that may be it: always the same for the same user, by chance for nobody.
-fn draw(sides: &[Side], user: Option<u64>, may_be: impl Fn(&Side) -> bool) -> Option<&Side> {
-    let heavy = || sides.iter().filter(|side| side.weight > 0 && may_be(side));
+fn draw(sides: &[Side], user: Option<u64>, may_be: impl Fn(&Side) -> bool) -> Option<(usize, &Side)> {
+    let heavy = || sides.iter().enumerate().filter(|(_, side)| side.weight > 0 && may_be(side));
     let Some(user) = user else {
-        let sum: u64 = heavy().map(|side| u64::from(side.weight)).sum();
+        let sum: u64 = heavy().map(|(_, side)| u64::from(side.weight)).sum();
         let mut left = fastrand::u64(..sum.max(1));
-        return heavy().find(|side| {
+        return heavy().find(|(_, side)| {
             let weight = u64::from(side.weight);
             let is_here = left < weight;
             left = left.saturating_sub(weight);
@@ -109,7 +109,7 @@ fn draw(sides: &[Side], user: Option<u64>, may_be: impl Fn(&Side) -> bool) -> Op
         let share = ((drawn >> 11) + 1) as f64 / (1_u64 << 53) as f64;
         -share.ln() / f64::from(side.weight)
     };
-    heavy().min_by(|a, b| time(a).total_cmp(&time(b)))
+    heavy().min_by(|(_, a), (_, b)| time(a).total_cmp(&time(b)))
 }
 
 /// What tells whose request it is, if it is there.
