@@ -111,7 +111,8 @@ impl Now {
     }
 
     fn is_critical(&self, upstream: &Name) -> bool {
-        self.snapshot.routes.values().any(|route| route.plan.critical && route.plan.to == *upstream)
+        let leads_there = |route: &runtime::Route| route.plan.action.upstreams().any(|name| name == upstream);
+        self.snapshot.routes.values().any(|route| route.plan.critical && leads_there(route))
     }
 
     pub(super) fn uptime_s(&self) -> u64 {

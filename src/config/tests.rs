@@ -151,7 +151,7 @@ routes:
     );
     let names: Vec<&str> = plan.routes.keys().map(|name| &**name).collect();
     assert_eq!(names, ["*.example.com/orders/*", "/~user"]);
-    assert_eq!(plan.routes["/~user"].to, Name::derived("/~user"));
+    assert_eq!(plan.routes["/~user"].action, Action::to(Name::derived("/~user")));
     let backend = &plan.upstreams["/~user"].backends[0];
     assert_eq!(
         (&*backend.name, backend.host.clone()),

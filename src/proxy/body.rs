@@ -10,14 +10,18 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Version, header, request::Parts};
+use http::{HeaderName, Version, header, request::Parts};
 use http_body::{Body, Frame, SizeHint};
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, Sleep, sleep_until},
+};
 
 use super::{
     Exchange, Fault,
     compress::CompressedBody,
     headers,
+    mirror::{Copied, Copy},
     resend::{Again, Kept},
     upload::Upload,
 };
@@ -49,6 +53,8 @@ pub struct ClientBody {
     silence: Option<Pin<Box<Sleep>>>,
     // Gone once nobody would send it again.
     kept: Weak<RefCell<Kept>>,
+    // For whoever gets a copy.
+    copy: Option<Box<Copy>>,
     /// A head of HTTP/2 announces trailers, which HTTP/1.1 has only behind chunks: its length is not told.
     announces_trailers: bool,
 }
@@ -77,6 +83,7 @@ impl RequestBody {
                 left: max,
                 silence: None,
                 kept: Weak::new(),
+                copy: None,
                 announces_trailers: head.version == Version::HTTP_2 && head.headers.contains_key(header::TRAILER),
             }))),
         }
@@ -85,6 +92,14 @@ impl RequestBody {
     /// Whether there is none, so that it could be sent again.
     pub(super) const fn is_empty(&self) -> bool {
         matches!(self, Self::Empty)
+    }
+
+    /// Copies what is sent of it, up to so many bytes, to where what is returned says. `None` where it has none.
+    pub(super) fn copied(&mut self, most: usize) -> Option<oneshot::Receiver<Copied>> {
+        let Self::Client(body) = self else { return None };
+        let (copy, copied) = Copy::of_at_most(most);
+        body.copy = Some(Box::new(copy));
+        Some(copied)
     }
 
     /// Keeps what is sent of it, up to so many bytes, for as long as somebody holds what is returned. `None` where it is known to be
@@ -116,7 +131,13 @@ impl ClientBody {
     }
 
     /// Keeps a frame, or, without one, the end.
-    fn keep(&self, frame: Option<&Frame<Bytes>>) {
+    fn keep(&mut self, frame: Option<&Frame<Bytes>>) {
+        if let Some(copy) = &mut self.copy {
+            frame.and_then(Frame::data_ref).into_iter().for_each(|data| copy.push(data));
+            if frame.is_none_or(|frame| is_last(frame, &self.incoming)) {
+                copy.end();
+            }
+        }
         let Some(kept) = self.kept.upgrade() else { return };
         let mut kept = kept.borrow_mut();
         frame.into_iter().for_each(|frame| kept.push(frame));
@@ -141,7 +162,8 @@ impl ClientBody {
 
     fn count(&mut self, mut frame: Frame<Bytes>) -> Result<Frame<Bytes>, Fault> {
         if let Some(trailers) = frame.trailers_mut() {
-            headers::strip_request_trailers(trailers, |name| self.exchange.is_identity(name));
+            let is_ours = |name: &HeaderName| self.exchange.is_identity(name) || self.exchange.is_replaced(name);
+            headers::strip_request_trailers(trailers, is_ours);
             // Two readers of HTTP/1.1 take different bytes for the end of trailers: hyper the first CRLF CRLF, and its parser of
             // fields, as others, an LF LF before it. What stands between is dropped, so nothing that follows is believed.
             self.exchange.be_last();

@@ -24,7 +24,7 @@ use crate::{
     base::Timestamp,
     config::plan::Timeouts,
     layers::Identity,
-    runtime::{Pinned, Route},
+    runtime::{Action, Pinned, Route, Upstream},
     telemetry::{
         AccessRecord, WorkerId,
         access_log::Attempt as LoggedAttempt,
@@ -53,6 +53,8 @@ pub struct Exchange {
     facts: Option<Box<RefCell<Facts>>>,
     started: Clock,
     route: OnceCell<Arc<Route>>,
+    // Which of the upstreams of its route has it.
+    side: Cell<Option<usize>>,
     identity: RefCell<Option<Identity>>,
     attempts: RefCell<Vec<Attempt>>,
     status: Cell<Option<StatusCode>>,
@@ -146,6 +148,7 @@ impl Exchange {
             facts,
             started,
             route: OnceCell::new(),
+            side: Cell::default(),
             identity: RefCell::default(),
             attempts: RefCell::default(),
             status: Cell::default(),
@@ -185,6 +188,10 @@ impl Exchange {
 
     pub(super) fn worker(&self) -> WorkerId {
         self.gateway.worker()
+    }
+
+    pub(super) fn gateway(&self) -> &Rc<Gateway> {
+        &self.gateway
     }
 
     pub(super) fn pools(&self) -> &Pools<RequestBody> {
@@ -231,6 +238,22 @@ impl Exchange {
         self.route.get()
     }
 
+    /// Of the upstreams of its route, the one with this number has it.
+    pub(super) fn goes_to(&self, side: usize) {
+        self.side.set(Some(side));
+    }
+
+    pub(super) fn upstream(&self) -> Option<&Arc<Upstream>> {
+        let Action::Forward { sides, .. } = &self.route.get()?.action else { return None };
+        Some(&sides.get(self.side.get()?)?.upstream)
+    }
+
+    /// Whether a field is the route's own word in what it sends on, so that a client's is not.
+    pub(super) fn is_replaced(&self, name: &HeaderName) -> bool {
+        let rules = self.route.get().and_then(|route| route.plan.request_headers.as_ref());
+        rules.is_some_and(|rules| rules.replaces(name))
+    }
+
     /// Layers have taken credentials out of the head: what is left of its target may be logged.
     pub(super) fn admitted(&self, head: &Parts, identity: Option<Identity>) {
         self.identity.replace(identity);
@@ -269,8 +292,8 @@ impl Exchange {
         let began = Clock::now();
         let mut attempts = self.attempts.borrow_mut();
         let number = attempts.len();
-        if let Some(route) = self.route.get().filter(|_| number == 0) {
-            route.upstream.live.count_request(self.worker(), began);
+        if let Some(upstream) = self.upstream().filter(|_| number == 0) {
+            upstream.live.count_request(self.worker(), began);
         }
         attempts.push(Attempt {
             member: Arc::clone(member),
@@ -305,8 +328,8 @@ impl Exchange {
             (false, true) => AttemptOutcome::RetryOk,
             (false, false) => AttemptOutcome::RetryFailed,
         };
-        if let Some(route) = self.route.get() {
-            route.upstream.metrics.record(self.worker(), counted);
+        if let Some(upstream) = self.upstream() {
+            upstream.metrics.record(self.worker(), counted);
         }
     }
 
@@ -469,9 +492,9 @@ impl Exchange {
         if let Some(Attempt { member, status: Some(status), began, is_judged, .. }) = answer_of(&self.attempts.borrow())
         {
             member.backend.metrics().record(worker, status.as_u16(), now - *began);
-            match (self.fault.get(), self.route.get()) {
+            match (self.fault.get(), self.upstream()) {
                 _ if *is_judged => {}
-                (Some(Fault::ResponseCut), Some(route)) => judge::cut(worker, &route.upstream, member),
+                (Some(Fault::ResponseCut), Some(upstream)) => judge::cut(worker, upstream, member),
                 _ => member.backend.succeeded(),
             }
         }
@@ -516,7 +539,7 @@ impl Exchange {
                 _ => "HTTP/1.1",
             },
             route: route.map(|route| route.plan.name.as_str()),
-            upstream: route.map(|route| route.upstream.plan.name.as_str()).filter(|_| asked_for_backend),
+            upstream: self.upstream().map(|upstream| upstream.plan.name.as_str()).filter(|_| asked_for_backend),
             backend,
             status: status.map(|status| status.as_u16()),
             grpc_status: self.grpc_status.get(),

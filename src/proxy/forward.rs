@@ -22,13 +22,14 @@ use super::{
     judge,
     retry::{Came, Retries, dismiss},
     upgrade::Asked,
+    way::Way,
 };
 use crate::{
     config::plan::HostHeader,
     net::values,
-    runtime::Route,
+    runtime::Upstream,
     upstream::{
-        Backend, Connection, DialError, Draw, Lease, Limits, Member, NoPlace, RequestHead, Reuse, Slot, Ticket, Tier,
+        Backend, Connection, DialError, Draw, Lease, Limits, Member, NoPlace, RequestHead, Reuse, Slot, Ticket,
         WireError,
     },
 };
@@ -41,7 +42,7 @@ use crate::{
 /// is empty or was kept.
 pub(super) async fn forward(
     exchange: &Rc<Exchange>,
-    route: &Route,
+    route: &Way<'_>,
     mut head: RequestHead,
     mut body: RequestBody,
     asked: Option<&Asked>,
@@ -53,7 +54,7 @@ pub(super) async fn forward(
     let mut tried = Vec::new();
     let mut lease = pick(exchange, route, ticket, &tried)?;
     loop {
-        address(&mut head, names_host, route, lease.member());
+        address(&mut head, names_host, route.upstream, lease.member());
         let slot = lease.member().backend.slot();
         let begun = exchange.begin_attempt(lease.member());
         let came = match hedge_after.filter(|_| begun.number == 0) {
@@ -96,7 +97,7 @@ pub(super) async fn forward(
 pub(super) type Answer = (Response<()>, Used);
 
 /// An eligible backend by the mode of the upstream, and a place among its requests in flight.
-pub(super) fn pick(exchange: &Exchange, route: &Route, ticket: Ticket, tried: &[Slot]) -> Result<Lease, Fault> {
+pub(super) fn pick(exchange: &Exchange, route: &Way<'_>, ticket: Ticket, tried: &[Slot]) -> Result<Lease, Fault> {
     let upstream = &route.upstream;
     let lease = upstream.live.lease(exchange.worker(), ticket, tried, upstream.plan.max_in_flight);
     lease.map_err(|none| match none {
@@ -106,8 +107,8 @@ pub(super) fn pick(exchange: &Exchange, route: &Route, ticket: Ticket, tried: &[
 }
 
 /// Says which host is meant, of the backend that was chosen.
-pub(super) fn address(head: &mut RequestHead, names_host: bool, route: &Route, member: &Member) {
-    let host = match &route.upstream.plan.host {
+pub(super) fn address(head: &mut RequestHead, names_host: bool, upstream: &Upstream, member: &Member) {
+    let host = match &upstream.plan.host {
         HostHeader::Preserve if names_host => return,
         // A client of HTTP/1.0 may name none, and a request of HTTP/1.1 must (RFC 9112, section 3.2).
         HostHeader::Backend | HostHeader::Preserve => member.authority.clone(),
@@ -135,7 +136,7 @@ impl From<Fault> for Failure {
 /// One attempt, and what it says of its backend.
 pub(super) async fn attempt(
     exchange: &Exchange,
-    route: &Route,
+    route: &Way<'_>,
     lease: Lease,
     begun: Begun,
     head: &RequestHead,
@@ -143,7 +144,7 @@ pub(super) async fn attempt(
     asked: Option<&Asked>,
 ) -> Result<Answer, Failure> {
     let member = Arc::clone(lease.member());
-    let (worker, upstream) = (exchange.worker(), &route.upstream);
+    let (worker, upstream) = (exchange.worker(), route.upstream);
     let came = ask(exchange, route, lease, begun.at, head, body, asked).await;
     match came {
         Ok((mut response, used)) => {
@@ -167,7 +168,7 @@ pub(super) async fn attempt(
 
 async fn ask(
     exchange: &Exchange,
-    route: &Route,
+    route: &Way<'_>,
     lease: Lease,
     began: Clock,
     head: &RequestHead,
@@ -242,7 +243,7 @@ async fn connect(
 
 async fn send(
     exchange: &Exchange,
-    route: &Route,
+    route: &Way<'_>,
     connection: &mut Connection<RequestBody>,
     head: &RequestHead,
     body: RequestBody,
@@ -267,7 +268,7 @@ async fn send(
 
 /// Returns when the head of a response is overdue: `request` after the start of the exchange, `response_header` after the end of
 /// the request, or when the attempt is `due`, whichever is first.
-async fn head_overdue(exchange: &Exchange, route: &Route, began: Clock, attempt_due: Option<Instant>) {
+async fn head_overdue(exchange: &Exchange, route: &Way<'_>, began: Clock, attempt_due: Option<Instant>) {
     let limit = route.plan.timeouts.response_header;
     let client = exchange.client();
     let mut own = Alarm::default();
@@ -344,9 +345,4 @@ fn send_fault(error: &WireError) -> Fault {
         }
         WireError::Body | WireError::Ended | WireError::Http2(_) | WireError::Io(_) => Fault::ResetBeforeHeaders,
     }
-}
-
-/// Whether the backends are all out, for the words of a refusal.
-pub(super) fn is_everybody_out(route: &Route) -> bool {
-    matches!(route.upstream.live.eligible().tier(), Tier::Nobody | Tier::TooFew)
 }

@@ -20,13 +20,16 @@ use super::{
     Client, Exchange, Fault, RequestBody, ResponseBody, Tunnel,
     body::Used,
     compress::Offer,
+    fields::Fields,
     forward::forward,
     headers::{self, Special},
+    mirror, own,
     respond::{self, Refused},
     sanitise::{self, Malformed},
     ticket,
     upgrade::{self, Asked},
     upload::Upload,
+    way::Way,
 };
 use crate::{
     base::Timestamp,
@@ -171,8 +174,10 @@ async fn serve(exchange: &Rc<Exchange>, request: Request<Incoming>) -> Result<Re
     sanitise::sanitise(&mut head, special)?;
     let Some(route) = find(exchange, &head)? else { return no_route(exchange, &head) };
 
+    let way = Way::of(exchange, route, &head.headers);
+
     // Looked at before anybody refuses it: what the client has sent ahead was meant for a tunnel, and is nobody's request.
-    let asked = Asked::of(&head, special, route, body.is_some(), extended);
+    let asked = Asked::of(&head, special, way.as_ref(), body.is_some(), extended);
     if let Ok(Some(Asked { extended: None, .. })) = &asked {
         exchange.be_last();
     }
@@ -187,21 +192,35 @@ async fn serve(exchange: &Rc<Exchange>, request: Request<Incoming>) -> Result<Re
     if head.method == Method::OPTIONS && !headers::may_forward(&mut head.headers) {
         return Ok(respond::options(exchange));
     }
-    let body = RequestBody::new(body, &head, exchange, route.plan.max_body.map(|size| size.0))?;
+    let fields = Fields::of(exchange, route, &head);
+    let Some(way) = way else {
+        asked?;
+        let mut response = own::answer(exchange, route, &head)?.ok_or(Fault::Internal)?;
+        pass.decorate(response.headers_mut());
+        fields.change_response(response.headers_mut());
+        return Ok(response);
+    };
+    let mut body = RequestBody::new(body, &head, exchange, route.plan.max_body.map(|size| size.0))?;
     let offer = route.plan.compress.as_ref().map(|compression| Offer::of(compression, &head));
     let asked = asked?;
     let mut head = ready_for_backend(exchange, head, special);
+    way.rewrite(&mut head)?;
+    fields.change_request(&mut head);
     if let Some(asked) = &asked {
         asked.ask(&mut head.parts.headers);
     }
-    let ticket = ticket::of(exchange, route, &mut head);
-    let (response, used) = forward(exchange, route, head, body, asked.as_ref(), ticket).await?;
+    if asked.is_none() {
+        mirror::begin(exchange, &way, &head, &mut body);
+    }
+    let ticket = ticket::of(exchange, &way, &mut head);
+    let (response, used) = forward(exchange, &way, head, body, asked.as_ref(), ticket).await?;
 
     let (mut head, ()) = response.into_parts();
     head.version = Version::HTTP_11;
     pass.decorate(&mut head.headers);
-    ticket::bind(exchange, route, ticket, used.lease.member(), &mut head.headers);
+    ticket::bind(exchange, &way, ticket, used.lease.member(), &mut head.headers);
     head.headers.insert(headers::X_REQUEST_ID, exchange.id().clone());
+    fields.change_response(&mut head.headers);
     let body = match asked {
         None => {
             let length = used.connection.size_hint().exact();

@@ -12,6 +12,7 @@ use crate::{net::values, upstream::Added};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+pub(super) const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -272,6 +273,18 @@ pub(super) struct Origin<'a> {
     /// `http` or `https`.
     pub(super) scheme: &'static str,
     pub(super) trusted: &'a [IpNet],
+}
+
+/// The scheme that the client has used: as its connection says, or as a trusted proxy does.
+pub(super) fn scheme(headers: &HeaderMap, from: &Origin<'_>) -> &'static str {
+    let peer = from.peer.to_canonical();
+    let is_trusted = from.trusted.iter().any(|net| net.contains(&peer));
+    let said = || values(headers, &X_FORWARDED_PROTO).next().map(HeaderValue::as_bytes);
+    match said().filter(|_| is_trusted) {
+        Some(scheme) if scheme.eq_ignore_ascii_case(b"https") => "https",
+        Some(scheme) if scheme.eq_ignore_ascii_case(b"http") => "http",
+        _ => from.scheme,
+    }
 }
 
 /// Says where the request came from, in fields that are added to the head. What an untrusted peer says of it is removed.

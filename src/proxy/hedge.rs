@@ -10,16 +10,14 @@ use super::{
     exchange::Begun,
     forward::{Answer, Failure, address, attempt, pick},
     retry::{Retries, dismiss},
+    way::Way,
 };
-use crate::{
-    runtime::Route,
-    upstream::{Lease, RequestHead, Slot, Ticket},
-};
+use crate::upstream::{Lease, RequestHead, Slot, Ticket};
 
 /// A first attempt that may be given company.
 pub(super) struct Hedge<'a> {
     pub(super) exchange: &'a Exchange,
-    pub(super) route: &'a Route,
+    pub(super) route: &'a Way<'a>,
     pub(super) ticket: Ticket,
     pub(super) names_host: bool,
     pub(super) after: Duration,
@@ -46,7 +44,7 @@ impl Hedge<'_> {
         let Some(lease) = self.second(retries, tried) else { return first.await };
         tried.push(lease.member().backend.slot());
         let mut head = head.clone();
-        address(&mut head, self.names_host, route, lease.member());
+        address(&mut head, self.names_host, route.upstream, lease.member());
         let second_begun = exchange.begin_attempt(lease.member());
         let second = pin!(self.ask(lease, second_begun, &head));
         let (came, other, other_number) = match select(first, second).await {

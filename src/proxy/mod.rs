@@ -13,6 +13,7 @@ mod compress;
 mod cookies;
 mod exchange;
 mod fault;
+mod fields;
 mod forward;
 mod frames;
 #[cfg(fuzzing)]
@@ -23,6 +24,8 @@ mod grpc;
 mod headers;
 mod hedge;
 mod judge;
+mod mirror;
+mod own;
 mod resend;
 mod respond;
 mod retry;
@@ -31,6 +34,7 @@ mod ticket;
 mod tunnel;
 mod upgrade;
 mod upload;
+mod way;
 
 pub use body::{BackendBody, Cut, RequestBody, ResponseBody};
 pub use client::{Client, Phase, Source};

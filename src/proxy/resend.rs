@@ -85,7 +85,7 @@ impl Kept {
     }
 }
 
-/// A body that is sent again.
+/// A body that is sent again, or a copy of one.
 #[derive(Debug)]
 pub struct Again {
     pieces: std::vec::IntoIter<Bytes>,
@@ -94,6 +94,11 @@ pub struct Again {
 }
 
 impl Again {
+    /// These bytes.
+    pub(super) fn of(body: Bytes) -> Self {
+        Self { left: body.len(), pieces: vec![body].into_iter(), trailers: None }
+    }
+
     /// The next frame.
     pub(super) fn next(&mut self) -> Option<Frame<Bytes>> {
         let Some(piece) = self.pieces.next() else { return self.trailers.take().map(Frame::trailers) };

@@ -5,7 +5,7 @@ use std::{borrow::Cow, rc::Rc};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, header};
 use serde::Serialize;
 
-use super::{Exchange, Fault, ResponseBody, forward, grpc, headers::X_REQUEST_ID, sanitise::Malformed};
+use super::{Exchange, Fault, ResponseBody, grpc, headers::X_REQUEST_ID, sanitise::Malformed, way};
 use crate::{
     layers::{Pass, Refusal},
     net::values,
@@ -171,11 +171,10 @@ fn bare(exchange: &Rc<Exchange>, status: StatusCode) -> Response<ResponseBody> {
 
 /// Why nobody is eligible. Which backends are out is for a client on the same machine only: whoever else asks learns nothing of them.
 fn backends_detail(exchange: &Exchange, fault: Fault) -> Option<Cow<'static, str>> {
-    let route = exchange.route()?;
-    if fault != Fault::NoHealthyBackend || !forward::is_everybody_out(route) {
+    let upstream = exchange.upstream()?;
+    if fault != Fault::NoHealthyBackend || !way::is_everybody_out(upstream) {
         return None;
     }
-    let upstream = &route.upstream;
     let are_too_few = upstream.live.eligible().tier() == Tier::TooFew;
     if !(exchange.client().peer().ip().is_loopback() && exchange.client_ip().is_loopback()) {
         return are_too_few.then(|| "Too few backends of the service are healthy.".into());

@@ -21,10 +21,11 @@ use super::{
     forward::Answer,
     grpc, judge,
     resend::{Kept, UNASKED},
+    way::Way,
 };
 use crate::{
     config::plan::{self, Protocol, RetryOn},
-    runtime::{Route, Upstream},
+    runtime::Upstream,
     telemetry::metrics::RetryResult,
     upstream::RequestHead,
 };
@@ -82,7 +83,7 @@ pub(super) struct Retries<'a> {
 }
 
 impl<'a> Retries<'a> {
-    pub(super) fn new(exchange: &'a Exchange, route: &'a Route, head: &RequestHead, body: &mut RequestBody) -> Self {
+    pub(super) fn new(exchange: &'a Exchange, route: &'a Way<'a>, head: &RequestHead, body: &mut RequestBody) -> Self {
         let (plan, upstream) = (&route.plan.retries, &*route.upstream);
         let has_method = plan.attempts > 0 && plan.methods.contains(&head.parts.method);
         // What a backend says that it has not begun may be sent again whatever it is, and only HTTP/2 can say so.

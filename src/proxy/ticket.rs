@@ -7,16 +7,15 @@ use http::{
     header::{CACHE_CONTROL, SET_COOKIE},
 };
 
-use super::{Exchange, cookies};
+use super::{Exchange, cookies, way::Way};
 use crate::{
     config::plan::{BalanceMode, HashKey, SameSite, Sticky},
     net::values,
-    runtime::Route,
     upstream::{self, Member, RequestHead, Ticket, Token},
 };
 
 /// Reads what the upstream asks for. The cookie of the gateway's own goes no further.
-pub(super) fn of(exchange: &Exchange, route: &Route, head: &mut RequestHead) -> Ticket {
+pub(super) fn of(exchange: &Exchange, route: &Way<'_>, head: &mut RequestHead) -> Ticket {
     let balance = &route.upstream.plan.balance;
     let key = match &balance.mode {
         BalanceMode::Hash(placing) => key(exchange, head, &placing.by),
@@ -50,7 +49,7 @@ fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
 }
 
 /// Binds the client to the backend that has answered, unless it is.
-pub(super) fn bind(exchange: &Exchange, route: &Route, ticket: Ticket, member: &Member, headers: &mut HeaderMap) {
+pub(super) fn bind(exchange: &Exchange, route: &Way<'_>, ticket: Ticket, member: &Member, headers: &mut HeaderMap) {
     let Some(sticky) = &route.upstream.plan.balance.sticky else { return };
     let token = route.upstream.live.eligible().token(member.backend.slot());
     let Some(token) = token.filter(|token| ticket.token != Some(*token)) else { return };

@@ -8,8 +8,8 @@ use base64::prelude::{BASE64_STANDARD, Engine as _};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header, request, response};
 use hyper::{ext::Protocol, upgrade::OnUpgrade};
 
-use super::{Fault, headers::Special, sanitise::Malformed};
-use crate::{config::plan, runtime::Route};
+use super::{Fault, headers::Special, sanitise::Malformed, way::Way};
+use crate::config::plan;
 
 const SEC_WEBSOCKET_ACCEPT: HeaderName = HeaderName::from_static("sec-websocket-accept");
 const SEC_WEBSOCKET_KEY: HeaderName = HeaderName::from_static("sec-websocket-key");
@@ -66,21 +66,20 @@ impl Asked {
     pub(super) fn of(
         head: &request::Parts,
         special: Special,
-        route: &Route,
+        way: Option<&Way<'_>>,
         has_body: bool,
         extended: Option<Extended>,
     ) -> Result<Option<Self>, Malformed> {
         let is_connect = extended.is_some();
-        // A backend that speaks HTTP/2 alone knows no upgrade.
-        let is_possible = !has_body && route.upstream.plan.protocol == plan::Protocol::Http1;
+        // A backend that speaks HTTP/2 alone knows no upgrade, and nor does what the gateway answers itself.
+        let is_possible = |way: &&Way<'_>| !has_body && way.upstream.plan.protocol == plan::Protocol::Http1;
         let may_be_offered = head.version == Version::HTTP_11 && special.has(Special::UPGRADE);
         let is_offered = is_connect || (may_be_offered && names(&head.headers, &header::CONNECTION, "upgrade"));
-        let allowed = &route.plan.upgrades;
-        let token = (is_possible && is_offered).then(|| {
-            let token = allowed.iter().find(|token| names(&head.headers, &header::UPGRADE, token));
+        let token = way.filter(|_| is_offered).filter(is_possible).and_then(|way| {
+            let token = way.plan.upgrades.iter().find(|token| names(&head.headers, &header::UPGRADE, token));
             token.and_then(|token| HeaderValue::from_str(token).ok())
         });
-        match token.flatten() {
+        match token {
             Some(token) => Ok(Some(Self { token, extended })),
             None if is_connect => Err(Malformed::Connect),
             None => Ok(None),

@@ -16,6 +16,7 @@ mod host;
 mod path;
 mod paths;
 mod rank;
+mod rewrite;
 #[cfg(test)]
 mod tests;
 
@@ -26,6 +27,7 @@ pub use explain::{Candidate, Miss, candidates};
 pub use host::{Host, HostError, normalise as normalise_host};
 pub use path::{PathError, normalise as normalise_path, unescaped, without_parameters};
 pub use rank::{HostRank, PathRank, Rank, Step};
+pub use rewrite::{Captured, rewrite, stripped};
 
 use self::paths::Paths;
 use crate::config::plan::{Conditions, HostPattern, PathPattern};

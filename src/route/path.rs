@@ -8,12 +8,18 @@ pub enum PathError {
     /// `..` above the root.
     #[error("the path leads above the root")]
     AboveRoot,
+    /// A `.` or `..` segment, where no client can have written one.
+    #[error("the path, rewritten, has a dot segment")]
+    Dots,
     /// `%2F`, `%5C` or `%00`, a backslash, or a `%` that no two hexadecimal digits follow.
     #[error("the path has an encoded slash, a backslash, a NUL or a stray percent sign")]
     Encoding,
     /// No `/` at the start.
     #[error("the path does not start with a slash")]
     Relative,
+    /// More bytes than a path may have.
+    #[error("the path, rewritten, is too long")]
+    TooLong,
 }
 
 /// Brings a path into the one form that is matched and forwarded: dot segments resolved (RFC 3986, section 5.2.4), slashes
@@ -98,7 +104,7 @@ const fn is_unreserved(byte: u8) -> bool {
 }
 
 /// Each byte in its one spelling: unreserved ones bare, escapes in upper case, what does not belong in a path escaped.
-fn spell(path: &str) -> Result<String, PathError> {
+pub(super) fn spell(path: &str) -> Result<String, PathError> {
     let mut out = String::with_capacity(path.len());
     let mut bytes = path.bytes();
     while let Some(byte) = bytes.next() {

@@ -3,13 +3,14 @@
 use std::{
     collections::{BTreeMap, HashMap},
     net::SocketAddr,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicU32},
 };
 
+use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 
 use super::{
-    Listener, ListenerId, Registry, Route, Served, Snapshot, Upstream, UpstreamId,
+    Action, Listener, ListenerId, Mirror, Registry, Route, Served, Side, Snapshot, Upstream, UpstreamId,
     registry::{KeptListener, KeptRoute, KeptUpstream, ListenerKey},
 };
 use crate::{
@@ -90,8 +91,8 @@ pub fn build(old: &Registry, plan: &Arc<plan::Plan>, edition: Edition, resolved:
     }
     let mut routes = BTreeMap::new();
     for (name, route) in &plan.routes {
-        let upstream = upstreams.get(&route.to).expect("the check resolved every reference");
-        routes.insert(name.clone(), Arc::new(building.route(route, upstream)));
+        let action = action(&route.action, &upstreams);
+        routes.insert(name.clone(), Arc::new(building.route(route, action)));
     }
     let by_id = by_id(&listeners, &routes);
     let Edition { generation, sha, since } = edition;
@@ -99,6 +100,26 @@ pub fn build(old: &Registry, plan: &Arc<plan::Plan>, edition: Edition, resolved:
     let plan = Arc::clone(plan);
     let snapshot = Snapshot { generation, sha, since, plan, listeners, routes, upstreams, identity_headers, by_id };
     Built { snapshot, registry: building.next, upstreams: ids }
+}
+
+fn action(plan: &plan::Action, upstreams: &BTreeMap<Name, Arc<Upstream>>) -> Action {
+    match plan {
+        plan::Action::Forward(forward) => {
+            let upstream = |name: &Name| Arc::clone(upstreams.get(name).expect("the check resolved every reference"));
+            let side = |side: &plan::Side| Side { upstream: upstream(&side.upstream), weight: side.weight };
+            let mirror = |plan: &plan::Mirror| {
+                Arc::new(Mirror { plan: plan.clone(), upstream: upstream(&plan.to), under_way: AtomicU32::new(0) })
+            };
+            Action::Forward {
+                sides: forward.sides.iter().map(side).collect(),
+                mirror: forward.mirror.as_ref().map(mirror),
+            }
+        }
+        plan::Action::Redirect(redirect) => Action::Redirect(redirect.clone()),
+        plan::Action::Respond(respond) => {
+            Action::Respond(respond.clone(), Bytes::copy_from_slice(respond.body.as_bytes()))
+        }
+    }
 }
 
 /// Headers by which backends learn who a client is, of whatever listener: nobody may bring one along.
@@ -242,7 +263,7 @@ impl Building<'_> {
         self.next.allot(|slot| Backend::new(slot, dial, verdict, workers))
     }
 
-    fn route(&mut self, plan: &Arc<plan::Route>, upstream: &Arc<Upstream>) -> Route {
+    fn route(&mut self, plan: &Arc<plan::Route>, action: Action) -> Route {
         let kept = self.old.routes.get(&plan.name);
         let has_same_layers = |kept: &&KeptRoute| kept.plan.auth == plan.auth && kept.plan.limits == plan.limits;
         let layers = match kept.filter(has_same_layers) {
@@ -263,7 +284,7 @@ impl Building<'_> {
         let metrics = metrics.unwrap_or_else(|| Arc::new(RouteMetrics::new(workers, faults)));
         let kept = KeptRoute { plan: Arc::clone(plan), layers: Arc::clone(&layers), metrics: Arc::clone(&metrics) };
         self.next.routes.insert(plan.name.clone(), kept);
-        Route { plan: Arc::clone(plan), layers, upstream: Arc::clone(upstream), metrics }
+        Route { plan: Arc::clone(plan), layers, action, metrics }
     }
 
     fn limiter(&mut self, limit: &Arc<plan::Limit>) -> Arc<RateLimiter> {

@@ -14,4 +14,4 @@ pub use build::{Built, Edition, Resolved, Unresolved, build, names};
 pub use carry_over::{Carried, CarryOver, Fate};
 pub use live::{Live, Pinned, Pins};
 pub use registry::{Registry, Tokens, UpstreamId};
-pub use snapshot::{Listener, ListenerId, Route, Served, Snapshot, Upstream};
+pub use snapshot::{Action, Listener, ListenerId, Mirror, Route, Served, Side, Snapshot, Upstream};

@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, atomic::AtomicU32},
 };
 
+use bytes::Bytes;
 use http::HeaderName;
 
 use super::Unresolved;
@@ -83,10 +84,46 @@ pub struct Route {
     pub plan: Arc<plan::Route>,
     /// What may refuse a request.
     pub layers: Arc<Pipeline>,
-    /// Where requests go.
-    pub upstream: Arc<Upstream>,
+    /// What it leads to.
+    pub action: Action,
     /// What it counts.
     pub metrics: Arc<RouteMetrics>,
+}
+
+/// What a route leads to, running.
+#[derive(Debug)]
+pub enum Action {
+    /// Backends.
+    Forward {
+        /// Upstreams, at least one.
+        sides: Vec<Side>,
+        /// Where copies go.
+        mirror: Option<Arc<Mirror>>,
+    },
+    /// Another URL.
+    Redirect(plan::Redirect),
+    /// An answer that is always the same, with its body.
+    Respond(plan::Respond, Bytes),
+}
+
+/// An upstream that gets copies of requests.
+#[derive(Debug)]
+pub struct Mirror {
+    /// What it was built from.
+    pub plan: plan::Mirror,
+    /// The upstream.
+    pub upstream: Arc<Upstream>,
+    /// Copies under way now, over all workers.
+    pub under_way: AtomicU32,
+}
+
+/// One of the upstreams of a route.
+#[derive(Debug)]
+pub struct Side {
+    /// The upstream.
+    pub upstream: Arc<Upstream>,
+    /// Its part of the sum of all weights is its part of the requests.
+    pub weight: u32,
 }
 
 /// An upstream, running.

@@ -85,6 +85,7 @@ catalogue! {
     TUNNELS: Counter "tidegate_tunnels_total" ["listener"] "Tunnels opened: requests that became WebSockets or another protocol.";
     TUNNELS_OPEN: Gauge "tidegate_tunnels_open" ["listener"] "Tunnels that are open now.";
     GATEWAY_ERRORS: Counter "tidegate_gateway_errors_total" ["route" "reason"] "Requests that the gateway answered or cut by itself, by reason.";
+    MIRRORED: Counter "tidegate_mirrored_total" ["route" "result"] "Copies of requests to the upstream of a `mirror`, by result.";
 
     // Upstreams.
     UPSTREAM_REQUESTS: Counter "tidegate_upstream_requests_total" ["upstream" "backend" "code"] "Responses of backends, by status code.";

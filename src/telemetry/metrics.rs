@@ -152,6 +152,7 @@ pub struct RequestKey {
 pub struct RouteMetrics {
     workers: PerWorker<RouteCells>,
     reasons: &'static [&'static str],
+    mirrored: TokenCounter,
 }
 
 #[derive(Debug)]
@@ -167,7 +168,7 @@ impl RouteMetrics {
     /// All at zero. `reasons` are the tokens of [`RequestRecord::error`].
     #[must_use]
     pub fn new(workers: usize, reasons: &'static [&'static str]) -> Self {
-        Self { workers: PerWorker::new(workers), reasons }
+        Self { workers: PerWorker::new(workers), reasons, mirrored: TokenCounter::new(workers, &MIRRORED) }
     }
 
     /// Counts a request that is over.
@@ -181,6 +182,11 @@ impl RouteMetrics {
         if let Some(cell) = request.error.and_then(|reason| cells.errors.get(reason)) {
             cell.add(1);
         }
+    }
+
+    /// Counts a copy of a request.
+    pub fn mirrored(&self, worker: WorkerId, result: Mirrored) {
+        self.mirrored.record(worker, result as usize);
     }
 
     /// Requests by listener, method and code.
@@ -225,6 +231,10 @@ impl RouteMetrics {
         let mut errors = out.family(&catalogue::GATEWAY_ERRORS);
         for (reason, sum) in self.errors() {
             errors.sample([route, reason], sum);
+        }
+        let mut mirrored = out.family(&catalogue::MIRRORED);
+        for (result, sum) in self.mirrored.sums().filter(|(_, sum)| *sum > 0) {
+            mirrored.sample([route, result], sum);
         }
     }
 }
@@ -331,6 +341,25 @@ impl BackendMetrics {
         out.family(&catalogue::BACKEND_FAILURES).sample([upstream, backend], self.failures());
     }
 }
+
+/// What became of a copy of a request.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Mirrored {
+    /// As many as may be were under way.
+    Dropped,
+    /// No backend was eligible, or none answered.
+    Failed,
+    /// The client's body did not come to its end.
+    Incomplete,
+    /// A backend answered, whatever it said.
+    Ok,
+    /// It did not end in time.
+    Timeout,
+    /// The body was larger than what is copied.
+    TooLarge,
+}
+
+const MIRRORED: [&str; 6] = ["dropped", "failed", "incomplete", "ok", "timeout", "too_large"];
 
 /// How an attempt to have a backend answer ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -120,8 +120,9 @@ pub(super) async fn explain(State(app): State<App>, request: Request) -> Result<
 
 fn backends(now: &Now, explained: &ExplainDocument) -> Vec<BackendNow> {
     let route = explained.route.as_ref().and_then(|route| now.snapshot.plan.routes.get(route.name.as_str()));
-    let upstream = route.and_then(|route| now.upstreams.iter().find(|observed| *observed.name() == route.to));
-    let rows = upstream.into_iter().flat_map(Observed::rows);
+    let sides = route.into_iter().flat_map(|route| route.action.upstreams());
+    let observed = sides.filter_map(|side| now.upstreams.iter().find(|observed| observed.name() == side));
+    let rows = observed.flat_map(Observed::rows);
     rows.map(|row| BackendNow {
         name: row.name.to_string(),
         state: row.state.to_owned(),
@@ -166,7 +167,7 @@ impl ExplainDocument {
         if let Some((first, behind)) = matching.split_first().filter(|_| explained.refused.is_none()) {
             let (name, by) = (first.to.name.to_string(), words::matched(first));
             explained.route = Some(Matched { name, line: line(first.to), by });
-            (explained.then, explained.within) = (words::then(plan, first.to), Some(words::within(first.to)));
+            (explained.then, explained.within) = (words::then(plan, first.to, &asked.path), words::within(first.to));
             explained.beats = behind.iter().map(|c| other(c, c.host, words::weaker(c, first))).collect();
         }
         let misses = missed.iter().filter_map(|candidate| {

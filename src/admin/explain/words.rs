@@ -2,8 +2,8 @@
 
 use crate::{
     base::duration::Written,
-    config::plan::{HostPattern, LimitKey, PathPattern, Plan, RetryOn, Route, Wanted},
-    route::{Candidate, HostRank, PathRank},
+    config::plan::{Action, HostPattern, LimitKey, PathPattern, Plan, RetryOn, Route, Side, Wanted},
+    route::{self, Candidate, HostRank, PathRank},
 };
 
 /// Its host and path: `api.example.com /orders/*`.
@@ -80,16 +80,34 @@ pub(super) fn weaker(candidate: &Candidate<'_, &Route>, first: &Candidate<'_, &R
 }
 
 /// What happens to a request of the route, in order.
-pub(super) fn then(plan: &Plan, route: &Route) -> Vec<String> {
+pub(super) fn then(plan: &Plan, route: &Route, path: &str) -> Vec<String> {
     let limits = |of_identity: bool| {
         let meant = route.limits.iter().filter(move |limit| (limit.by == LimitKey::Key) == of_identity);
         meant.map(|limit| format!("limit {} {} by {}", limit.name, limit.rate, key(&limit.by)))
     };
     let auth: Vec<&str> = route.auth.iter().map(|auth| &*auth.name).collect();
     let auth = (!auth.is_empty()).then(|| format!("auth {}", auth.join(" or ")));
-    let balance = plan.upstreams.get(&route.to).map(|upstream| format!(" ({})", upstream.balance));
-    let upstream = format!("upstream {}{}", route.to, balance.unwrap_or_default());
-    limits(false).chain(auth).chain(limits(true)).chain([upstream]).collect()
+    limits(false).chain(auth).chain(limits(true)).chain(leads_to(plan, route, path)).collect()
+}
+
+/// Where it leads, with the path as it is there.
+fn leads_to(plan: &Plan, route: &Route, path: &str) -> Vec<String> {
+    let forward = match &route.action {
+        Action::Forward(forward) => forward,
+        Action::Redirect(redirect) => return vec![format!("redirect {}", redirect.status.as_u16())],
+        Action::Respond(respond) => return vec![format!("respond {}", respond.status.as_u16())],
+    };
+    let rewritten = forward.rewrite.as_ref().map(|rewrite| match route::rewrite(rewrite, &route.path, path) {
+        Ok(path) => format!("rewrite to {path}"),
+        Err(why) => format!("rewrite, which is refused: {why}"),
+    });
+    let side = |side: &Side| {
+        let weight = if forward.sides.len() > 1 { format!(", weight {}", side.weight) } else { String::new() };
+        let balance = plan.upstreams.get(&side.upstream).map(|upstream| upstream.balance.to_string());
+        format!("upstream {} ({}{weight})", side.upstream, balance.unwrap_or_default())
+    };
+    let mirror = forward.mirror.as_ref().map(|mirror| format!("copies to {}", mirror.to));
+    rewritten.into_iter().chain(forward.sides.iter().map(side)).chain(mirror).collect()
 }
 
 fn key(key: &LimitKey) -> String {
@@ -102,7 +120,8 @@ fn key(key: &LimitKey) -> String {
 }
 
 /// How long it may take, and what may be tried again.
-pub(super) fn within(route: &Route) -> String {
+pub(super) fn within(route: &Route) -> Option<String> {
+    route.action.forward()?;
     let limit = route.timeouts.request;
     let time = if limit.is_zero() { "without a deadline".to_owned() } else { format!("within {}", Written(limit)) };
     let retries = &route.retries;
@@ -115,8 +134,8 @@ pub(super) fn within(route: &Route) -> String {
     let calls = retries.grpc.iter().map(|status| format!("gRPC {status}"));
     let when: Vec<String> = retries.when.iter().map(word).chain(statuses).chain(calls).collect();
     if retries.attempts == 0 || when.is_empty() {
-        return format!("{time}, no retries");
+        return Some(format!("{time}, no retries"));
     }
     let plural = if retries.attempts == 1 { "y" } else { "ies" };
-    format!("{time}, up to {} retr{plural} on {}", retries.attempts, when.join(", "))
+    Some(format!("{time}, up to {} retr{plural} on {}", retries.attempts, when.join(", ")))
 }

@@ -5,6 +5,7 @@
 //! network is touched. What is between sections (same bind, same requests, loops) comes last, in `across`.
 
 mod access;
+mod action;
 mod across;
 mod address;
 mod balance;

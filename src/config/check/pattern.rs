@@ -155,7 +155,7 @@ fn is_capture_name(name: &str) -> bool {
 
 /// The path as the gateway sees one after it has sanitised a request: no empty or dot segments, unreserved characters bare, other
 /// escapes in upper case.
-fn normalise(path: &str) -> Result<String, String> {
+pub(super) fn normalise(path: &str) -> Result<String, String> {
     let trimmed = path.trim_end_matches('*');
     if path.ends_with('*') {
         return Err(format!("write {}/* for all paths below it", trimmed.trim_end_matches('/')));

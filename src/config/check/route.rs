@@ -12,8 +12,8 @@ use crate::{
     config::{
         diagnostics::Code,
         plan::{
-            Auth, Backend, Coding, Compression, HostPattern, Limit, LimitKey, PathPattern, Protocol, Retries, Route,
-            Timeouts, Upstream,
+            Action, Auth, Backend, Coding, Compression, Forward, HeaderRules, HostPattern, Limit, LimitKey,
+            PathPattern, Protocol, Retries, Route, Side, Timeouts, Upstream,
         },
         spec::{self, Address, CompressSpec, Flag, List, OneOrMany, RouteSpec, ShortOr, Spec, Upgrade, Written},
         suggest,
@@ -28,6 +28,8 @@ struct Base {
     timeouts: Timeouts,
     retries: Retries,
     max_body: Option<Size>,
+    request_headers: Option<HeaderRules>,
+    response_headers: Option<HeaderRules>,
 }
 
 /// A block's deadlines, as written in `defaults` or in a route.
@@ -67,8 +69,15 @@ impl<'a> Check<'a> {
                 true => format!("route `{}`", route.name),
                 false => "this route".to_owned(),
             };
+            if let Some(action) = self.own_answer(at, written, &route.path) {
+                route.action = action;
+                routes.extend(has_patterns.then(|| Placed { value: Arc::new(route), at }));
+                continue;
+            }
+            let mut forward = Forward::to(route.name.clone());
             match self.destination(at, written, &names, &route.name, &whose) {
-                Some(To::Name(name)) => route.to = name,
+                Some(To::Name(name)) => forward = Forward::to(name),
+                Some(To::Sides(sides)) => forward.sides = sides,
                 Some(To::Inline(upstream)) => {
                     // Two unnamed routes on one pattern clash as routes; one finding is enough.
                     if names.contains(&route.name) {
@@ -81,6 +90,14 @@ impl<'a> Check<'a> {
                 }
                 None => {}
             }
+            if let Some(split) = &written.split {
+                self.split(at, split, &mut forward);
+            }
+            forward.rewrite =
+                written.rewrite.as_ref().and_then(|rewrite| self.rewrite(at.key("rewrite"), rewrite, &route.path));
+            forward.mirror =
+                written.mirror.as_ref().and_then(|mirror| self.mirror(at.key("mirror"), mirror, &forward, &names));
+            route.action = Action::Forward(forward);
             // Without its patterns it would be compared as what it is not.
             if has_patterns {
                 routes.push(Placed { value: Arc::new(route), at });
@@ -111,18 +128,25 @@ impl<'a> Check<'a> {
         let critical = self.flag(at, "critical", written.critical.as_ref()).unwrap_or(false);
         let listeners = self.route_listeners(at.key("listeners"), written, known);
         let conditions = self.conditions(at, written);
-        let to = name.clone();
+        let action = Action::to(name.clone());
         let has_patterns = path.is_some() && (!hosts.is_empty() || !at.has("host"));
         let path = path.unwrap_or(PathPattern::ALL);
         let compress = self.compress(at.key("compress"), written.compress.as_ref());
         let upgrades = self.upgrades(at.key("upgrades"), written.upgrades.as_ref());
+        let (of_request, of_response) = (base.request_headers.as_ref(), base.response_headers.as_ref());
+        let request_headers =
+            self.header_rules(at.key("request_headers"), written.request_headers.as_ref(), &path, of_request);
+        let response_headers =
+            self.header_rules(at.key("response_headers"), written.response_headers.as_ref(), &path, of_response);
         let route = Route {
             name,
             hosts,
             path,
             conditions,
             listeners,
-            to,
+            action,
+            request_headers,
+            response_headers,
             auth,
             limits,
             timeouts,
@@ -374,6 +398,18 @@ impl<'a> Check<'a> {
                 &Retries::default(),
             ),
             max_body: self.size(at, "max_body", max_body).unwrap_or(Some(MAX_BODY)),
+            request_headers: self.header_rules(
+                at.key("request_headers"),
+                written.and_then(|written| written.request_headers.as_ref()),
+                &PathPattern::ALL,
+                None,
+            ),
+            response_headers: self.header_rules(
+                at.key("response_headers"),
+                written.and_then(|written| written.response_headers.as_ref()),
+                &PathPattern::ALL,
+                None,
+            ),
         }
     }
 
@@ -424,21 +460,25 @@ impl<'a> Check<'a> {
         let to_at = at.key("to");
         let backends = match &written.to {
             None => {
-                // Both would answer instead, and were refused.
+                // Both would answer instead, and were found wrong.
                 if !at.has("redirect") && !at.has("respond") {
-                    self.missing(at, "to", whose, "add to: UPSTREAM or to: HOST:PORT");
+                    self.missing(at, "to", whose, "add to: UPSTREAM, to: HOST:PORT, redirect or respond");
                 }
                 return None;
             }
-            Some(OneOrMany::One(one)) if Name::parse(&one.text).is_ok() => {
+            Some(spec::To::Split(sides)) => {
+                self.upstreams_own(at);
+                return self.sides(to_at, sides, names, whose).map(To::Sides);
+            }
+            Some(spec::To::One(one)) if Name::parse(&one.text).is_ok() => {
                 return self.upstream_named(at, &one.text, names, whose);
             }
             // Its name was refused there.
-            Some(OneOrMany::One(one)) if self.root.key("upstreams").has(&one.text) => return None,
-            Some(OneOrMany::One(one)) => {
+            Some(spec::To::One(one)) if self.root.key("upstreams").has(&one.text) => return None,
+            Some(spec::To::One(one)) => {
                 self.plain_backend(to_at, &one.text).map(|one| (one, to_at)).into_iter().collect()
             }
-            Some(OneOrMany::Many(list)) => self.addresses(to_at, list),
+            Some(spec::To::Many(list)) => self.addresses(to_at, list),
         };
         let backends = self.distinct(route, backends);
         let tls = self.upstream_tls(self.root, route, None, &backends, Protocol::default());
@@ -453,14 +493,24 @@ impl<'a> Check<'a> {
         }
     }
 
-    fn upstream_named(&mut self, at: At<'a>, text: &str, names: &BTreeSet<Name>, whose: &str) -> Option<To> {
-        self.used.insert(("upstreams", text.to_owned()));
+    /// What belongs to an upstream and stands beside its name.
+    fn upstreams_own(&mut self, at: At<'a>) {
+        let to = at.key("to");
+        let (beside, home) = match to.is_block() {
+            true => ("weights in `to`".to_owned(), "upstreams.NAME".to_owned()),
+            false => (format!("`to: {}`", to.shown()), format!("upstreams.{}", to.shown())),
+        };
         for field in ["health", "balance"].into_iter().filter(|field| at.has(field)) {
-            let message = format!("`{field}` does not belong beside `to: {}`", at.key("to").shown());
+            let message = format!("`{field}` does not belong beside {beside}");
             let mut finding = self.finding(Code::Misplaced, at.key(field), message);
             finding.span = at.key(field).key_span();
-            self.report(finding.label(format!("it goes under upstreams.{}", at.key("to").shown())));
+            self.report(finding.label(format!("it goes under {home}")));
         }
+    }
+
+    fn upstream_named(&mut self, at: At<'a>, text: &str, names: &BTreeSet<Name>, whose: &str) -> Option<To> {
+        self.used.insert(("upstreams", text.to_owned()));
+        self.upstreams_own(at);
         let to_at = at.key("to");
         if names.contains(text) {
             return Some(To::Name(Name::derived(text)));
@@ -507,4 +557,5 @@ impl<'a> Check<'a> {
 enum To {
     Inline(Box<Upstream>),
     Name(Name),
+    Sides(Vec<Side>),
 }

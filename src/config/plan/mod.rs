@@ -4,6 +4,7 @@
 //! (`runtime::registry`): an equal part keeps its object across a reload. For the same reason no file position is in here;
 //! those stay with the findings of the check.
 
+mod action;
 mod balance;
 mod health;
 mod layer;
@@ -11,12 +12,16 @@ mod listener;
 mod matching;
 mod process;
 mod route;
+mod text;
 mod upstream;
 mod wanted;
 mod webhook;
 
 use std::{collections::BTreeMap, sync::Arc};
 
+pub use action::{
+    Action, FieldValue, Forward, HeaderRules, Mirror, Redirect, Regex, Respond, Rewrite, Side, SplitKey, WhenDown,
+};
 pub use balance::{Balance, BalanceMode, HashAlgorithm, HashKey, OnFailure, Placing, SameSite, Sticky};
 pub use health::{
     Document, Expect, FailureRatio, GrpcProbe, Health, HealthCheck, HttpProbe, Passive, ProbeKind, ProbeTls,
@@ -27,6 +32,7 @@ pub use listener::{Bind, ClientLimits, Listener, ProxyProtocol, Tls};
 pub use matching::{Conditions, HostPattern, PathPattern, PathRegex, Segment, Template};
 pub use process::{AccessLog, Admin, Destination, Dns, Family, Log, LogFormat, LogLevel, Reload, Shutdown, Workers};
 pub use route::{Coding, Compression, Retries, RetryOn, Route, Timeouts};
+pub use text::{Fact, Piece, Text, TextError};
 pub use upstream::{Backend, Host, HostHeader, Protocol, Upstream, UpstreamTls};
 pub use wanted::{JsonPath, Pattern, Wanted};
 pub use webhook::{EventKind, Webhook};

@@ -2,7 +2,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use http::Method;
 
-use super::{Auth, Conditions, HostPattern, Limit, PathPattern, StatusRange};
+use super::{Action, Auth, Conditions, HeaderRules, HostPattern, Limit, PathPattern, StatusRange};
 use crate::base::{Name, Percent, Size};
 
 /// Which requests, and what happens to them.
@@ -18,8 +18,12 @@ pub struct Route {
     pub conditions: Conditions,
     /// Listeners that it serves; `None` is all.
     pub listeners: Option<BTreeSet<Name>>,
-    /// The name of its upstream, which the plan has.
-    pub to: Name,
+    /// What it leads to.
+    pub action: Action,
+    /// What is changed of the head that a backend gets.
+    pub request_headers: Option<HeaderRules>,
+    /// What is changed of the head that a client gets, whoever made it but for the gateway's faults.
+    pub response_headers: Option<HeaderRules>,
     /// Any one of them admits; empty asks nobody.
     pub auth: Vec<Arc<Auth>>,
     /// All of them must admit.
@@ -34,7 +38,7 @@ pub struct Route {
     pub compress: Option<Compression>,
     /// The largest request body; `None` is unlimited. Default 10MiB.
     pub max_body: Option<Size>,
-    /// `/health` is `unhealthy` when this route's upstream is down.
+    /// `/health` is `unhealthy` when an upstream of this route is down.
     pub critical: bool,
 }
 

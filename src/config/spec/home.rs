@@ -71,10 +71,13 @@ const HOMES: &[(&str, &[&str], &str)] = &[
     ("routes", &["connect", "request", "response_header", "client_body", "tunnel"], "timeouts"),
     ("routes", &["attempts", "when", "budget", "backoff", "hedge_after"], "retries"),
     ("routes", &["backends"], "upstreams; a route has `to`"),
+    ("routes", &["strip_prefix", "replace_prefix"], "rewrite"),
+    ("routes", &["body", "content_type"], "respond"),
+    ("routes", &["sticky", "when_down"], "split"),
     ("routes", UPSTREAM, "upstreams"),
     ("timeouts", &["idle", "client_header", "client_idle"], "defaults.timeouts"),
     ("", &["timeouts", "retries", "max_body"], "defaults"),
-    ("", &["path", "to"], "routes"),
+    ("", &["path", "to", "redirect", "respond", "rewrite", "request_headers", "response_headers"], "routes"),
     ("", &["access_log", "log"], "telemetry"),
     ("", &["bind", "proxy_protocol", "socket_mode", "trusted_proxies"], "listeners"),
     ("", &["tls", "certs"], "listeners"),
@@ -88,8 +91,7 @@ const HOMES: &[(&str, &[&str], &str)] = &[
 ];
 
 /// Fields that later versions will have, in whatever block they are.
-const PLANNED: &[&str] =
-    &["cluster", "cors", "include", "redirect", "request_headers", "respond", "response_headers", "rewrite", "tracing"];
+const PLANNED: &[&str] = &["cluster", "cors", "include", "tracing"];
 
 /// Whether a later version will have a field.
 pub(in crate::config) fn is_planned(field: &str) -> bool {

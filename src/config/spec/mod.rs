@@ -5,6 +5,7 @@
 //! Field names follow the rules of the file: nouns, units in values, no repeated namespace.
 
 mod access;
+mod action;
 mod balance;
 mod health;
 mod home;
@@ -17,6 +18,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub(super) use access::{ApiKeySpec, AuthSpec, BasicSpec, LimitSpec};
+pub(super) use action::{HeadersSpec, MirrorSpec, RedirectSpec, RespondSpec, RewriteRegexSpec, RewriteSpec, SplitSpec};
 pub(super) use balance::{BalanceSpec, StickySpec};
 pub(super) use health::{ActiveSpec, ExpectSpec, HealthSpec, PassiveSpec};
 pub(super) use home::{home, is_planned};
@@ -27,11 +29,12 @@ pub(super) use route::{CompressSpec, Defaults, RetriesSpec, RouteSpec};
 pub(super) use upstream::{BackendSpec, UpstreamSpec, UpstreamTlsSpec};
 pub(super) use written::{
     AccessFormat, Address, AdminShort, Algorithm, Any, Balance, Bind, Blocks, By, Cidr, ClientAuth, Coding, Count,
-    DnsServer, DocumentUse, Duration, EventKind, Family, File, Flag, Form, HealthShort, HostHeader, HostPattern, Ip,
-    KeyHash, LimitRef, List, Listen, LogFormat, LogLevel, Method, Name, Named, OnFailure, OneOrMany, OverPercent,
-    PassiveShort, PasswordHash, PathPattern, Percent, ProbeTlsShort, ProbeType, Protocol, ProxyProtocol, Rate, RetryOn,
-    SameSite, ShortOr, SizeOrNone, SocketMode, Status, SuspectCheck, TlsVersion, Upgrade, Version, Wanted, WhenAllDown,
-    WhenOut, Workers, Written,
+    DnsServer, DocumentUse, Duration, EventKind, Family, File, Flag, Form, HealthShort, Host, HostHeader, HostPattern,
+    Ip, KeyHash, LimitRef, List, Listen, LogFormat, LogLevel, Method, Name, Named, NewPath, NewUrl, OnFailure,
+    OneOrMany, OneStatus, OverPercent, PassiveShort, PasswordHash, PathPattern, Percent, ProbeTlsShort, ProbeType,
+    Protocol, ProxyProtocol, Rate, RedirectStatus, Regex, RetryOn, SameSite, Scheme, ShortOr, SizeOrNone, SocketMode,
+    Status, Sticky, SuspectCheck, TlsVersion, To, Upgrade, Version, Wanted, WhenAllDown, WhenDown, WhenOut, Workers,
+    Written,
 };
 
 /// A Tidegate config. Keys that start with `x-` are free space for YAML anchors.

@@ -2,8 +2,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
-    Address, Any, Balance, BalanceSpec, Coding, Count, Duration, Flag, HealthShort, HealthSpec, HostPattern, LimitRef,
-    List, Method, Name, Named, OneOrMany, PathPattern, Percent, RetryOn, ShortOr, SizeOrNone, Upgrade, Wanted, Written,
+    Any, Balance, BalanceSpec, Coding, Count, Duration, Flag, HeadersSpec, HealthShort, HealthSpec, HostPattern,
+    LimitRef, List, Method, MirrorSpec, Name, Named, OneOrMany, PathPattern, Percent, RedirectSpec, RespondSpec,
+    RetryOn, RewriteSpec, ShortOr, SizeOrNone, SplitSpec, To, Upgrade, Wanted, Written,
 };
 
 /// Which requests, and what happens to them.
@@ -28,8 +29,24 @@ pub(in crate::config) struct RouteSpec {
     pub(in crate::config) query: Option<Named<Written<Wanted>>>,
     /// The listeners that it serves. Default: all.
     pub(in crate::config) listeners: Option<List<Written<Name>>>,
-    /// Required. Where requests go: the name of an upstream, an address, or a list of addresses.
-    pub(in crate::config) to: Option<OneOrMany<Address>>,
+    /// This, `redirect` or `respond` is required. Where requests go: the name of an upstream, an address, a list of addresses, or
+    /// several upstreams with weights: `{ orders: 95, orders-v2: 5 }` (0 to 1000000; each gets its part of the sum).
+    pub(in crate::config) to: Option<To>,
+    /// How requests are divided where `to` has weights.
+    pub(in crate::config) split: Option<SplitSpec>,
+    /// Copies of requests go to another upstream, too.
+    pub(in crate::config) mirror: Option<MirrorSpec>,
+    /// The client is sent to another URL.
+    pub(in crate::config) redirect: Option<RedirectSpec>,
+    /// The gateway answers, always the same.
+    pub(in crate::config) respond: Option<RespondSpec>,
+    /// The path that backends see. Default: as it was matched.
+    pub(in crate::config) rewrite: Option<RewriteSpec>,
+    /// Changes of the head that backends get.
+    pub(in crate::config) request_headers: Option<HeadersSpec>,
+    /// Changes of the head that clients get, whether it comes from a backend, from `redirect` or from `respond`. What the gateway
+    /// says where something went wrong stays as it is.
+    pub(in crate::config) response_headers: Option<HeadersSpec>,
     /// The health check of the addresses in `to`: `/path`, `tcp`, `none`, or fields.
     pub(in crate::config) health: Option<ShortOr<HealthShort, HealthSpec>>,
     /// How one of the addresses in `to` is chosen: a mode, or fields, as in an upstream. Default `round_robin`.
@@ -77,6 +94,10 @@ pub(in crate::config) struct Defaults {
     pub(in crate::config) retries: Option<RetriesSpec>,
     /// The largest request body, or `none`. Default `10MiB`.
     pub(in crate::config) max_body: Option<Written<SizeOrNone>>,
+    /// Changes of the head that backends get. What a route says of the same field is said instead.
+    pub(in crate::config) request_headers: Option<HeadersSpec>,
+    /// Changes of the head that clients get. What a route says of the same field is said instead.
+    pub(in crate::config) response_headers: Option<HeadersSpec>,
 }
 
 /// Deadlines of every route, and of connections. Up to `1d`; `0s` switches one off.

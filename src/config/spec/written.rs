@@ -192,6 +192,24 @@ forms! {
     TlsVersion: "a version of TLS", { "enum": ["1.2", "1.3"] };
     /// A protocol to upgrade to.
     Upgrade: "a protocol like `websocket`, or `none`", { "type": "string" };
+    /// Whose request it is.
+    Sticky: "`header NAME` or `cookie NAME`", { "type": "string", "pattern": r"^(header|cookie) \S+$|\$\{" };
+    /// `stay` or `other`.
+    WhenDown: "`stay` or `other`", { "enum": ["stay", "other"] };
+    /// A status of a redirect.
+    RedirectStatus: "301, 302, 303, 307 or 308", { "enum": [301, 302, 303, 307, 308] };
+    /// A status of a response.
+    OneStatus: "a status like `200`", { "anyOf": [{ "type": "integer", "minimum": 200, "maximum": 599 }, { "type": "string", "pattern": r"\$\{" }] };
+    /// A scheme.
+    Scheme: "`http` or `https`", { "enum": ["http", "https"] };
+    /// A host.
+    Host: "a host like `api.example.com`", { "type": "string" };
+    /// A path with captures.
+    NewPath: "a path like `/u/{id}`", { "type": "string", "pattern": r"^/|\$\{" };
+    /// A path, or a URL.
+    NewUrl: "a path like `/u/{id}`, or a URL", { "type": "string", "pattern": r"^(/|https?://)|\$\{" };
+    /// A regular expression.
+    Regex: "a regular expression", { "type": "string" };
     /// A content coding.
     Coding: "`zstd`, `br` or `gzip`", { "enum": ["zstd", "br", "gzip"] };
     /// A log level.
@@ -326,6 +344,61 @@ impl<F: Form> JsonSchema for OneOrMany<F> {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({ "anyOf": [F::schema(), { "type": "array", "items": F::schema() }] })
+    }
+}
+
+/// Where a route sends: one, a list of them, or several with the weight of each.
+#[derive(Debug)]
+pub(in crate::config) enum To {
+    Many(List<Written<Address>>),
+    One(Written<Address>),
+    Split(Named<Written<Count>>),
+}
+
+struct Targets;
+
+impl<'de> Visitor<'de> for Targets {
+    type Value = To;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, a list, or upstreams with weights", Address::EXPECTED)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<To, A::Error> {
+        Entries(PhantomData).visit_map(map).map(To::Split)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> Result<To, A::Error> {
+        Items(PhantomData).visit_seq(items).map(To::Many)
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<To, E> {
+        Text(PhantomData).visit_str(text).map(To::One)
+    }
+}
+
+impl<'de> Deserialize<'de> for To {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Targets)
+    }
+}
+
+impl JsonSchema for To {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "To".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let (one, weight) = (Address::schema(), generator.subschema_for::<Written<Count>>());
+        json_schema!({ "anyOf": [
+            one,
+            { "type": "array", "items": one },
+            { "type": "object", "additionalProperties": weight },
+        ] })
     }
 }
 

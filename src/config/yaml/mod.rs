@@ -295,11 +295,6 @@ fn structural(at: At<'_>, keys: &[&str], serde_says: &str) -> Diagnostic {
         let finding = Diagnostic::new(Code::WrongType, at.key_span(), message).label("put quotes around all of it");
         return finding.path(keys.split_last().map(|(_, parents)| parents.join(".")).unwrap_or_default());
     }
-    if keys == ["routes", "to"] && at.describe() == "fields" {
-        return Diagnostic::new(Code::Unsupported, at.span(), "weights in `to` are not in this version yet")
-            .label("name one upstream; its backends can have a `weight`")
-            .path(at.path());
-    }
     let expected = serde_says.rsplit_once(", expected ").map_or("something else", |(_, expected)| expected);
     let subject = keys.last().map(|key| format!("`{key}`: ")).unwrap_or_default();
     let found = at.describe();
