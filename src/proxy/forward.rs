@@ -361,6 +361,7 @@ impl<'a> Retries<'a> {
             | Fault::RateLimited
             | Fault::ResponseCut
             | Fault::ResponseTimeout
+            | Fault::Retired
             | Fault::TunnelTimeout
             | Fault::Unauthorized
             | Fault::UriTooLong => return false,

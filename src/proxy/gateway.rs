@@ -22,6 +22,7 @@ use super::{
     compress::Offer,
     forward::forward,
     headers::{self, Special},
+    lifecycle,
     respond::{self, Refused},
     sanitise::{self, Malformed},
     ticket,
@@ -183,6 +184,7 @@ async fn serve(exchange: &Rc<Exchange>, request: Request<Incoming>) -> Result<Re
     if let Err(refusal) = admitted {
         return Err(Refused::by_layer(&refusal, &pass));
     }
+    lifecycle::enter(exchange, route)?;
 
     if head.method == Method::OPTIONS && !headers::may_forward(&mut head.headers) {
         return Ok(respond::options(exchange));
@@ -200,6 +202,7 @@ async fn serve(exchange: &Rc<Exchange>, request: Request<Incoming>) -> Result<Re
     let (mut head, ()) = response.into_parts();
     head.version = Version::HTTP_11;
     pass.decorate(&mut head.headers);
+    lifecycle::announce(route, &mut head.headers);
     ticket::bind(exchange, route, ticket, used.lease.member(), &mut head.headers);
     head.headers.insert(headers::X_REQUEST_ID, exchange.id().clone());
     let body = match asked {

@@ -22,6 +22,7 @@ mod gateway;
 mod grpc;
 mod headers;
 mod judge;
+mod lifecycle;
 mod resend;
 mod respond;
 mod sanitise;

@@ -26,6 +26,7 @@ mod headers;
 mod health;
 mod http2_conformance;
 mod layers;
+mod lifecycle;
 mod limits;
 mod operators;
 mod passive;

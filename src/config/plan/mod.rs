@@ -4,6 +4,7 @@
 //! (`runtime::registry`): an equal part keeps its object across a reload. For the same reason no file position is in here;
 //! those stay with the findings of the check.
 
+mod api;
 mod balance;
 mod health;
 mod layer;
@@ -17,6 +18,7 @@ mod webhook;
 
 use std::{collections::BTreeMap, sync::Arc};
 
+pub use api::{Api, Stage, Successor};
 pub use balance::{Balance, BalanceMode, HashAlgorithm, HashKey, OnFailure, Placing, SameSite, Sticky};
 pub use health::{
     Document, Expect, FailureRatio, GrpcProbe, Health, HealthCheck, HttpProbe, Passive, ProbeKind, ProbeTls,
@@ -46,6 +48,8 @@ pub struct Plan {
     pub upstreams: BTreeMap<Name, Arc<Upstream>>,
     /// Which requests go where, by name. Order means nothing: precedence is by how specific a pattern is.
     pub routes: BTreeMap<Name, Arc<Route>>,
+    /// APIs, by name.
+    pub apis: BTreeMap<Name, Arc<Api>>,
     /// How the names of backends are looked up.
     pub dns: Dns,
     /// Where the gateway answers for itself. Needs a restart to change. `None`: switched off with `admin: none`.

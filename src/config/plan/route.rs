@@ -20,6 +20,8 @@ pub struct Route {
     pub listeners: Option<BTreeSet<Name>>,
     /// The name of its upstream, which the plan has.
     pub to: Name,
+    /// The API that it belongs to, which the plan has.
+    pub api: Option<Name>,
     /// Any one of them admits; empty asks nobody.
     pub auth: Vec<Arc<Auth>>,
     /// All of them must admit.

@@ -70,6 +70,7 @@ const HOMES: &[(&str, &[&str], &str)] = &[
     ("upstreams", &["timeouts", "retries", "max_body"], "the route, or defaults"),
     ("routes", &["connect", "request", "response_header", "client_body", "tunnel"], "timeouts"),
     ("routes", &["attempts", "when"], "retries"),
+    ("routes", &["version", "stage", "deprecated", "sunset", "successor"], "apis; a route has `api`"),
     ("routes", &["backends"], "upstreams; a route has `to`"),
     ("routes", UPSTREAM, "upstreams"),
     ("timeouts", &["idle", "client_header", "client_idle"], "defaults.timeouts"),

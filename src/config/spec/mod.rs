@@ -5,6 +5,7 @@
 //! Field names follow the rules of the file: nouns, units in values, no repeated namespace.
 
 mod access;
+mod api;
 mod balance;
 mod health;
 mod home;
@@ -17,6 +18,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub(super) use access::{ApiKeySpec, AuthSpec, BasicSpec, LimitSpec};
+pub(super) use api::ApiSpec;
 pub(super) use balance::{BalanceSpec, StickySpec};
 pub(super) use health::{ActiveSpec, ExpectSpec, HealthSpec, PassiveSpec};
 pub(super) use home::{home, is_planned};
@@ -28,10 +30,10 @@ pub(super) use upstream::{BackendSpec, UpstreamSpec, UpstreamTlsSpec};
 pub(super) use written::{
     AccessFormat, Address, AdminShort, Algorithm, Any, Balance, Bind, Blocks, By, Cidr, ClientAuth, Coding, Count,
     DnsServer, DocumentUse, Duration, EventKind, Family, File, Flag, Form, HealthShort, HostHeader, HostPattern, Ip,
-    KeyHash, LimitRef, List, Listen, LogFormat, LogLevel, Method, Name, Named, OnFailure, OneOrMany, OverPercent,
-    PassiveShort, PasswordHash, PathPattern, Percent, ProbeTlsShort, ProbeType, Protocol, ProxyProtocol, Rate, RetryOn,
-    SameSite, ShortOr, SizeOrNone, SocketMode, Status, SuspectCheck, TlsVersion, Upgrade, Version, Wanted, WhenAllDown,
-    WhenOut, Workers, Written,
+    KeyHash, LimitRef, List, Listen, LogFormat, LogLevel, Method, Moment, Name, Named, OnFailure, OneOrMany,
+    OverPercent, PassiveShort, PasswordHash, PathPattern, Percent, ProbeTlsShort, ProbeType, Protocol, ProxyProtocol,
+    Rate, RetryOn, SameSite, ShortOr, SizeOrNone, SocketMode, Stage, Status, SuspectCheck, TlsVersion, Upgrade,
+    Version, Wanted, WhenAllDown, WhenOut, Workers, Written,
 };
 
 /// A Tidegate config. Keys that start with `x-` are free space for YAML anchors.
@@ -60,6 +62,8 @@ pub(super) struct Spec {
     pub(super) auth: Option<Named<AuthSpec>>,
     /// Rate limits, by name. Routes that name the same limit share its buckets.
     pub(super) limits: Option<Named<LimitSpec>>,
+    /// APIs with a version and a stage of their lives, by name. A route belongs to one by its `api`.
+    pub(super) apis: Option<Named<ApiSpec>>,
     /// How the names of backends are looked up.
     pub(super) dns: Option<DnsSpec>,
     /// Where the gateway answers for itself, or `none`. Needs a restart.
