@@ -64,7 +64,7 @@ pub enum Event {
         from: &'static str,
         /// The stage now.
         to: &'static str,
-        /// Who called it last, and the like, in words.
+        /// Which date has come, and how many callers are known, in words.
         detail: String,
     },
     /// A client's connection ended before it brought a request, or in the middle of one's head: the access log has no line of it.

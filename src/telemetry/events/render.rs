@@ -73,7 +73,7 @@ impl TextRenderer {
             Fields::Api { api, version, from, to, detail } => {
                 let (api, version) = (Printable(api), Printable(version));
                 let text = format!("{api}  version {version}   {}", Printable(detail));
-                write_with_tail(out, start, &text, &format!("{} → {}", Printable(from), Printable(to)))?;
+                write_with_tail(out, start, &text, &format!("{} > {}", Printable(from), Printable(to)))?;
             }
             Fields::Client { listener, client, reason, detail, more } => {
                 let text =
