@@ -6,9 +6,10 @@ use std::{collections::BTreeSet, sync::atomic::Ordering::Relaxed};
 use super::{Now, Observed, Row};
 use crate::{
     base::Timestamp,
+    config::plan::Stage,
     control::Status,
     layers::{LayerKind, Pipeline},
-    runtime::Snapshot,
+    runtime::{Api, Snapshot},
     telemetry::{
         catalogue,
         exposition::{Exposition, Format},
@@ -47,6 +48,9 @@ pub(super) fn scrape(now: &Now, status: &Status, format: Format) -> String {
     }
     for (name, route) in &now.snapshot.routes {
         expose_decisions(&mut out, name, &route.layers);
+    }
+    for api in now.snapshot.apis.values() {
+        expose_api(&mut out, api, now.at);
     }
     expose_config(&mut out, now, status);
     for (name, told) in &**status.webhooks.load() {
@@ -142,6 +146,40 @@ fn expose_decisions(out: &mut Exposition, route: &str, layers: &Pipeline) {
                 out.family(&catalogue::LIMIT_DECISIONS).sample(labels, decided.count);
             }
         }
+    }
+}
+
+/// Callers of an API that have a series of their own.
+const CALLERS: usize = 1_000;
+
+/// Those beyond.
+const OTHER: &str = "other";
+
+fn expose_api(out: &mut Exposition, api: &Api, now: Timestamp) {
+    let (name, version) = (api.plan.name.as_str(), api.plan.version.as_str());
+    let mut requests = out.family(&catalogue::API_REQUESTS);
+    for (stage, count) in api.requests() {
+        requests.sample([name, version, stage], count);
+    }
+    let mut callers = out.family(&catalogue::API_CALLER_REQUESTS);
+    let mut others = None;
+    for caller in api.callers() {
+        if caller.place < CALLERS && caller.name.as_str() != OTHER {
+            callers.sample([name, version, caller.name], caller.requests);
+        } else {
+            *others.get_or_insert(0) += caller.requests;
+        }
+    }
+    if let Some(count) = others {
+        callers.sample([name, version, OTHER], count);
+    }
+    let stage = api.plan.stage_at(now);
+    let mut stages = out.family(&catalogue::API_STAGE);
+    for other in Stage::ALL {
+        stages.sample([name, version, other.as_str()], other == stage);
+    }
+    if let Some(sunset) = api.plan.sunset {
+        out.family(&catalogue::API_SUNSET).sample([name, version], sunset);
     }
 }
 

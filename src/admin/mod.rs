@@ -8,6 +8,7 @@
 //! Every connection is bounded in its head, its life and its number, and on a loopback address only names that cannot be
 //! rebound by DNS are answered.
 
+mod apis;
 mod backtest;
 mod events;
 mod explain;

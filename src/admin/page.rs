@@ -15,6 +15,7 @@ pub(super) fn index(now: &Now, is_ready: bool) -> String {
             "/api/v1/upstreams",
             "every backend; below it, what is known of each: <code>/{upstream}/backends/{backend}</code>",
         ),
+        row("/api/v1/apis", "the stages of APIs, and who calls them"),
         row("/api/v1/events", "what has happened last"),
     ];
     format!(

@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::{
-    Now, Problem, Rates, Standing, StatusDocument,
+    Now, Problem, Rates, Standing, StatusDocument, apis,
     events::{self, Streams},
     explain,
     health::{DraftHealth, Health},
@@ -55,6 +55,8 @@ pub(super) fn router(app: App, audience: Audience) -> Router {
         .route("/api/v1/status", get(status))
         .route("/api/v1/events", get(events::events))
         .route("/api/v1/explain", order(explain::explain))
+        .route("/api/v1/apis", get(apis::list))
+        .route("/api/v1/apis/{api}", get(apis::api))
         .route("/api/v1/upstreams", get(upstreams::list))
         .route("/api/v1/upstreams/{upstream}", get(upstreams::upstream))
         .route("/api/v1/upstreams/{upstream}/backends/{backend}", get(upstreams::backend))

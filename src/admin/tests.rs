@@ -36,7 +36,7 @@ use crate::{
     health::{
         self, Answer, Change, Drain, Ejected, Kind, Monitor, Outcome, Probe, Probed, Prober, Record, ResolveError,
     },
-    layers::PasswordPool,
+    layers::{Identity, PasswordPool},
     proxy::Fault,
     runtime::{CarryOver, Edition, Live, Registry, Resolved, Tokens, Unresolved, build},
     server::{self, Closed},
@@ -528,7 +528,7 @@ async fn the_index_links_only_to_what_there_is() {
     let client = Client::of(&gateway(CONFIG), Audience::Local);
     let (_, page) = client.get("/").await;
     let links: Vec<_> = page.split("href=\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
-    assert_eq!(links.len(), 7);
+    assert_eq!(links.len(), 8);
     for link in links {
         assert_ne!(client.get(link).await.0.status(), StatusCode::NOT_FOUND, "{link}");
     }
@@ -1066,4 +1066,29 @@ async fn what_the_health_task_found_is_shown() {
     let (_, scrape) = client.get("/metrics").await;
     let labels = format!("upstream=\"web\",backend=\"{address}\",result=\"fail\",reason=\"connect_refused\"");
     assert!(scrape.contains(&format!("\ntidegate_health_probes_total{{{labels}}} ")), "{scrape}");
+}
+
+#[test]
+fn callers_of_an_api_beyond_a_thousand_are_one_series() {
+    let keys: Vec<String> = (0..1_100).map(|n| format!("c{n:04}: \"sha256:{n:064x}\"")).collect();
+    let status = gateway(&format!(
+        "auth: {{ partners: {{ api_key: {{ header: x-api-key, keys: {{ {} }} }} }} }}
+apis: {{ orders: {{ version: 2, sunset: 2999-01-01 }} }}
+routes: [{{ path: /*, to: 127.0.0.1:9001, health: none, api: orders, auth: partners }}]\n",
+        keys.join(", ")
+    ));
+    let api = Arc::clone(&status.live.load().apis["orders"]);
+    for n in 990..1_100 {
+        let identity = Identity { consumer: Name::derived(format!("c{n:04}")), auth: Name::derived("partners") };
+        api.called(WorkerId(0), Timestamp::now(), Some(&identity));
+    }
+    let text = metrics::scrape(&Now::look(&status), &status, Format::Text);
+    let callers: Vec<&str> =
+        text.lines().filter_map(|line| line.strip_prefix("tidegate_api_caller_requests_total{")).collect();
+    // `anonymous` is one of the thousand.
+    assert_eq!(callers.len(), 10, "{callers:?}");
+    assert_eq!(callers.first(), Some(&"api=\"orders\",version=\"2\",consumer=\"c0990\"} 1"));
+    assert_eq!(callers.last(), Some(&"api=\"orders\",version=\"2\",consumer=\"other\"} 101"));
+    assert!(text.contains("tidegate_api_stage{api=\"orders\",version=\"2\",stage=\"stable\"} 1"), "{text}");
+    assert!(text.contains("tidegate_api_sunset_timestamp_seconds{api=\"orders\",version=\"2\"} 32472144000"), "{text}");
 }

@@ -96,7 +96,7 @@ pub(super) async fn undrain(
 }
 
 /// The names of a path, percent-decoded.
-pub(super) struct Named<T>(T);
+pub(super) struct Named<T>(pub(super) T);
 
 impl<T: DeserializeOwned + Send> FromRequestParts<App> for Named<T> {
     type Rejection = Problem;
@@ -279,7 +279,7 @@ async fn whole(body: Body) -> Result<bytes::Bytes, Problem> {
 }
 
 impl Problem {
-    fn unknown(reason: &'static str, detail: String, nearest: Option<&str>) -> Self {
+    pub(super) fn unknown(reason: &'static str, detail: String, nearest: Option<&str>) -> Self {
         let hint = nearest.map(|name| format!(" Did you mean `{name}`?")).unwrap_or_default();
         Self { status: StatusCode::NOT_FOUND, reason, detail: detail + &hint }
     }

@@ -178,3 +178,21 @@ proptest! {
         let _ = (duration::parse(&text), Size::parse(&text), Rate::parse(&text), Percent::parse(&text), Name::parse(&text));
     }
 }
+
+#[test]
+fn a_date_is_a_day_in_utc_or_a_moment() {
+    let seconds = |text: &str| Timestamp::of_date(text).map(Timestamp::as_seconds).ok();
+    assert_eq!(seconds("1970-01-02"), Some(86_400));
+    assert_eq!(seconds("2023-06-30T23:59:59Z"), Some(1_688_169_599));
+    assert_eq!(seconds("2023-07-01T01:59:59+02:00"), Some(1_688_169_599));
+    assert_eq!(seconds("2024-02-29"), Some(1_709_164_800));
+    for wrong in ["", "2023", "2023-02-29", "2023-13-01", "1969-12-31", "2023-06-30T23:59:59", "30.06.2023", "tomorrow"]
+    {
+        assert_eq!(seconds(wrong), None, "{wrong}");
+    }
+    // The example of RFC 8594, section 3, and the ends of time.
+    let http = |text: &str| Timestamp::of_date(text).unwrap().http_date();
+    assert_eq!(http("2018-12-31T23:59:59.999Z"), "Mon, 31 Dec 2018 23:59:59 GMT");
+    assert_eq!(http("9999-12-30"), "Thu, 30 Dec 9999 00:00:00 GMT");
+    assert_eq!(Timestamp::from_micros(u64::MAX).http_date().len(), "Thu, 30 Dec 9999 00:00:00 GMT".len());
+}

@@ -4,7 +4,7 @@ use std::{
 };
 
 /// A moment of wall-clock time in UTC, in microseconds since 1970. Printed as RFC 3339 with six decimals.
-#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Timestamp(u64);
 
 impl Timestamp {
@@ -18,6 +18,31 @@ impl Timestamp {
     #[must_use]
     pub const fn from_micros(micros: u64) -> Self {
         Self(micros)
+    }
+
+    /// A day (`2027-01-01`: its start in UTC), or a moment in RFC 3339, with whatever offset.
+    ///
+    /// # Errors
+    /// Where it is neither, or before 1970.
+    pub fn of_date(text: &str) -> Result<Self, TimestampError> {
+        match text.len() {
+            10 => format!("{text}T00:00:00Z").parse(),
+            _ => text.parse(),
+        }
+    }
+
+    /// Whole seconds since 1970.
+    #[must_use]
+    pub const fn as_seconds(self) -> u64 {
+        self.0 / 1_000_000
+    }
+
+    /// `Thu, 01 Jan 1970 00:00:00 GMT` (IMF-fixdate, RFC 9110, section 5.6.7).
+    #[must_use]
+    pub fn http_date(self) -> String {
+        let seconds = i64::try_from(self.as_seconds()).unwrap_or(i64::MAX);
+        let moment = jiff::Timestamp::from_second(seconds).unwrap_or(jiff::Timestamp::MAX);
+        moment.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()
     }
 
     /// Microseconds since 1970.

@@ -14,7 +14,7 @@ pub struct Changes {
     pub upstreams: Entities,
     /// Routes.
     pub routes: Entities,
-    /// Fields of the process that take effect at once: `dns`, `access_log`, `log`, `webhooks`, `shutdown`, `reload`.
+    /// Fields of the process that take effect at once: `apis`, `dns`, `access_log`, `log`, `webhooks`, `shutdown`, `reload`.
     pub process: Vec<&'static str>,
     /// Fields that need a restart: `workers`, `max_probes`, `admin`.
     pub restart: Vec<&'static str>,
@@ -41,6 +41,7 @@ pub fn diff(old: &Plan, new: &Plan) -> Changes {
         upstreams: entities(&old.upstreams, &new.upstreams),
         routes: entities(&old.routes, &new.routes),
         process: named(&[
+            ("apis", old.apis == new.apis),
             ("dns", old.dns == new.dns),
             ("access_log", old.access_log == new.access_log),
             ("log", old.log == new.log),

@@ -57,8 +57,19 @@ struct Page {
 }
 
 /// The order of the file, which is the order in which its parts build on one another.
-const ORDER: &[&str] =
-    &["version", "listen", "listeners", "workers", "max_probes", "defaults", "upstreams", "routes", "auth", "limits"];
+const ORDER: &[&str] = &[
+    "version",
+    "listen",
+    "listeners",
+    "workers",
+    "max_probes",
+    "defaults",
+    "upstreams",
+    "routes",
+    "auth",
+    "limits",
+    "apis",
+];
 
 impl Page {
     /// A heading, a table of the fields, then the blocks among them.

@@ -5,6 +5,7 @@
 mod gate;
 mod names;
 mod reload;
+mod stages;
 mod status;
 mod watch;
 mod webhook;

@@ -13,12 +13,13 @@ use std::{
 
 use tokio::{
     sync::mpsc,
-    time::{sleep_until, timeout},
+    time::{MissedTickBehavior, sleep_until, timeout},
 };
 
 use super::{
     Attempt, Names, Status, Watch, Webhooks,
     gate::{Gate, Shortage},
+    stages::Stages,
 };
 use crate::{
     base::{Name, Timestamp},
@@ -99,6 +100,7 @@ pub struct Reloader {
     resolved: Resolved,
     watch: Watch,
     webhooks: Webhooks,
+    stages: Stages,
     monitors: BTreeMap<UpstreamId, Arc<Monitor>>,
     held_up: Option<HeldUp>,
 }
@@ -137,6 +139,9 @@ pub struct First {
     pub upstreams: BTreeMap<Name, UpstreamId>,
 }
 
+/// How often it is looked whether the date of an API has come.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// How often buckets that are full again are forgotten.
 const SWEEP: Duration = Duration::from_secs(5);
 
@@ -149,9 +154,22 @@ impl Reloader {
         let (origin, resolved) = (Arc::new(origin), names.resolved(&loaded.plan));
         status.names.store(Arc::new(names.records()));
         let (webhooks, monitors) = (Webhooks::default(), BTreeMap::default());
-        let held_up = None;
-        let mut reloader =
-            Self { origin, status, fleet, prober, registry, names, resolved, watch, webhooks, monitors, held_up };
+        let (held_up, mut stages) = (None, Stages::default());
+        stages.adopt(&status.live.load(), Timestamp::now());
+        let mut reloader = Self {
+            origin,
+            status,
+            fleet,
+            prober,
+            registry,
+            names,
+            resolved,
+            watch,
+            webhooks,
+            stages,
+            monitors,
+            held_up,
+        };
         reloader.tell_webhooks(&loaded.plan);
         reloader.names.tell_aliases(&reloader.status.live.load());
         reloader.probe(&upstreams);
@@ -160,7 +178,8 @@ impl Reloader {
 
     /// Applies an edit whenever the file changes or somebody asks, until nobody can ask any more.
     pub async fn run(mut self, mut requests: mpsc::Receiver<&'static str>) {
-        let mut sweep = tokio::time::interval(SWEEP);
+        let (mut sweep, mut look) = (tokio::time::interval(SWEEP), tokio::time::interval(LOOK));
+        look.set_missed_tick_behavior(MissedTickBehavior::Skip);
         if self.watch.is_on() && self.origin.differs_from(self.status.live.load().sha) {
             // Edited while the process started, before anybody watched.
             self.apply("file watch").await;
@@ -178,6 +197,7 @@ impl Reloader {
                     self.prober.sweep();
                     self.status.live.free_retired();
                 }
+                _ = look.tick(), if self.stages.is_awaiting() => self.tell_stages(),
                 () = self.names.changed() => self.readdress(),
                 () = sleep_until(retry.unwrap_or_else(tokio::time::Instant::now)), if retry.is_some() => self.retry().await,
             }
@@ -290,8 +310,16 @@ impl Reloader {
         }
     }
 
+    fn tell_stages(&mut self) {
+        let changed = self.stages.look(&self.status.live.load(), Timestamp::now());
+        changed.into_iter().for_each(|event| self.status.events.emit(event));
+    }
+
     fn swap(&mut self, built: Built) {
+        // What a date has changed before the edit.
+        self.tell_stages();
         self.status.live.replace(built.snapshot);
+        self.stages.adopt(&self.status.live.load(), Timestamp::now());
         self.registry = built.registry;
         self.names.tell_aliases(&self.status.live.load());
         self.probe(&built.upstreams);

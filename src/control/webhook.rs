@@ -133,6 +133,7 @@ impl Teller {
 
     fn wants(&self, event: &Event) -> bool {
         let kind = match event {
+            Event::Api { .. } => EventKind::Api,
             Event::Backend { .. } => EventKind::Backend,
             Event::Reloaded { .. } => EventKind::Reload,
             Event::Refused { .. } => EventKind::Refused,

@@ -264,6 +264,11 @@ impl Exchange {
         }
     }
 
+    /// Looks at who sent it, as far as that is known.
+    pub(super) fn with_identity<T>(&self, look: impl FnOnce(Option<&Identity>) -> T) -> T {
+        look(self.identity.borrow().as_ref())
+    }
+
     pub(super) fn timeouts(&self) -> &Timeouts {
         &self.route.get().expect("a body is passed on only after a route was found").plan.timeouts
     }

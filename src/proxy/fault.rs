@@ -47,6 +47,8 @@ pub enum Fault {
     ResponseCut,
     /// The response, or its head, did not come in time.
     ResponseTimeout,
+    /// The API that the route belongs to is retired.
+    Retired,
     /// The backend is not who it should be, or does not speak TLS as it should.
     TlsError,
     /// Nothing passed through a tunnel, either way, for as long as it may be silent.
@@ -70,7 +72,7 @@ pub enum Blame {
 
 impl Fault {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::BadRequest,
         Self::BadResponse,
         Self::BodyTooLarge,
@@ -91,6 +93,7 @@ impl Fault {
         Self::ResetBeforeHeaders,
         Self::ResponseCut,
         Self::ResponseTimeout,
+        Self::Retired,
         Self::TlsError,
         Self::TunnelTimeout,
         Self::Unauthorized,
@@ -118,6 +121,7 @@ impl Fault {
             Self::NoRoute => 404,
             Self::MethodNotAllowed => 405,
             Self::ClientTimeout | Self::TunnelTimeout => 408,
+            Self::Retired => 410,
             Self::BodyTooLarge => 413,
             Self::UriTooLong => 414,
             Self::ExpectationFailed => 417,
@@ -162,6 +166,7 @@ impl Fault {
             Self::ResetBeforeHeaders => "reset_before_headers",
             Self::ResponseCut => "response_cut",
             Self::ResponseTimeout => "response_timeout",
+            Self::Retired => "retired",
             Self::TlsError => "tls_error",
             Self::TunnelTimeout => "tunnel_timeout",
             Self::Unauthorized => "unauthorized",
@@ -182,6 +187,7 @@ impl Fault {
             | Self::MethodNotAllowed
             | Self::NoRoute
             | Self::RateLimited
+            | Self::Retired
             | Self::TunnelTimeout
             | Self::Unauthorized
             | Self::UriTooLong => Blame::Client,
@@ -208,7 +214,7 @@ impl Fault {
             Self::ExpectationFailed => 2,
             Self::ConnectTimeout | Self::ClientTimeout | Self::ResponseTimeout | Self::TunnelTimeout => 4,
             Self::BodyTooLarge | Self::HeaderTooLarge | Self::RateLimited | Self::UriTooLong => 8,
-            Self::MethodNotAllowed | Self::NoRoute => 12,
+            Self::MethodNotAllowed | Self::NoRoute | Self::Retired => 12,
             Self::BadRequest | Self::BadResponse | Self::Internal => 13,
             Self::ConnectFailed
             | Self::ConnectRefused
@@ -242,7 +248,7 @@ impl Fault {
             Self::Draining | Self::NoHealthyBackend => "destination_unavailable",
             Self::NoRoute => "destination_not_found",
             Self::Overloaded => "connection_limit_reached",
-            Self::RateLimited | Self::Unauthorized => "http_request_denied",
+            Self::RateLimited | Self::Retired | Self::Unauthorized => "http_request_denied",
             Self::ResetBeforeHeaders => "connection_terminated",
             Self::ResponseCut => "http_response_incomplete",
             Self::ResponseTimeout => "http_response_timeout",
@@ -275,6 +281,7 @@ impl Fault {
             Self::ResetBeforeHeaders => "The service closed the connection without a response.",
             Self::ResponseCut => "The service closed the connection in the middle of its response.",
             Self::ResponseTimeout => "The service did not respond in time.",
+            Self::Retired => "This API is retired.",
             Self::TlsError => "No secure connection to the service could be made.",
             Self::TunnelTimeout => "Nothing was said for too long.",
             Self::Unauthorized => "Valid credentials are required.",

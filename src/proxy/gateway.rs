@@ -23,7 +23,7 @@ use super::{
     fields::Fields,
     forward::forward,
     headers::{self, Special},
-    mirror, own,
+    lifecycle, mirror, own,
     respond::{self, Refused},
     sanitise::{self, Malformed},
     ticket,
@@ -188,6 +188,7 @@ async fn serve(exchange: &Rc<Exchange>, request: Request<Incoming>) -> Result<Re
     if let Err(refusal) = admitted {
         return Err(Refused::by_layer(&refusal, &pass));
     }
+    lifecycle::enter(exchange, route)?;
 
     if head.method == Method::OPTIONS && !headers::may_forward(&mut head.headers) {
         return Ok(respond::options(exchange));
@@ -197,6 +198,7 @@ async fn serve(exchange: &Rc<Exchange>, request: Request<Incoming>) -> Result<Re
         asked?;
         let mut response = own::answer(exchange, route, &head)?.ok_or(Fault::Internal)?;
         pass.decorate(response.headers_mut());
+        lifecycle::announce(route, response.headers_mut());
         fields.change_response(response.headers_mut());
         return Ok(response);
     };
@@ -218,6 +220,7 @@ async fn serve(exchange: &Rc<Exchange>, request: Request<Incoming>) -> Result<Re
     let (mut head, ()) = response.into_parts();
     head.version = Version::HTTP_11;
     pass.decorate(&mut head.headers);
+    lifecycle::announce(route, &mut head.headers);
     ticket::bind(exchange, &way, ticket, used.lease.member(), &mut head.headers);
     head.headers.insert(headers::X_REQUEST_ID, exchange.id().clone());
     fields.change_response(&mut head.headers);

@@ -24,6 +24,7 @@ mod grpc;
 mod headers;
 mod hedge;
 mod judge;
+mod lifecycle;
 mod mirror;
 mod own;
 mod resend;

@@ -5,10 +5,11 @@ use std::{borrow::Cow, rc::Rc};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, header};
 use serde::Serialize;
 
-use super::{Exchange, Fault, ResponseBody, grpc, headers::X_REQUEST_ID, sanitise::Malformed, way};
+use super::{Exchange, Fault, ResponseBody, grpc, headers::X_REQUEST_ID, lifecycle, sanitise::Malformed, way};
 use crate::{
     layers::{Pass, Refusal},
     net::values,
+    runtime::Api,
     upstream::Tier,
 };
 
@@ -66,6 +67,13 @@ impl Refused {
 }
 
 impl Refused {
+    /// What it asks for is gone for good: what there is instead.
+    pub(super) fn retired(api: &Api) -> Self {
+        let mut headers = HeaderMap::new();
+        lifecycle::decorate(api, &mut headers);
+        Self { fault: Fault::Retired, detail: Some(api.farewell.to_string().into()), headers: Box::new(headers) }
+    }
+
     /// It came on a connection that is going to end, long after the client was told.
     pub(super) fn overstays() -> Self {
         Self { detail: Some("The connection ends: another one is needed.".into()), ..Fault::Draining.into() }

@@ -84,7 +84,7 @@ pub(super) struct Retries<'a> {
 
 impl<'a> Retries<'a> {
     pub(super) fn new(exchange: &'a Exchange, route: &'a Way<'a>, head: &RequestHead, body: &mut RequestBody) -> Self {
-        let (plan, upstream) = (&route.plan.retries, &*route.upstream);
+        let (plan, upstream) = (&route.plan.retries, route.upstream);
         let has_method = plan.attempts > 0 && plan.methods.contains(&head.parts.method);
         // What a backend says that it has not begun may be sent again whatever it is, and only HTTP/2 can say so.
         let may_be_refused = upstream.plan.protocol != Protocol::Http1;
@@ -241,6 +241,7 @@ const fn condition(fault: Fault) -> Option<RetryOn> {
         | Fault::Overloaded
         | Fault::RateLimited
         | Fault::ResponseCut
+        | Fault::Retired
         | Fault::TunnelTimeout
         | Fault::Unauthorized
         | Fault::UriTooLong => None,

@@ -10,7 +10,8 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 
 use super::{
-    Action, Listener, ListenerId, Mirror, Registry, Route, Served, Side, Snapshot, Upstream, UpstreamId,
+    Action, Api, Listener, ListenerId, Mirror, Registry, Route, Served, Side, Snapshot, Upstream, UpstreamId,
+    api::ApiCounts,
     registry::{KeptListener, KeptRoute, KeptUpstream, ListenerKey},
 };
 use crate::{
@@ -89,16 +90,20 @@ pub fn build(old: &Registry, plan: &Arc<plan::Plan>, edition: Edition, resolved:
         upstreams.insert(name.clone(), Arc::new(upstream));
         ids.insert(name.clone(), id);
     }
+    let apis: BTreeMap<Name, Arc<Api>> =
+        plan.apis.iter().map(|(name, api)| (name.clone(), building.api(api, plan))).collect();
     let mut routes = BTreeMap::new();
     for (name, route) in &plan.routes {
         let action = action(&route.action, &upstreams);
-        routes.insert(name.clone(), Arc::new(building.route(route, action)));
+        let api = route.api.as_ref().and_then(|api| apis.get(api));
+        routes.insert(name.clone(), Arc::new(building.route(route, action, api)));
     }
     let by_id = by_id(&listeners, &routes);
     let Edition { generation, sha, since } = edition;
     let identity_headers = identity_headers(plan);
     let plan = Arc::clone(plan);
-    let snapshot = Snapshot { generation, sha, since, plan, listeners, routes, upstreams, identity_headers, by_id };
+    let snapshot =
+        Snapshot { generation, sha, since, plan, listeners, routes, upstreams, apis, identity_headers, by_id };
     Built { snapshot, registry: building.next, upstreams: ids }
 }
 
@@ -263,7 +268,14 @@ impl Building<'_> {
         self.next.allot(|slot| Backend::new(slot, dial, verdict, workers))
     }
 
-    fn route(&mut self, plan: &Arc<plan::Route>, action: Action) -> Route {
+    fn api(&mut self, plan: &Arc<plan::Api>, whole: &plan::Plan) -> Arc<Api> {
+        let key = (plan.name.clone(), plan.version.clone());
+        let counts = ApiCounts::of(plan, whole, self.old.apis.get(&key), self.next.workers);
+        self.next.apis.insert(key, counts.clone());
+        Arc::new(Api::new(plan, whole, counts))
+    }
+
+    fn route(&mut self, plan: &Arc<plan::Route>, action: Action, api: Option<&Arc<Api>>) -> Route {
         let kept = self.old.routes.get(&plan.name);
         let has_same_layers = |kept: &&KeptRoute| kept.plan.auth == plan.auth && kept.plan.limits == plan.limits;
         let layers = match kept.filter(has_same_layers) {
@@ -284,7 +296,7 @@ impl Building<'_> {
         let metrics = metrics.unwrap_or_else(|| Arc::new(RouteMetrics::new(workers, faults)));
         let kept = KeptRoute { plan: Arc::clone(plan), layers: Arc::clone(&layers), metrics: Arc::clone(&metrics) };
         self.next.routes.insert(plan.name.clone(), kept);
-        Route { plan: Arc::clone(plan), layers, action, metrics }
+        Route { plan: Arc::clone(plan), api: api.cloned(), layers, action, metrics }
     }
 
     fn limiter(&mut self, limit: &Arc<plan::Limit>) -> Arc<RateLimiter> {

@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Weak, atomic::AtomicU32},
 };
 
-use super::ListenerId;
+use super::{ListenerId, api::ApiCounts};
 use crate::{
     base::Name,
     config::plan,
@@ -32,6 +32,8 @@ pub struct Registry {
     pub(super) upstreams: BTreeMap<UpstreamId, KeptUpstream>,
     pub(super) limiters: HashMap<Arc<plan::Limit>, Arc<RateLimiter>>,
     pub(super) authenticators: HashMap<Arc<plan::Auth>, Arc<Authenticator>>,
+    // By name and version.
+    pub(super) apis: HashMap<(Name, String), ApiCounts>,
     pub(super) routes: BTreeMap<Name, KeptRoute>,
     pub(super) listeners: HashMap<ListenerKey, KeptListener>,
     pub(super) next_listener: usize,
@@ -131,6 +133,7 @@ impl Registry {
             upstreams: BTreeMap::default(),
             limiters: HashMap::default(),
             authenticators: HashMap::default(),
+            apis: HashMap::default(),
             routes: BTreeMap::default(),
             listeners: HashMap::default(),
             next_listener: 0,

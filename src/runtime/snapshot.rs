@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use http::HeaderName;
 
-use super::Unresolved;
+use super::{Api, Unresolved};
 use crate::{
     base::{Name, Timestamp},
     config::{Sha, plan},
@@ -36,6 +36,8 @@ pub struct Snapshot {
     pub routes: BTreeMap<Name, Arc<Route>>,
     /// By name.
     pub upstreams: BTreeMap<Name, Arc<Upstream>>,
+    /// By name.
+    pub apis: BTreeMap<Name, Arc<Api>>,
     /// Headers that tell backends who a client is. What a client sends of them is removed.
     pub identity_headers: Vec<HeaderName>,
     pub(super) by_id: Vec<Option<Served>>,
@@ -82,6 +84,8 @@ pub struct Listener {
 pub struct Route {
     /// What it was built from.
     pub plan: Arc<plan::Route>,
+    /// The API that it belongs to.
+    pub api: Option<Arc<Api>>,
     /// What may refuse a request.
     pub layers: Arc<Pipeline>,
     /// What it leads to.

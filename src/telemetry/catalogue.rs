@@ -115,6 +115,12 @@ catalogue! {
     LIMIT_DECISIONS: Counter "tidegate_limit_decisions_total" ["route" "limit" "decision"] "Decisions of rate limits.";
     AUTH_DECISIONS: Counter "tidegate_auth_decisions_total" ["route" "auth" "decision" "reason"] "Decisions of authentication.";
 
+    // APIs.
+    API_REQUESTS: Counter "tidegate_api_requests_total" ["api" "version" "stage"] "Requests of an API that its layers admitted, by the stage that it was in.";
+    API_CALLER_REQUESTS: Counter "tidegate_api_caller_requests_total" ["api" "version" "consumer"] "Requests of an API by who sent them: 1000 consumers of its auths by name, `other` and `anonymous`.";
+    API_STAGE: Gauge "tidegate_api_stage" ["api" "version" "stage"] "1 for the stage that an API is in, 0 for the others.";
+    API_SUNSET: Gauge "tidegate_api_sunset_timestamp_seconds" ["api" "version"] "When an API is retired.";
+
     // Config.
     CONFIG_GENERATION: Gauge "tidegate_config_generation" [] "The generation that is live.";
     CONFIG_INFO: Info "tidegate_config_info" ["sha" "source"] "The config that is live.";

@@ -22,6 +22,11 @@ impl Cell {
         self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
     }
 
+    /// Replaces what it holds. Called by the cell's own worker only.
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Relaxed);
+    }
+
     /// Its value.
     #[must_use]
     pub fn get(&self) -> u64 {

@@ -24,6 +24,7 @@ use super::{
     exposition::Exposition,
     tally::{Code, LABEL_MAX, Tally},
 };
+use crate::base::Timestamp;
 
 // A worker's block of cells, made at its first record. Two blocks never share a cache line (128 bytes: adjacent-line prefetch).
 #[derive(Debug)]
@@ -93,6 +94,42 @@ impl TokenCounter {
     #[must_use]
     pub fn sum(&self) -> u64 {
         self.sums().map(|(_, sum)| sum).sum()
+    }
+}
+
+/// What is counted of one caller of an API.
+#[derive(Debug)]
+pub struct CallerMetrics {
+    workers: PerWorker<CallerCells>,
+}
+
+#[derive(Debug, Default)]
+struct CallerCells {
+    requests: Cell,
+    last_seen_micros: Cell,
+}
+
+impl CallerMetrics {
+    /// Never seen.
+    #[must_use]
+    pub fn new(workers: usize) -> Self {
+        Self { workers: PerWorker::new(workers) }
+    }
+
+    /// Counts a request of now.
+    pub fn record(&self, worker: WorkerId, now: Timestamp) {
+        if let Some(cells) = self.workers.of(worker, CallerCells::default) {
+            cells.requests.add(1);
+            cells.last_seen_micros.set(now.as_micros());
+        }
+    }
+
+    /// Its requests, and when the last one came; `None` where none came yet.
+    #[must_use]
+    pub fn seen(&self) -> Option<(u64, Timestamp)> {
+        let requests = self.workers.iter().map(|cells| cells.requests.get()).sum();
+        let last = self.workers.iter().map(|cells| cells.last_seen_micros.get()).max();
+        last.filter(|_| requests > 0).map(|last| (requests, Timestamp::from_micros(last)))
     }
 }
 

@@ -5,8 +5,9 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 use allocation_counter::measure;
 use http::{HeaderMap, Method, Request};
 use tidegate::{
+    base::{Name, Timestamp},
     config::{self, Source},
-    layers::{Pass, PasswordPool},
+    layers::{Identity, Pass, PasswordPool},
     route::Ask,
     runtime::{self, Action, Edition, Registry, Resolved, Route, Snapshot, Tokens, Upstream},
     telemetry::WorkerId,
@@ -95,6 +96,21 @@ fn no_mode_allocates_to_choose_a_backend() {
         choose();
         assert_eq!(measure(choose).count_total, 0, "{balance}");
     }
+}
+
+#[test]
+fn counting_a_call_of_an_api_allocates_nothing() {
+    let snapshot = of_routes(
+        "  - { path: /*, to: 127.0.0.1:9001, health: none, api: a }
+apis: { a: { version: 1, deprecated: 2026-01-01, sunset: 2999-01-01 } }
+",
+    );
+    let api = &snapshot.apis["a"];
+    let by = Identity { consumer: Name::derived("acme"), auth: Name::derived("partners") };
+    // A caller's place in a worker is made once.
+    let call = || api.called(WORKER, Timestamp::now(), Some(&by));
+    call();
+    assert_eq!(measure(|| _ = call()).count_total, 0);
 }
 
 #[test]

@@ -27,6 +27,7 @@ mod headers;
 mod health;
 mod http2_conformance;
 mod layers;
+mod lifecycle;
 mod limits;
 mod mirror;
 mod operators;

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Auths, Check, Limits, Listeners, Placed, Routes, Spans, Upstreams};
+use super::{Apis, Auths, Check, Limits, Listeners, Placed, Routes, Spans, Upstreams};
 use crate::{
     base::Name,
     config::{
@@ -220,7 +220,7 @@ impl<'a> Check<'a> {
     }
 
     /// What no route names. With errors about, the route that names it may just not have been understood.
-    pub(super) fn unused(&mut self, routes: &Routes<'a>, auth: &Auths<'a>, limits: &Limits<'a>) {
+    pub(super) fn unused(&mut self, routes: &Routes<'a>, auth: &Auths<'a>, limits: &Limits<'a>, apis: &Apis<'a>) {
         let is_error = |finding: &Diagnostic| finding.code.severity() == Severity::Error;
         if !self.known.is_empty() || self.findings.diagnostics.iter().any(is_error) {
             return;
@@ -229,9 +229,11 @@ impl<'a> Check<'a> {
         let named = upstreams.map(|placed| ("upstreams", "to", "an upstream", &placed.value.name, placed.at));
         let auth = auth.iter().map(|(name, placed)| ("auth", "auth", "an auth", name, placed.at));
         let limits = limits.iter().map(|(name, placed)| ("limits", "limit", "a limit", name, placed.at));
+        let apis = apis.iter().map(|(name, placed)| ("apis", "api", "an API", name, placed.at));
         let unused: Vec<_> = named
             .chain(auth)
             .chain(limits)
+            .chain(apis)
             .filter(|(section, _, _, name, _)| !self.used.contains(&(*section, name.to_string())))
             .collect();
         for (_, field, what, name, at) in unused {

@@ -7,6 +7,7 @@
 mod access;
 mod action;
 mod across;
+mod api;
 mod address;
 mod balance;
 mod conditions;
@@ -30,7 +31,7 @@ use std::{
 
 use super::{
     diagnostics::{Code, Diagnostic},
-    plan::{Auth, Limit, Listener, Plan, Route, Upstream},
+    plan::{Api, Auth, Limit, Listener, Plan, Route, Upstream},
     spec::{Defaults, Spec},
     suggest,
     yaml::At,
@@ -65,18 +66,21 @@ pub(super) fn check(spec: &Spec, at: At<'_>, folder: &Path, known: &[Diagnostic]
     let upstreams = check.upstreams(spec, at);
     let auth = check.auth(spec, at);
     let limits = check.limits(spec, at);
-    let routes = check.routes(spec, at, &Known { listeners: &listeners, upstreams, auth: &auth, limits: &limits });
+    let apis = check.apis(spec, at);
+    let known = Known { listeners: &listeners, upstreams, auth: &auth, limits: &limits, apis: &apis };
+    let routes = check.routes(spec, at, &known);
     let admin = check.admin(spec, at);
     let spans = check.across(&listeners, &routes, admin.as_ref());
     check.uncovered_hosts(&listeners, &routes);
 
-    check.unused(&routes, &auth, &limits);
+    check.unused(&routes, &auth, &limits, &apis);
     let plan = Plan {
         workers: check.workers(spec, at),
         max_probes: check.max_probes(spec, at),
         listeners: by_name(listeners, |listener| &listener.name),
         upstreams: by_name(routes.upstreams, |upstream| &upstream.name),
         routes: by_name(routes.routes, |route| &route.name),
+        apis: apis.into_iter().map(|(name, placed)| (name, placed.value)).collect(),
         dns: check.dns(spec, at),
         admin: admin.map(|placed| placed.value),
         access_log: check.access_log(spec, at),
@@ -102,6 +106,7 @@ struct Placed<'a, T> {
 type Listeners<'a> = Vec<Placed<'a, Arc<Listener>>>;
 type Upstreams<'a> = Vec<Placed<'a, Arc<Upstream>>>;
 type Auths<'a> = BTreeMap<Name, Placed<'a, Arc<Auth>>>;
+type Apis<'a> = BTreeMap<Name, Placed<'a, Arc<Api>>>;
 type Limits<'a> = BTreeMap<Name, Placed<'a, Arc<Limit>>>;
 
 /// What a route may refer to.
@@ -110,6 +115,7 @@ struct Known<'k, 'a> {
     upstreams: Upstreams<'a>,
     auth: &'k Auths<'a>,
     limits: &'k Limits<'a>,
+    apis: &'k Apis<'a>,
 }
 
 /// The routes, and all upstreams, those written inside routes among them.

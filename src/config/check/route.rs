@@ -122,6 +122,7 @@ impl<'a> Check<'a> {
         let name = written_name.flatten().unwrap_or_else(derived);
         let auth = self.route_auth(at.key("auth"), written, known.auth);
         let limits = self.route_limits(at.key("limit"), written, &name, known.limits, !auth.is_empty());
+        let api = self.route_api(at.key("api"), written, known.apis);
         let timeouts = self.route_timeouts(at.key("timeouts"), written, &base.timeouts);
         let retries = self.retries(at.key("retries"), written.retries.as_ref(), &base.retries);
         let max_body = self.size(at, "max_body", written.max_body.as_ref()).unwrap_or(base.max_body);
@@ -147,6 +148,7 @@ impl<'a> Check<'a> {
             action,
             request_headers,
             response_headers,
+            api,
             auth,
             limits,
             timeouts,

@@ -16,6 +16,7 @@ use crate::{
 
 const KINDS: &[(&str, EventKind)] = &[
     ("backend", EventKind::Backend),
+    ("api", EventKind::Api),
     ("reload", EventKind::Reload),
     ("refused", EventKind::Refused),
     ("process", EventKind::Process),

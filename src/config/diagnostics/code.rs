@@ -377,7 +377,8 @@ routes:
 ",
 }
 UnknownName "E0302" "A name is not defined." {
-why: "Names in a route's auth, limit and listeners must be defined under auth, limits and listeners.",
+why: "Names in a route's auth, limit, api and listeners must be defined under auth, limits, apis and listeners; so must one that is the \
+successor of an API.",
 bad: "listen: 8080
 routes:
   - path: /*
@@ -699,7 +700,7 @@ routes:
 ",
 }
 Unused "W0509" "Nothing uses it." {
-why: "An upstream, auth or limit that no route names is often the rest of an edit, or the sign of a misspelt name elsewhere.",
+why: "An upstream, auth, limit or API that no route names is often the rest of an edit, or the sign of a misspelt name elsewhere.",
 bad: "listen: 8080
 limits:
   per-client: { rate: 10/s }

@@ -5,6 +5,7 @@
 //! those stay with the findings of the check.
 
 mod action;
+mod api;
 mod balance;
 mod health;
 mod layer;
@@ -22,6 +23,7 @@ use std::{collections::BTreeMap, sync::Arc};
 pub use action::{
     Action, FieldValue, Forward, HeaderRules, Mirror, Redirect, Regex, Respond, Rewrite, Side, SplitKey, WhenDown,
 };
+pub use api::{Api, Stage, Successor};
 pub use balance::{Balance, BalanceMode, HashAlgorithm, HashKey, OnFailure, Placing, SameSite, Sticky};
 pub use health::{
     Document, Expect, FailureRatio, GrpcProbe, Health, HealthCheck, HttpProbe, Passive, ProbeKind, ProbeTls,
@@ -52,6 +54,8 @@ pub struct Plan {
     pub upstreams: BTreeMap<Name, Arc<Upstream>>,
     /// Which requests go where, by name. Order means nothing: precedence is by how specific a pattern is.
     pub routes: BTreeMap<Name, Arc<Route>>,
+    /// APIs, by name.
+    pub apis: BTreeMap<Name, Arc<Api>>,
     /// How the names of backends are looked up.
     pub dns: Dns,
     /// Where the gateway answers for itself. Needs a restart to change. `None`: switched off with `admin: none`.

@@ -24,6 +24,8 @@ pub struct Route {
     pub request_headers: Option<HeaderRules>,
     /// What is changed of the head that a client gets, whoever made it but for the gateway's faults.
     pub response_headers: Option<HeaderRules>,
+    /// The API that it belongs to, which the plan has.
+    pub api: Option<Name>,
     /// Any one of them admits; empty asks nobody.
     pub auth: Vec<Arc<Auth>>,
     /// All of them must admit.

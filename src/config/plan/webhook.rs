@@ -40,6 +40,8 @@ impl std::hash::Hash for Webhook {
 /// A kind of event, as the JSON log names it.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum EventKind {
+    /// A date has changed the stage of an API.
+    Api,
     /// What is shown of a backend has changed.
     Backend,
     /// An edit went live.

@@ -70,6 +70,7 @@ const HOMES: &[(&str, &[&str], &str)] = &[
     ("upstreams", &["timeouts", "retries", "max_body"], "the route, or defaults"),
     ("routes", &["connect", "request", "response_header", "client_body", "tunnel"], "timeouts"),
     ("routes", &["attempts", "when", "budget", "backoff", "hedge_after"], "retries"),
+    ("routes", &["version", "stage", "deprecated", "sunset", "successor"], "apis; a route has `api`"),
     ("routes", &["backends"], "upstreams; a route has `to`"),
     ("routes", &["strip_prefix", "replace_prefix"], "rewrite"),
     ("routes", &["body", "content_type"], "respond"),

@@ -6,6 +6,7 @@
 
 mod access;
 mod action;
+mod api;
 mod balance;
 mod health;
 mod home;
@@ -19,6 +20,7 @@ use serde::Deserialize;
 
 pub(super) use access::{ApiKeySpec, AuthSpec, BasicSpec, LimitSpec};
 pub(super) use action::{HeadersSpec, MirrorSpec, RedirectSpec, RespondSpec, RewriteRegexSpec, RewriteSpec, SplitSpec};
+pub(super) use api::ApiSpec;
 pub(super) use balance::{BalanceSpec, StickySpec};
 pub(super) use health::{ActiveSpec, ExpectSpec, HealthSpec, PassiveSpec};
 pub(super) use home::{home, is_planned};
@@ -29,12 +31,7 @@ pub(super) use route::{CompressSpec, Defaults, RetriesSpec, RouteSpec};
 pub(super) use upstream::{BackendSpec, UpstreamSpec, UpstreamTlsSpec};
 pub(super) use written::{
     AccessFormat, Address, AdminShort, Algorithm, Any, Balance, Bind, Blocks, By, Cidr, ClientAuth, Coding, Count,
-    DnsServer, DocumentUse, Duration, EventKind, Family, File, Flag, Form, HealthShort, Host, HostHeader, HostPattern,
-    Ip, KeyHash, LimitRef, List, Listen, LogFormat, LogLevel, Method, Name, Named, NewPath, NewUrl, OnFailure,
-    OneOrMany, OneStatus, OverPercent, PassiveShort, PasswordHash, PathPattern, Percent, ProbeTlsShort, ProbeType,
-    Protocol, ProxyProtocol, Rate, RedirectStatus, Regex, RetryOn, SameSite, Scheme, ShortOr, SizeOrNone, SocketMode,
-    Status, Sticky, SuspectCheck, TlsVersion, To, Upgrade, Version, Wanted, WhenAllDown, WhenDown, WhenOut, Workers,
-    Written,
+    DnsServer, DocumentUse, Duration, EventKind, Family, File, Flag, Form, HealthShort, Host, HostHeader, HostPattern, Ip, KeyHash, LimitRef, List, Listen, LogFormat, LogLevel, Method, Moment, Name, Named, NewPath, NewUrl, OnFailure, OneOrMany, OneStatus, OverPercent, PassiveShort, PasswordHash, PathPattern, Percent, ProbeTlsShort, ProbeType, Protocol, ProxyProtocol, Rate, RedirectStatus, Regex, RetryOn, SameSite, Scheme, ShortOr, SizeOrNone, SocketMode, Stage, Status, Sticky, SuspectCheck, TlsVersion, To, Upgrade, Version, Wanted, WhenAllDown, WhenDown, WhenOut, Workers, Written,
 };
 
 /// A Tidegate config. Keys that start with `x-` are free space for YAML anchors.
@@ -63,6 +60,8 @@ pub(super) struct Spec {
     pub(super) auth: Option<Named<AuthSpec>>,
     /// Rate limits, by name. Routes that name the same limit share its buckets.
     pub(super) limits: Option<Named<LimitSpec>>,
+    /// APIs with a version and a stage of their lives, by name. A route belongs to one by its `api`.
+    pub(super) apis: Option<Named<ApiSpec>>,
     /// How the names of backends are looked up.
     pub(super) dns: Option<DnsSpec>,
     /// Where the gateway answers for itself, or `none`. Needs a restart.

@@ -113,7 +113,7 @@ pub(in crate::config) struct TelemetrySpec {
 pub(in crate::config) struct WebhookSpec {
     /// Required. `https://hooks.example.com/tidegate`.
     pub(in crate::config) url: Option<Written<Any>>,
-    /// What is told: `backend`, `reload`, `refused`, `process`, `warning`. Default `[backend, refused, warning]`.
+    /// What is told: `backend`, `api` (the stage of an API), `reload`, `refused`, `process`, `warning`. Default `[backend, refused, warning]`.
     pub(in crate::config) events: Option<List<Written<EventKind>>>,
     /// Headers of the requests.
     pub(in crate::config) headers: Option<Named<Written<Any>>>,

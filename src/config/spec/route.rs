@@ -68,6 +68,8 @@ pub(in crate::config) struct RouteSpec {
     pub(in crate::config) max_body: Option<Written<SizeOrNone>>,
     /// Whether `/health` is unhealthy as soon as this route's upstream is down. Default `false`.
     pub(in crate::config) critical: Option<Written<Flag>>,
+    /// The API that it belongs to: a name under `apis`. Default: none.
+    pub(in crate::config) api: Option<Written<Name>>,
 }
 
 /// How responses are compressed: never those that are compressed already, partial, streams of events, or `no-transform`.

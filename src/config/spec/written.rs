@@ -113,6 +113,8 @@ forms! {
     Listen: "a port or an address", { "anyOf": [{ "type": "integer", "minimum": 0, "maximum": 65535 }, { "type": "string" }] };
     /// An HTTP method.
     Method: "a method like `GET`", { "type": "string", "pattern": r"^[A-Z]+$|\$\{" };
+    /// A day, or a moment.
+    Moment: "a date like `2027-01-01`", { "type": "string", "pattern": r"^[0-9]{4}-[0-9]{2}-[0-9]{2}([Tt ].+)?$|\$\{" };
     /// A name.
     Name: "a name", { "type": "string", "pattern": r"^[a-z][a-z0-9-]{0,62}$|\$\{" };
     /// A hashed password.
@@ -129,6 +131,8 @@ forms! {
     SizeOrNone: "a size like `10MiB`, or none", { "type": "string", "pattern": r"^([0-9]+(B|kB|KB|KiB|MB|MiB|GB|GiB)|none)$|\$\{" };
     /// Permissions of a socket's file.
     SocketMode: "permissions like `\"0660\"`", { "type": "string", "pattern": r"^0[0-7]{3}$|\$\{" };
+    /// A stage of an API's life.
+    Stage: "`beta`, `stable`, `deprecated` or `retired`", { "enum": ["beta", "stable", "deprecated", "retired"] };
     /// A status or a range.
     Status: "a status or range like `200-399`", { "anyOf": [{ "type": "integer", "minimum": 200, "maximum": 599 }, { "type": "string" }] };
     /// Anything.
@@ -170,7 +174,7 @@ forms! {
     /// `hold` or `eject`.
     SuspectCheck: "`hold` or `eject`", { "enum": ["hold", "eject"] };
     /// A kind of event.
-    EventKind: "a kind of event", { "enum": ["backend", "reload", "refused", "process", "warning"] };
+    EventKind: "a kind of event", { "enum": ["backend", "api", "reload", "refused", "process", "warning"] };
     /// `keep` or `close`.
     WhenOut: "`keep` or `close`", { "enum": ["keep", "close"] };
     /// `none`.

@@ -54,6 +54,19 @@ pub enum Event {
         /// The generation of the config that was live.
         generation: u64,
     },
+    /// A date has changed the stage of an API.
+    Api {
+        /// The API.
+        api: Name,
+        /// Its version.
+        version: String,
+        /// The stage before.
+        from: &'static str,
+        /// The stage now.
+        to: &'static str,
+        /// Which date has come, and how many callers are known, in words.
+        detail: String,
+    },
     /// A client's connection ended before it brought a request, or in the middle of one's head: the access log has no line of it.
     Client {
         /// The listener.
@@ -111,9 +124,14 @@ impl Event {
     pub fn level(&self) -> LogLevel {
         match self {
             Self::Backend { to: "down" | "degraded" | "ejected", .. }
+            | Self::Api { to: "retired", .. }
             | Self::Process { stage: "cut", .. }
             | Self::Warning { .. } => LogLevel::Warn,
-            Self::Backend { .. } | Self::Client { .. } | Self::Process { .. } | Self::Reloaded { .. } => LogLevel::Info,
+            Self::Api { .. }
+            | Self::Backend { .. }
+            | Self::Client { .. }
+            | Self::Process { .. }
+            | Self::Reloaded { .. } => LogLevel::Info,
             Self::Refused { .. } => LogLevel::Error,
         }
     }

@@ -70,6 +70,11 @@ impl TextRenderer {
                 };
                 write_with_tail(out, start, &text, &left)?;
             }
+            Fields::Api { api, version, from, to, detail } => {
+                let (api, version) = (Printable(api), Printable(version));
+                let text = format!("{api}  version {version}   {}", Printable(detail));
+                write_with_tail(out, start, &text, &format!("{} > {}", Printable(from), Printable(to)))?;
+            }
             Fields::Client { listener, client, reason, detail, more } => {
                 let text =
                     format!("{client} at {}   {}: {}", Printable(listener), Printable(reason), Printable(detail));
@@ -112,6 +117,7 @@ fn word<'a>(event: &'a Fields<'_>) -> (&'a str, Style) {
             "draining" => ("drain", CAUTION),
             to => (to, CAUTION),
         },
+        Fields::Api { .. } => ("api", CAUTION),
         Fields::Client { .. } => ("client", QUIET),
         Fields::Reload { .. } => ("reload", NEWS),
         Fields::Refused { .. } => ("REFUSED", BAD),
@@ -184,6 +190,13 @@ enum Fields<'a> {
         eligible: usize,
         total: usize,
         generation: u64,
+    },
+    Api {
+        api: Cow<'a, str>,
+        version: Cow<'a, str>,
+        from: Cow<'a, str>,
+        to: Cow<'a, str>,
+        detail: Cow<'a, str>,
     },
     Client {
         listener: Cow<'a, str>,
@@ -258,6 +271,13 @@ impl<'a> Fields<'a> {
                 eligible: *eligible,
                 total: *total,
                 generation: *generation,
+            },
+            Event::Api { api, version, from, to, detail } => Self::Api {
+                api: api.as_str().into(),
+                version: version.into(),
+                from: (*from).into(),
+                to: (*to).into(),
+                detail: detail.into(),
             },
             Event::Client { listener, peer, reason, detail, more } => Self::Client {
                 listener: listener.as_str().into(),

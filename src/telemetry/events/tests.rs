@@ -93,6 +93,13 @@ fn every_event() -> Vec<Event> {
             "operator",
             "drained by an operator, with a reason longer than its column",
         ),
+        Event::Api {
+            api: Name::derived("orders-v1"),
+            version: "1".into(),
+            from: "deprecated",
+            to: "retired",
+            detail: "its date `sunset` has come; 2 callers are known".into(),
+        },
         Event::Reloaded { generation: 2, summary: "+1 route, ~1 upstream   nothing dropped".into(), by: "file watch" },
         Event::Refused {
             file: "tidegate.yaml".into(),
