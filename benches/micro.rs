@@ -71,7 +71,14 @@ fn find(routes: usize) {
     let listener = snapshot.listeners.values().next().expect("a listener");
     let table = &snapshot.served(listener.id).expect("it is served").table;
     let head = head();
-    let ask = |path| Ask { host: "x.h1.example.com", path, method: &head.method, headers: &head.headers, query: None };
+    let ask = |path| Ask {
+        host: "x.h1.example.com",
+        path,
+        method: &head.method,
+        headers: &head.headers,
+        is_from_proxy: false,
+        query: None,
+    };
     for (what, path) in [("a prefix", "/a/b1/some/longer/path"), ("a template", "/a/b1/t/42/x"), ("nothing", "/b")] {
         report(&format!("find {what}, {} routes", 4 * routes), || {
             let route = table.find(&black_box(ask(path)));
@@ -98,7 +105,7 @@ fn admit(what: &str, layers: &str) {
 
 fn pick(mode: &str, backends: usize) {
     let snapshot = balanced(mode, backends);
-    let upstream = &snapshot.routes.values().next().expect("a route").upstream;
+    let upstream = snapshot.upstreams.values().next().expect("an upstream");
     let mut client: u32 = 0;
     report(&format!("pick, {mode}, {backends} backends"), || {
         client = client.wrapping_add(1);
@@ -115,7 +122,7 @@ fn pick(mode: &str, backends: usize) {
 /// What the control plane does when the verdict of one backend changes.
 fn publish(mode: &str, backends: usize) {
     let snapshot = balanced(mode, backends);
-    let upstream = &snapshot.routes.values().next().expect("a route").upstream;
+    let upstream = snapshot.upstreams.values().next().expect("an upstream");
     let mut times: Vec<f64> = (0..21)
         .map(|_| {
             let start = Instant::now();

@@ -27,7 +27,7 @@ mod why;
 pub(crate) mod tests;
 
 pub use backtest::{BacktestDocument, Replayed};
-pub use explain::{BackendNow, ExplainDocument, ExplainOrder, Matched, Other};
+pub use explain::{BackendNow, ExplainDocument, ExplainOrder, Fields, Matched, Other};
 use observed::{Now, Observed, Row, Standing};
 use problem::Problem;
 use rates::Rates;

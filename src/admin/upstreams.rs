@@ -205,7 +205,7 @@ async fn order<O: Default + DeserializeOwned>(
     request: Request,
     wish: impl FnOnce(O) -> Result<Wish, Problem>,
 ) -> Result<(), Problem> {
-    let wish = wish(read(request).await?)?;
+    let wish = wish(read(request, LARGEST).await?)?;
     let name = {
         let now = Now::look(&app.status);
         let (_, row) = find(&now, names)?;
@@ -242,7 +242,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const LARGEST: usize = 4 * 1024;
 
 /// Reads the body of an order; an empty one says nothing.
-pub(super) async fn read<O: Default + DeserializeOwned>(request: Request) -> Result<O, Problem> {
+pub(super) async fn read<O: Default + DeserializeOwned>(request: Request, most: usize) -> Result<O, Problem> {
     let (head, body) = request.into_parts();
     // A page of another site can have a browser post a form here, or plain text, but not JSON: for that the browser asks first, and is
     // not answered. This is what keeps such pages from giving orders.
@@ -250,7 +250,7 @@ pub(super) async fn read<O: Default + DeserializeOwned>(request: Request) -> Res
         let detail = "An order is JSON, and says so: `Content-Type: application/json`.".to_owned();
         return Err(Problem { status: StatusCode::UNSUPPORTED_MEDIA_TYPE, reason: "not_json", detail });
     }
-    let body = whole(body).await?;
+    let body = whole(body, most).await?;
     match body.is_empty() {
         true => Ok(O::default()),
         false => serde_json::from_slice(&body).map_err(|why| Problem::bad_request(format!("The order: {why}."))),
@@ -263,15 +263,15 @@ fn is_json(head: &Parts) -> bool {
     types.next().is_none() && essence.is_some_and(|essence| essence.trim().eq_ignore_ascii_case(JSON))
 }
 
-async fn whole(body: Body) -> Result<bytes::Bytes, Problem> {
-    let Ok(read) = timeout(PATIENCE, Limited::new(body, LARGEST).collect()).await else {
+async fn whole(body: Body, most: usize) -> Result<bytes::Bytes, Problem> {
+    let Ok(read) = timeout(PATIENCE, Limited::new(body, most).collect()).await else {
         let detail = "The body did not come in time.".to_owned();
         return Err(Problem { status: StatusCode::REQUEST_TIMEOUT, reason: "too_slow", detail });
     };
     match read {
         Ok(body) => Ok(body.to_bytes()),
         Err(why) if why.is::<http_body_util::LengthLimitError>() => {
-            let detail = format!("An order is no longer than {LARGEST} bytes.");
+            let detail = format!("An order is no longer than {most} bytes.");
             Err(Problem { status: StatusCode::PAYLOAD_TOO_LARGE, reason: "too_large", detail })
         }
         Err(_cut) => Err(Problem::bad_request("The body was cut.".to_owned())),

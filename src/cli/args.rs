@@ -148,6 +148,9 @@ pub(super) struct ExplainArgs {
     /// The listener that it comes by [default: the one whose port the URL names, else any]
     #[arg(long, value_name = "NAME")]
     pub(super) listener: Option<String>,
+    /// A proxy sends it that the listener trusts: X-Forwarded-Proto and the like count
+    #[arg(long)]
+    pub(super) from_proxy: bool,
     /// The config
     #[arg(short, long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,

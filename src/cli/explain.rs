@@ -64,7 +64,8 @@ fn shown(query: &ExplainQuery, explained: &ExplainDocument, file: &str) -> (Stri
 }
 
 fn render(explained: &ExplainDocument, order: &ExplainOrder, all: bool, file: &str) -> String {
-    let ExplainDocument { method, host, path, refused, route, beats, missed, then, within, now, .. } = explained;
+    let ExplainDocument { method, host, path, refused, route, beats, missed, more_missed, then, within, now, .. } =
+        explained;
     let place = |line: Option<usize>| line.map(|line| format!("{file}:{line}")).unwrap_or_default();
     if let Some(why) = refused {
         return format!("{method} {} is refused: {}.\n", Printable(&order.url), Printable(why));
@@ -101,8 +102,9 @@ fn render(explained: &ExplainDocument, order: &ExplainOrder, all: bool, file: &s
     if !closest.is_empty() {
         let _ = write!(out, "not matched\n{}", rows(closest));
     }
-    if !others.is_empty() {
-        let _ = writeln!(out, "  {} more: --all", others.len());
+    let more = others.len() + more_missed;
+    if more > 0 {
+        let _ = writeln!(out, "  {more} more: --all");
     }
     let _ = writeln!(out, "\nthen   {}", Printable(&then.join(" · ")));
     if !now.is_empty() {

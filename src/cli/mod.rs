@@ -95,8 +95,8 @@ fn status(args: &StatusArgs) -> Result<ExitCode, Trouble> {
 }
 
 fn explain(args: ExplainArgs) -> Result<ExitCode, Trouble> {
-    let ExplainArgs { method, url, headers, listener, config, live, admin, all, json } = args;
-    let order = ExplainOrder { method, url, headers: headers.into_iter().collect(), listener };
+    let ExplainArgs { method, url, headers, listener, from_proxy, config, live, admin, all, json } = args;
+    let order = ExplainOrder { method, url, headers: headers.into_iter().collect(), from_proxy, all, listener };
     let query = ExplainQuery { order, all, json };
     let (text, has_route) = match live || admin.is_some() {
         true => {

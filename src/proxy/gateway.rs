@@ -274,8 +274,10 @@ fn find<'a>(exchange: &'a Exchange, head: &Parts) -> Result<Option<&'a Arc<Route
     let host = sanitise::host(head)?;
     let served = exchange.routed().snapshot.served(exchange.client().listener.id);
     let (method, headers, query) = (&head.method, &head.headers, head.uri.query());
-    let lead_to =
-        |path: &str| served.and_then(|served| served.table.find(&Ask { host: &host, path, method, headers, query }));
+    let is_from_proxy = exchange.client().is_trusted();
+    let lead_to = |path: &str| {
+        served.and_then(|served| served.table.find(&Ask { host: &host, path, method, headers, is_from_proxy, query }))
+    };
     let path = head.uri.path();
     let route = lead_to(path);
     if path.contains([';', '%']) {

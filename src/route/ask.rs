@@ -1,6 +1,6 @@
 //! What a route is looked for by, and what a route asks of it.
 
-use http::{HeaderMap, HeaderName, Method};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
 use crate::config::plan::{Conditions, Wanted};
 
@@ -15,6 +15,8 @@ pub struct Ask<'r> {
     pub method: &'r Method,
     /// As they were sent.
     pub headers: &'r HeaderMap,
+    /// Whether whoever sends it may say what proxies say (`X-Forwarded-Proto`, ...). Of others it is as if they had not.
+    pub is_from_proxy: bool,
     /// What stands behind the `?`.
     pub query: Option<&'r str>,
 }
@@ -45,7 +47,20 @@ impl Ask<'_> {
     }
 
     fn has_header(&self, name: &HeaderName, wanted: &Wanted) -> bool {
-        self.headers.get(name).is_some_and(|value| wanted.is(value.as_bytes()))
+        if is_claim(name) && !self.is_from_proxy {
+            return false;
+        }
+        let mut values = self.headers.get_all(name).iter();
+        let Some(first) = values.next() else { return false };
+        if *name == header::COOKIE
+            && let Some(second) = values.next()
+        {
+            // Crumbs of one field (RFC 9113, section 8.2.3), which backends get as one.
+            let crumbs: Vec<&[u8]> = [first, second].into_iter().chain(values).map(HeaderValue::as_bytes).collect();
+            return wanted.is(&crumbs.join(&b"; "[..]));
+        }
+        // HTTP/2 carries white space around a value, which HTTP/1.1 does not know (RFC 9113, section 8.2.1).
+        wanted.is(first.as_bytes().trim_ascii())
     }
 
     // By the rules of forms, as whoever reads the query has it: `+` is a space. What has no escapes is not copied.
@@ -54,4 +69,10 @@ impl Ask<'_> {
         let mut parameters = form_urlencoded::parse(query.as_bytes());
         parameters.find(|(other, _)| other == name).is_some_and(|(_, value)| wanted.is(value.as_bytes()))
     }
+}
+
+/// What proxies say of a request, and nobody else may.
+fn is_claim(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    matches!(name, "forwarded" | "x-real-ip") || name.starts_with("x-forwarded-")
 }

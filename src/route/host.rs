@@ -28,14 +28,15 @@ pub enum HostError {
 /// # Errors
 /// [`HostError`] where it is not of that form. An empty text is an empty host.
 pub fn normalise(text: &str) -> Result<Host<'_>, HostError> {
+    let mut canonical = None;
     let (host, port) = match text.strip_prefix('[') {
         Some(literal) => {
             let (inside, after) = literal.split_once(']').ok_or(HostError::Charset)?;
-            if inside.parse::<std::net::Ipv6Addr>().is_err() {
-                return Err(HostError::Charset);
-            }
+            let Ok(address) = inside.parse::<std::net::Ipv6Addr>() else { return Err(HostError::Charset) };
             // The brackets stay: they tell an address from a name.
             let host = text.get(..inside.len() + 2).ok_or(HostError::Charset)?;
+            // As the config has it: many texts are one address.
+            canonical = Some(format!("[{address}]")).filter(|canonical| canonical != host);
             match after.strip_prefix(':') {
                 Some(port) => (host, Some(port)),
                 None if after.is_empty() => (host, None),
@@ -66,6 +67,9 @@ pub fn normalise(text: &str) -> Result<Host<'_>, HostError> {
     if !host.starts_with('[') && !bytes.iter().all(is_name) {
         return Err(HostError::Charset);
     }
+    if let Some(canonical) = canonical {
+        return Ok(Cow::Owned(canonical));
+    }
     match bytes.iter().any(u8::is_ascii_uppercase) {
         true => Ok(Cow::Owned(host.to_ascii_lowercase())),
         false => Ok(Cow::Borrowed(host)),
@@ -87,6 +91,7 @@ mod tests {
             ("127.0.0.1:80", "127.0.0.1"),
             ("[::1]:80", "[::1]"),
             ("[2001:DB8::1]", "[2001:db8::1]"),
+            ("[0:0:0:0:0:0:0:1]:80", "[::1]"),
             ("", ""),
         ] {
             assert_eq!(normalise(text).as_deref(), Ok(host), "{text}");

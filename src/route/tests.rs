@@ -117,7 +117,7 @@ impl Request {
 
     fn ask(&self) -> Ask<'_> {
         let Self { method, host, path, query, headers } = self;
-        Ask { host, path, method, headers, query: query.as_deref() }
+        Ask { host, path, method, headers, is_from_proxy: false, query: query.as_deref() }
     }
 }
 
@@ -220,6 +220,18 @@ fn the_first_value_of_a_field_and_of_a_parameter_counts_decoded() {
     ] {
         assert_eq!(found(&table, &format!("GET x/b?{query}"), &[]).is_some(), is_found, "{query}");
     }
+}
+
+#[test]
+fn fields_are_matched_as_backends_read_them() {
+    let table =
+        table(&routes(&["- /a & cookie: ~ (^|; )canary=1", "- /b & x-forwarded-proto: https", "- /c & x-a: 1"]));
+    let crumbs = [("cookie", "x=1"), ("cookie", "canary=1")];
+    assert!(found(&table, "GET x/a", &crumbs).is_some());
+    assert!(found(&table, "GET x/c", &[("x-a", " 1\t")]).is_some());
+    let request = Request::new("GET x/b", &[("x-forwarded-proto", "https")]);
+    let is_found = |is_from_proxy| table.find(&Ask { is_from_proxy, ..request.ask() }).is_some();
+    assert_eq!((is_found(true), is_found(false)), (true, false), "what proxies say, nobody else may");
 }
 
 #[test]

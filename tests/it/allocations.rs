@@ -38,7 +38,7 @@ fn of_routes(routes: &str) -> Snapshot {
 fn find<'a>(snapshot: &'a Snapshot, host: &str, path: &str) -> &'a Arc<Route> {
     let listener = snapshot.listeners.values().next().expect("a listener");
     let (method, headers) = (&Method::GET, &HeaderMap::new());
-    let ask = Ask { host, path, method, headers, query: Some("v=2&w=1") };
+    let ask = Ask { host, path, method, headers, is_from_proxy: false, query: Some("v=2&w=1") };
     snapshot.served(listener.id).expect("it is served").table.find(&ask).expect("a route")
 }
 
@@ -80,7 +80,7 @@ fn no_mode_allocates_to_choose_a_backend() {
         let many: Vec<String> = (1..40).map(|n| format!("127.0.0.{n}:9001")).collect();
         let to = many.join(", ");
         let snapshot = of_routes(&format!("  - {{ path: /*, to: [{to}], health: none, balance: {balance} }}\n"));
-        let upstream = &snapshot.routes.values().next().expect("a route").upstream;
+        let upstream = upstream(snapshot.routes.values().next().expect("a route"));
         let slot = upstream.members[7].backend.slot();
         let cookie = upstream.live.eligible().token(slot).map(|token| token.to_string()).unwrap_or_default();
         let choose = || {

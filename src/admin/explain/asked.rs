@@ -19,6 +19,7 @@ pub(super) struct Asked {
     pub(super) path: String,
     query: Option<String>,
     headers: HeaderMap,
+    is_from_proxy: bool,
     /// The one that it comes by, where that is known.
     pub(super) listener: Option<Name>,
     /// Why the gateway refuses it whatever route it would have.
@@ -59,14 +60,15 @@ impl Asked {
             path: path.map_or_else(|_| uri.path().to_owned(), Cow::into_owned),
             query: uri.query().map(str::to_owned),
             headers,
+            is_from_proxy: order.from_proxy,
             listener: listener(plan, order, &uri)?,
             refused,
         })
     }
 
     pub(super) fn ask(&self) -> Ask<'_> {
-        let Self { method, host, path, query, headers, .. } = self;
-        Ask { host, path, method, headers, query: query.as_deref() }
+        let Self { method, host, path, query, headers, is_from_proxy, .. } = self;
+        Ask { host, path, method, headers, is_from_proxy: *is_from_proxy, query: query.as_deref() }
     }
 
     /// Whether a route serves the listener that the request comes by.
@@ -109,14 +111,18 @@ impl Asked {
 }
 
 fn fields(order: &ExplainOrder) -> Result<HeaderMap, String> {
-    let field = |(name, value): (&String, &String)| {
+    let field = |(name, value): &(String, String)| {
         let name =
             HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("`{name}` is not the name of a header."))?;
         let value =
             HeaderValue::from_str(value).map_err(|_| format!("The value of `{name}` cannot be in a header."))?;
         Ok((name, value))
     };
-    order.headers.iter().map(field).collect()
+    let mut fields = HeaderMap::new();
+    for (name, value) in order.headers.iter().map(field).collect::<Result<Vec<_>, String>>()? {
+        fields.append(name, value);
+    }
+    Ok(fields)
 }
 
 /// A URL with or without a scheme, or a path.

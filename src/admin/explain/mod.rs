@@ -1,9 +1,8 @@
 //! `tidegate explain` and `/api/v1/explain`: whose a request is, and why.
 
 mod asked;
+mod fields;
 mod words;
-
-use std::collections::BTreeMap;
 
 use axum::{
     extract::{Request, State},
@@ -13,6 +12,7 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
 use self::asked::Asked;
+pub use self::fields::Fields;
 use super::{
     Now, Observed, Problem,
     router::{App, JSON, answer, document},
@@ -35,8 +35,12 @@ pub struct ExplainOrder {
     pub method: String,
     /// `https://api.example.com/orders/42?v=2`, or a path alone.
     pub url: String,
-    /// Its header fields.
-    pub headers: BTreeMap<String, String>,
+    /// Its header fields, in their order. A value may be a list, and a name be there again.
+    pub headers: Fields,
+    /// Whether a proxy sends it that the listener trusts: what proxies say (`X-Forwarded-Proto`, ...) counts then.
+    pub from_proxy: bool,
+    /// All routes that do not match are wanted, not the closest 100.
+    pub all: bool,
     /// The listener that it comes by. Default: the one whose port the URL names, else any.
     pub listener: Option<String>,
 }
@@ -60,6 +64,8 @@ pub struct ExplainDocument {
     pub beats: Vec<Other>,
     /// Routes that do not match it, those that come closest first.
     pub missed: Vec<Other>,
+    /// How many more there are.
+    pub more_missed: usize,
     /// What happens to it then, in order.
     pub then: Vec<String>,
     /// How long it may take, and what may be tried again.
@@ -105,9 +111,15 @@ pub struct BackendNow {
     pub eligible: bool,
 }
 
+/// The most that a request may take that is asked about, in bytes: no less than clients may send.
+const LARGEST: usize = 256 * 1024;
+
+/// Routes that do not match, unless all are wanted.
+const CLOSEST: usize = 100;
+
 /// Answers an order by what is live.
 pub(super) async fn explain(State(app): State<App>, request: Request) -> Result<Response, Problem> {
-    let order: ExplainOrder = read(request).await?;
+    let order: ExplainOrder = read(request, LARGEST).await?;
     Ok(answer(app, move |_, now| match ExplainDocument::of(&now.snapshot.plan, None, &order) {
         Ok(mut explained) => {
             explained.now = backends(now, &explained);
@@ -181,6 +193,10 @@ impl ExplainDocument {
             why: "it does not serve this listener".to_owned(),
             line: line(route),
         }));
+        if !order.all {
+            explained.more_missed = explained.missed.len().saturating_sub(CLOSEST);
+            explained.missed.truncate(CLOSEST);
+        }
         Ok(explained)
     }
 }

@@ -30,7 +30,7 @@ routes:
 fn explain(method: &str, url: &str, fields: &[(&str, &str)]) -> ExplainDocument {
     let loaded = load(&Source { path: "t.yaml".into(), text: CONFIG.to_owned() }, &|_| None).unwrap();
     let headers = fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    let order = ExplainOrder { method: method.to_owned(), url: url.to_owned(), headers, listener: None };
+    let order = ExplainOrder { method: method.to_owned(), url: url.to_owned(), headers, ..ExplainOrder::default() };
     ExplainDocument::of(&loaded.plan, Some(&loaded.places), &order).unwrap()
 }
 
@@ -87,10 +87,24 @@ fn an_order_that_makes_no_sense_says_so() {
     assert_eq!(why(order("")), "`` is not a URL: write https://HOST/PATH, or /PATH.");
     assert_eq!(why(order("http://a b/")), "`http://a b/` is not a URL: write https://HOST/PATH, or /PATH.");
     assert_eq!(why(ExplainOrder { method: "G T".to_owned(), ..order("/") }), "`G T` is not a method.");
-    let fields = |name: &str, value: &str| [(name.to_owned(), value.to_owned())].into();
+    let fields = |name: &str, value: &str| [(name.to_owned(), value.to_owned())].into_iter().collect();
     assert_eq!(why(ExplainOrder { headers: fields("x y", "1"), ..order("/") }), "`x y` is not the name of a header.");
     let two = why(ExplainOrder { headers: fields("host", "b.test"), ..order("a.test/") });
     assert_eq!(two, "The URL names the host `a.test` and the field `Host` another: `b.test`.");
     let listener = why(ExplainOrder { listener: Some("wb".to_owned()), ..order("/") });
     assert_eq!(listener, "There is no listener `wb`. Listeners: secure, web.");
+}
+
+#[test]
+fn a_field_may_be_there_again_and_its_first_value_counts() {
+    let fields: Fields = serde_json::from_str(r#"{ "x-a": "1", "x-a": ["2", "3"], "x-a": "4" }"#).unwrap();
+    let all: Vec<&str> = fields.iter().map(|(_, value)| value.as_str()).collect();
+    assert_eq!(all, ["1", "2", "3", "4"]);
+    let written = serde_json::to_value(&fields).unwrap();
+    assert_eq!(serde_json::from_value::<Fields>(written).unwrap(), fields);
+    let route = |first, second| {
+        let explained = explain("GET", "a.example.com/orders/7", &[("x-env", first), ("x-env", second)]);
+        explained.route.map(|route| route.name)
+    };
+    assert_eq!((route("prod", "test").as_deref(), route("test", "prod").as_deref()), (Some("orders"), Some("web")));
 }

@@ -48,6 +48,13 @@ impl<'a> Check<'a> {
         for (name, value) in &all.0 {
             let at = at.key(name);
             let wrong = match HeaderName::from_bytes(name.as_bytes()) {
+                Ok(header) if header.as_str().contains('_') => {
+                    (format!("`{name}` never matches"), "fields with an underscore are removed: write a -")
+                }
+                Ok(_) if value.text.trim() != value.text || value.text.contains(char::is_control) => (
+                    format!("`{name}` is never this"),
+                    "a value has no white space around it, and no control characters",
+                ),
                 Ok(header::HOST) => (format!("`{name}` is matched by `host`"), "use the field host"),
                 Ok(header) if matched.iter().any(|(other, _)| *other == header) => {
                     (format!("`{name}` is asked for twice"), "case does not matter: delete one")

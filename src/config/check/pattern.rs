@@ -85,6 +85,17 @@ fn parse_regex(text: &str) -> Result<PathPattern, String> {
         return Err("after the ~ comes a regular expression".to_owned());
     }
     let regex = PathRegex::parse(text).map_err(|why| format!("not a regular expression: {why}"))?;
+    if let Some(odd) = text.chars().find(|c| !c.is_ascii_graphic()) {
+        let escaped: String = odd.to_string().bytes().map(|byte| format!("%{byte:02X}")).collect();
+        return Err(format!("paths are matched as they are sent, without `{}`: write {escaped}", odd.escape_debug()));
+    }
+    let start = regex.literal_start();
+    if !start.is_empty() && !start.starts_with('/') {
+        return Err("no path matches it: they begin with /".to_owned());
+    }
+    if start.contains("//") {
+        return Err("no path matches it: two / are one".to_owned());
+    }
     // What it matches are paths, and they begin with a slash.
     match regex.regex.is_match("") {
         true => Err("it matches every path: write /* for that".to_owned()),

@@ -54,7 +54,7 @@ impl Pattern {
     /// # Errors
     /// What is wrong with it, in words that do not repeat it.
     pub fn parse(text: &str) -> Result<Self, String> {
-        RegexBuilder::new(text).size_limit(LARGEST).build().map(Self).map_err(|error| why(&error))
+        RegexBuilder::new(text).size_limit(LARGEST).dfa_size_limit(CACHE).build().map(Self).map_err(|error| why(&error))
     }
 
     /// Whether it matches somewhere.
@@ -67,9 +67,13 @@ impl Pattern {
 /// What one may take when compiled, in bytes.
 const LARGEST: usize = 1 << 20;
 
+/// What a worker may keep of one to be quicker the next time, in bytes. Without a bound as low as this, whoever sends paths that are all
+/// different makes a few hundred expressions fill gigabytes.
+const CACHE: usize = 64 << 10;
+
 /// Compiles a regular expression over text.
 pub(super) fn compile(text: &str) -> Result<regex::Regex, String> {
-    regex::RegexBuilder::new(text).size_limit(LARGEST).build().map_err(|error| why(&error))
+    regex::RegexBuilder::new(text).size_limit(LARGEST).dfa_size_limit(CACHE).build().map_err(|error| why(&error))
 }
 
 /// What is wrong with a regular expression.

@@ -31,7 +31,12 @@ pub(super) use route::{CompressSpec, Defaults, RetriesSpec, RouteSpec};
 pub(super) use upstream::{BackendSpec, UpstreamSpec, UpstreamTlsSpec};
 pub(super) use written::{
     AccessFormat, Address, AdminShort, Algorithm, Any, Balance, Bind, Blocks, By, Cidr, ClientAuth, Coding, Count,
-    DnsServer, DocumentUse, Duration, EventKind, Family, File, Flag, Form, HealthShort, Host, HostHeader, HostPattern, Ip, KeyHash, LimitRef, List, Listen, LogFormat, LogLevel, Method, Moment, Name, Named, NewPath, NewUrl, OnFailure, OneOrMany, OneStatus, OverPercent, PassiveShort, PasswordHash, PathPattern, Percent, ProbeTlsShort, ProbeType, Protocol, ProxyProtocol, Rate, RedirectStatus, Regex, RetryOn, SameSite, Scheme, ShortOr, SizeOrNone, SocketMode, Stage, Status, Sticky, SuspectCheck, TlsVersion, To, Upgrade, Version, Wanted, WhenAllDown, WhenDown, WhenOut, Workers, Written,
+    DnsServer, DocumentUse, Duration, EventKind, Family, File, Flag, Form, HealthShort, Host, HostHeader, HostPattern,
+    Ip, KeyHash, LimitRef, List, Listen, LogFormat, LogLevel, Method, Moment, Name, Named, NewPath, NewUrl, OnFailure,
+    OneOrMany, OneStatus, OverPercent, PassiveShort, PasswordHash, PathPattern, Percent, ProbeTlsShort, ProbeType,
+    Protocol, ProxyProtocol, Rate, RedirectStatus, Regex, RetryOn, SameSite, Scheme, ShortOr, SizeOrNone, SocketMode,
+    Stage, Status, Sticky, SuspectCheck, TlsVersion, To, Upgrade, Version, Wanted, WhenAllDown, WhenDown, WhenOut,
+    Workers, Written,
 };
 
 /// A Tidegate config. Keys that start with `x-` are free space for YAML anchors.
