@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderValue, Uri, header, uri::PathAndQuery};
+use http::{HeaderMap, HeaderValue, Uri, uri::PathAndQuery};
 
-use super::{Exchange, headers::X_FORWARDED_PREFIX, sanitise::Malformed};
+use super::{Exchange, cookies, headers::X_FORWARDED_PREFIX, sanitise::Malformed};
 use crate::{
     config::plan::{self, Forward, Rewrite, SplitKey, WhenDown},
     net::values,
     route,
     runtime::{Action, Mirror, Route, Side, Upstream},
-    upstream::{RequestHead, Tier},
+    upstream::{RequestHead, Tier, place, place_for},
 };
 
 /// A route, and of its upstreams the one that this request goes to.
@@ -79,7 +79,7 @@ fn choose<'r>(forward: &Forward, sides: &'r [Side], headers: &HeaderMap) -> Opti
     if let [only] = sides {
         return Some((0, only));
     }
-    let user = forward.sticky.as_ref().and_then(|sticky| user(sticky, headers)).map(hash);
+    let user = forward.sticky.as_ref().and_then(|sticky| user(sticky, headers)).map(place);
     let chosen = draw(sides, user, |_| true)?;
     let is_out = |side: &Side| is_everybody_out(&side.upstream);
     match forward.when_down {
@@ -104,7 +104,7 @@ fn draw(sides: &[Side], user: Option<u64>, may_be: impl Fn(&Side) -> bool) -> Op
     // Each side draws a time for this user, the sooner the heavier it is, and the soonest has it (weighted rendezvous hashing). A
     // weight that changes moves its own time alone, so nobody moves between two others.
     let time = |side: &Side| {
-        let drawn = mix(user ^ hash(side.upstream.plan.name.as_bytes()));
+        let drawn = place_for(user, place(side.upstream.plan.name.as_bytes()));
         // Above 0 and up to 1, with the 53 bits that a float has.
         let share = ((drawn >> 11) + 1) as f64 / (1_u64 << 53) as f64;
         -share.ln() / f64::from(side.weight)
@@ -116,24 +116,7 @@ fn draw(sides: &[Side], user: Option<u64>, may_be: impl Fn(&Side) -> bool) -> Op
 fn user<'h>(sticky: &SplitKey, headers: &'h HeaderMap) -> Option<&'h [u8]> {
     let value = match sticky {
         SplitKey::Header(name) => values(headers, name).next().map(HeaderValue::as_bytes),
-        SplitKey::Cookie(name) => {
-            let cookies = headers.get_all(header::COOKIE).iter().flat_map(|line| line.as_bytes().split(|b| *b == b';'));
-            let mut of_name =
-                cookies.filter_map(|pair| pair.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"="));
-            of_name.next()
-        }
+        SplitKey::Cookie(name) => cookies::find(headers, name),
     };
     value.filter(|value| !value.is_empty())
-}
-
-/// FNV-1a: every gateway has the same, of every version, so that replicas agree.
-fn hash(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
-}
-
-/// The finish of SplitMix64: each bit of it hangs on every bit.
-const fn mix(bits: u64) -> u64 {
-    let bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    bits ^ (bits >> 31)
 }

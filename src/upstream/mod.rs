@@ -31,7 +31,7 @@ use arc_swap::{ArcSwap, Guard};
 use tokio::sync::mpsc;
 
 pub use backend::{Backend, Condition, Slot, Verdict};
-pub use balance::{Draw, Ticket, Token, place, place_ip};
+pub use balance::{Draw, Ticket, Token, place, place_for, place_ip};
 pub use dial::{Dial, DialError, Secured, Transport};
 pub use eligible::{Eligible, Lease, Member, NoPlace, Tier};
 pub use evidence::Evidence;

@@ -46,15 +46,15 @@ fn a_redirect_changes_what_it_names_and_keeps_the_rest() {
 fn a_redirected_prefix_is_that_of_the_route() {
     let gateway = routes(&[
         "path: /original-prefix/*, redirect: { replace_prefix: /replacement-prefix }",
-        "path: /root/*, redirect: { host: example.org, replace_prefix: / }",
+        "path: /base/*, redirect: { host: example.org, replace_prefix: / }",
         "path: \"/u/{id}/*\", redirect: { replace_prefix: \"/users/{id}\" }",
     ]);
     for (target, expected) in [
         ("/original-prefix/lemon", "/replacement-prefix/lemon"),
         ("/original-prefix", "/replacement-prefix"),
         ("/original-prefix/", "/replacement-prefix/"),
-        ("/root/x", "http://example.org/x"),
-        ("/root", "http://example.org/"),
+        ("/base/x", "http://example.org/x"),
+        ("/base", "http://example.org/"),
         ("/u/a%20b/c?d", "/users/a%20b/c?d"),
     ] {
         assert_eq!(location(&gateway, "a", target), (302, expected.to_owned()), "{target}");

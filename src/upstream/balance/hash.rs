@@ -29,8 +29,9 @@ pub(super) fn place_of(name: &str, number: u64) -> u64 {
     xxh3_64_with_seed(name.as_bytes(), number)
 }
 
-/// Where a backend lies as one request sees it.
-pub(super) fn place_for(key: u64, name: u64) -> u64 {
+/// Where something that may be chosen, and lies at `name`, lies as one request sees it.
+#[must_use]
+pub fn place_for(key: u64, name: u64) -> u64 {
     xxh3_64_with_seed(&name.to_le_bytes(), key)
 }
 

@@ -19,7 +19,7 @@ mod two;
 use std::{sync::Arc, time::Instant};
 
 pub(super) use ewma::Latency;
-pub use hash::{place, place_ip};
+pub use hash::{place, place_for, place_ip};
 use placement::{Everybody, Placement};
 pub(super) use sticky::Sessions;
 pub use sticky::Token;
